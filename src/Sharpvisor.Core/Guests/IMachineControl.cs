@@ -1,0 +1,14 @@
+namespace Sharpvisor.Core.Guests;
+
+/// <summary>What a device can ask of the machine that it sits in. Each returns at once; the machine acts soon after.</summary>
+public interface IMachineControl
+{
+    /// <summary>Resets every processor and device. <paramref name="source"/> names who asked: "i8042", "port 92h", ….</summary>
+    void RequestReset(string source);
+
+    /// <summary>Switches the machine off (ACPI S5).</summary>
+    void RequestPowerOff(string source);
+
+    /// <summary>Ends the machine with a process exit code (isa-debug-exit).</summary>
+    void RequestExit(int exitCode, string source);
+}

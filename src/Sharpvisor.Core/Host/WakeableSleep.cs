@@ -1,0 +1,104 @@
+using System.Runtime.InteropServices;
+
+namespace Sharpvisor.Core.Host;
+
+/// <summary>
+/// A sleep of nanosecond resolution that another thread can end. On Linux an eventfd and ppoll(2): .NET's own waits
+/// round to milliseconds, which is longer than a guest's timer tick may be late. Elsewhere a semaphore.
+/// </summary>
+public sealed partial class WakeableSleep : IDisposable
+{
+    private readonly int _eventFd = -1;
+    private readonly SemaphoreSlim? _semaphore;
+    private int _pending;
+
+    public WakeableSleep()
+    {
+        if (OperatingSystem.IsLinux())
+            _eventFd = EventFd(0, 0x80800); // EFD_CLOEXEC | EFD_NONBLOCK
+        if (_eventFd < 0)
+            _semaphore = new SemaphoreSlim(0);
+    }
+
+    /// <summary>Ends the current or, if there is none, the next <see cref="Sleep"/>.</summary>
+    public void Wake()
+    {
+        if (Interlocked.Exchange(ref _pending, 1) != 0)
+            return;
+        if (_semaphore is not null)
+        {
+            _semaphore.Release();
+            return;
+        }
+
+        ulong one = 1;
+        _ = Write(_eventFd, in one, 8);
+    }
+
+    /// <summary>Sleeps for <paramref name="ns"/> nanoseconds (<see cref="long.MaxValue"/>: for ever) or until woken.</summary>
+    public void Sleep(long ns)
+    {
+        if (_semaphore is not null)
+        {
+            _semaphore.Wait(ns == long.MaxValue ? Timeout.Infinite : (int)Math.Min(int.MaxValue, (ns + 999_999) / 1_000_000));
+        }
+        else
+        {
+            var poll = new PollFd { Fd = _eventFd, Events = 1 };
+            if (ns == long.MaxValue)
+            {
+                _ = Poll(ref poll, 1, -1);
+            }
+            else
+            {
+                var time = new TimeSpec { Seconds = ns / 1_000_000_000, Nanoseconds = ns % 1_000_000_000 };
+                _ = PPoll(ref poll, 1, in time, 0);
+            }
+
+            if ((poll.ReturnedEvents & 1) != 0)
+                _ = Read(_eventFd, out _, 8);
+        }
+
+        Interlocked.Exchange(ref _pending, 0);
+    }
+
+    public void Dispose()
+    {
+        _semaphore?.Dispose();
+        if (_eventFd >= 0)
+            _ = Close(_eventFd);
+    }
+
+    [LibraryImport("libc", EntryPoint = "eventfd")]
+    private static partial int EventFd(uint initial, int flags);
+
+    [LibraryImport("libc", EntryPoint = "write")]
+    private static partial nint Write(int fd, in ulong value, nint count);
+
+    [LibraryImport("libc", EntryPoint = "read")]
+    private static partial nint Read(int fd, out ulong value, nint count);
+
+    [LibraryImport("libc", EntryPoint = "close")]
+    private static partial int Close(int fd);
+
+    [LibraryImport("libc", EntryPoint = "poll")]
+    private static partial int Poll(ref PollFd fds, nuint count, int timeoutMs);
+
+    [LibraryImport("libc", EntryPoint = "ppoll")]
+    private static partial int PPoll(ref PollFd fds, nuint count, in TimeSpec timeout, nint signalMask);
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PollFd
+    {
+        public int Fd;
+        public short Events;
+        public short ReturnedEvents;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct TimeSpec
+    {
+        public long Seconds;
+        public long Nanoseconds;
+    }
+}

@@ -1,0 +1,62 @@
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Core;
+using Sharpvisor.Core.Buses;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Time;
+using Sharpvisor.Cpu.Cpuid;
+
+namespace Sharpvisor.Cpu;
+
+/// <summary>What the processors of one machine share: the buses they drive and what CPUID tells.</summary>
+public sealed class CpuEnvironment
+{
+    public required GuestMemory Memory { get; init; }
+    public required AddressSpace Mmio { get; init; }
+    public required AddressSpace Ports { get; init; }
+    public required Clock Clock { get; init; }
+    public required MachineGate Gate { get; init; }
+    public required GuestErrorLog Errors { get; init; }
+    public required ILogger Logger { get; init; }
+    public required CpuModel Model { get; init; }
+
+    /// <summary>How many processors the machine has.</summary>
+    public required int ProcessorCount { get; init; }
+
+    /// <summary>What <c>-d</c> asked for, and where it goes.</summary>
+    public CpuTrace? Trace { get; init; }
+}
+
+/// <summary>What a processor writes to the debug log.</summary>
+[Flags]
+public enum TraceKinds
+{
+    None = 0,
+
+    /// <summary>Interrupts and exceptions, with registers.</summary>
+    Int = 1,
+
+    /// <summary>Each block before it is executed.</summary>
+    Exec = 2,
+
+    /// <summary>Each block when it is decoded, disassembled.</summary>
+    InAsm = 4,
+
+    /// <summary>Processor resets.</summary>
+    CpuReset = 8,
+}
+
+/// <summary>The debug log of the processors: <paramref name="Write"/> is called with whole lines, from any vCPU thread.</summary>
+public sealed record CpuTrace(TraceKinds Kinds, Action<string> Write);
+
+/// <summary>Makes the processors of a machine.</summary>
+public interface ICpuEngine
+{
+    /// <summary>As given to <c>-accel</c>.</summary>
+    string Name { get; }
+
+    /// <param name="apic">The processor's local APIC, whose signals end at the returned vCPU.</param>
+    /// <param name="msrs">Further registers, asked in order after the processor's own and the APIC's.</param>
+    IVcpu CreateVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs);
+}
