@@ -77,5 +77,5 @@ internal sealed class HostAssembler : CodeWriter
 
     public void Land(int jump) => _bytes[jump - 1] = checked((byte)(sbyte)(_length - jump));
 
-    private static MemoryOperand At(Register address, int offset) => new(address, offset, offset is >= -128 and <= 127 ? 1 : 4);
+    private static MemoryOperand At(Register address, int offset) => new(address, offset, offset is >= -128 and <= 127 ? 1 : 8);
 }

@@ -45,6 +45,7 @@ internal sealed class ThunkCompiler
             return null;
 
         var patched = instruction;
+        patched.CodeSize = CodeSize.Code64;
         patched.SegmentPrefix = Register.None;
         if (operand >= 0)
             SetMemory(ref patched, Register.None);
@@ -162,10 +163,10 @@ internal sealed class ThunkCompiler
     {
         var size = operand >= 0 ? MemorySizeOf(instruction) : 0;
         var access = operand < 0 ? OpAccess.None : operand == 0 ? info.Op0Access : operand == 1 ? info.Op1Access : info.GetOpAccess(operand);
-        var written = ToRflags(instruction.RflagsModified);
+        var written = ToRflags(instruction.RflagsModified) | ShiftFlags(instruction.Mnemonic);
         var read = instruction.RflagsRead != RflagsBits.None;
         if (traits.Isa == HostIsa.Gpr && written != 0)
-            read |= instruction.RflagsUndefined != RflagsBits.None || MayLeaveFlags(instruction.Mnemonic);
+            read |= instruction.RflagsUndefined != RflagsBits.None || ShiftFlags(instruction.Mnemonic) != 0;
         return new ThunkDescription(
             size, operand >= 0 && Reads(access), operand >= 0 && Writes(access), traits.IsAligned && size >= 16 ? size : 1, read, written,
             NeedsX87: traits.Isa is HostIsa.X87 or HostIsa.Mmx || UsesMmx(instruction));
@@ -180,9 +181,13 @@ internal sealed class ThunkCompiler
         _ => instruction.MemorySize.GetSize(),
     };
 
-    /// <summary>With a count of zero these change no flag.</summary>
-    private static bool MayLeaveFlags(Mnemonic mnemonic) => mnemonic is Mnemonic.Shl or Mnemonic.Sal or Mnemonic.Shr or Mnemonic.Sar
-        or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or Mnemonic.Shld or Mnemonic.Shrd;
+    /// <summary>What a shift changes; with a count of zero nothing, so it is given the flags too.</summary>
+    private static ulong ShiftFlags(Mnemonic mnemonic) => mnemonic switch
+    {
+        Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr => 0x801,
+        Mnemonic.Shl or Mnemonic.Sal or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Shld or Mnemonic.Shrd => ArithmeticFlags,
+        _ => 0,
+    };
 
     private static bool UsesMmx(in Instruction instruction)
     {
@@ -256,7 +261,7 @@ internal sealed class ThunkCompiler
         if (mxcsr)
         {
             _asm.OnMemory(Code.Stmxcsr_m32, _state, StateLayout.Mxcsr);
-            _asm.Add(Instruction.Create(Code.Test_rm32_imm32, new MemoryOperand(_state, StateLayout.Mxcsr, 4), 0xE040));
+            _asm.Add(Instruction.Create(Code.Test_rm32_imm32, new MemoryOperand(_state, StateLayout.Mxcsr, 8), 0xE040));
             control = _asm.Jump(0x75);
         }
 
