@@ -52,6 +52,8 @@ internal sealed class ThunkCompiler
         ref readonly var info = ref _infoFactory.GetInfo(patched);
         if (!ReadRegisters(info))
             return null;
+        if (patched.Mnemonic == Mnemonic.Insertq)
+            _vector[patched.Op0Register.GetNumber()] = OpAccess.ReadWrite; // Iced takes the destination for written only
 
         var description = Describe(patched, traits, operand, info);
         if (operand >= 0 && description.MemorySize == 0)

@@ -8,6 +8,7 @@ internal unsafe struct NativeContext
 {
     public fixed ulong Gpr[16];
     public fixed ulong Ymm[64];
+    public fixed byte X87[512];
     public fixed byte Memory[64];
     public ulong Flags;
     public uint Mxcsr;
@@ -51,29 +52,32 @@ internal static unsafe class NativeFrame
         foreach (var register in saved)
             Add(Instruction.Create(Iced.Intel.Code.Push_r64, register));
         Add(Instruction.Create(Iced.Intel.Code.Stmxcsr_m32, At(&Context->HostMxcsr)));
+        Add(Instruction.Create(Iced.Intel.Code.Fxrstor64_m512byte, At(Context->X87)));
         Add(Instruction.Create(Iced.Intel.Code.Ldmxcsr_m32, At(&Context->Mxcsr)));
         for (var i = 0; i < 16; i++)
-            Add(Instruction.Create(Iced.Intel.Code.VEX_Vmovups_ymm_ymmm256, Register.YMM0 + i, At(&Context->Ymm[4 * i])));
+            Add(Instruction.Create(Iced.Intel.Code.VEX_Vmovups_ymm_ymmm256, Register.YMM0 + i, At(Context->Ymm + (4 * i))));
         Add(Instruction.Create(Iced.Intel.Code.Push_rm64, At(&Context->Flags)));
         Add(Instruction.Create(Iced.Intel.Code.Popfq));
         for (var i = 0; i < 16; i++)
         {
             if (i != 4)
-                Add(Instruction.Create(Iced.Intel.Code.Mov_r64_rm64, Register.RAX + i, At(&Context->Gpr[i])));
+                Add(Instruction.Create(Iced.Intel.Code.Mov_r64_rm64, Register.RAX + i, At(Context->Gpr + i)));
         }
 
         if (!encoder.TryEncode(instruction, (ulong)Code + (ulong)code.Length, out _, out _))
             return false;
+        Add(Instruction.Create(Iced.Intel.Code.Fxsave64_m512byte, At(Context->X87)));
+        Add(Instruction.Create(Iced.Intel.Code.Fninit));
         for (var i = 0; i < 16; i++)
         {
             if (i != 4)
-                Add(Instruction.Create(Iced.Intel.Code.Mov_rm64_r64, At(&Context->Gpr[i]), Register.RAX + i));
+                Add(Instruction.Create(Iced.Intel.Code.Mov_rm64_r64, At(Context->Gpr + i), Register.RAX + i));
         }
 
         Add(Instruction.Create(Iced.Intel.Code.Pushfq));
         Add(Instruction.Create(Iced.Intel.Code.Pop_rm64, At(&Context->Flags)));
         for (var i = 0; i < 16; i++)
-            Add(Instruction.Create(Iced.Intel.Code.VEX_Vmovups_ymmm256_ymm, At(&Context->Ymm[4 * i]), Register.YMM0 + i));
+            Add(Instruction.Create(Iced.Intel.Code.VEX_Vmovups_ymmm256_ymm, At(Context->Ymm + (4 * i)), Register.YMM0 + i));
         Add(Instruction.Create(Iced.Intel.Code.Stmxcsr_m32, At(&Context->Mxcsr)));
         Add(Instruction.Create(Iced.Intel.Code.Ldmxcsr_m32, At(&Context->HostMxcsr)));
         for (var i = saved.Length - 1; i >= 0; i--)
