@@ -81,9 +81,7 @@ internal sealed class HpetTimer
                     _comparator = ((_comparator & ~mask) | (value & mask)) & SizeMask;
                 if (IsPeriodic)
                     _period = ((_period & ~mask) | (value & mask)) & SizeMask;
-                // A 64-bit comparator may be written in two halves: only the second one ends the mode.
-                if ((mask & 1UL << 63) != 0 || (_config & Mode32) != 0 || mask == uint.MaxValue)
-                    _config &= ~ValueSet;
+                _config &= ~ValueSet;
                 break;
         }
 
