@@ -43,11 +43,7 @@ public sealed class KvmClock : IMsrDevice, ITscFollower, IResettable
         }
     }
 
-    public void Reset()
-    {
-        _wallClock = _systemTime = 0;
-        _tscOffset = 0;
-    }
+    public void Reset() => _wallClock = _systemTime = 0;
 
     public bool TryReadMsr(uint msr, out ulong value)
     {
