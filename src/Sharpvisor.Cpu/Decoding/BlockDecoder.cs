@@ -1,5 +1,6 @@
 using Iced.Intel;
 using Sharpvisor.Core.Host;
+using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.State;
 
@@ -20,11 +21,11 @@ internal sealed unsafe class BlockDecoder : IDisposable
     private readonly Op* _ops;
 
     /// <param name="smp">Other vCPUs exist: LOCK means something.</param>
-    public BlockDecoder(bool smp)
+    public BlockDecoder(CpuModel model, bool smp)
     {
         _reader = new BytesReader(_bytes);
         _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
-        _builder = new OpBuilder(smp);
+        _builder = new OpBuilder(model, smp);
         _ops = (Op*)HostMemory.Reserve(((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096, hugePages: false);
         FetchOp = _ops + MaxInstructions + 1;
         FetchOp->Segment = 1;

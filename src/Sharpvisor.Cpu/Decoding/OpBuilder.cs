@@ -1,4 +1,5 @@
 using Iced.Intel;
+using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.State;
@@ -12,19 +13,32 @@ namespace Sharpvisor.Cpu.Decoding;
 /// </summary>
 internal sealed unsafe partial class OpBuilder
 {
+    private readonly CpuModel _model;
     private readonly bool _smp;
+
+    /// <summary>By code: 1 the model has it, 2 it is #UD.</summary>
+    private readonly byte[] _supported = new byte[Enum.GetValues<Code>().Length];
     private readonly Dictionary<HostThunk, int> _thunkIndex = [];
     private BlockCache _cache = null!;
     private ulong _rip;
     private uint _mode;
 
-    public OpBuilder(bool smp)
+    public OpBuilder(CpuModel model, bool smp)
     {
+        _model = model;
         _smp = smp;
     }
 
     /// <summary>The thunks in use, by <see cref="ThunkInfo.Index"/>.</summary>
     public List<HostThunk> Thunks { get; } = [];
+
+    private bool IsSupported(in Instruction ins)
+    {
+        ref var known = ref _supported[(int)ins.Code];
+        if (known == 0)
+            known = _model.Supports(in ins) ? (byte)1 : (byte)2;
+        return known == 1;
+    }
 
     private int CodeSize => 16 << (int)(_mode & (uint)BlockMode.CodeMask);
 
@@ -54,7 +68,7 @@ internal sealed unsafe partial class OpBuilder
         op->Offset = (ushort)offset;
         op->Next = (ushort)(offset + ins.Length);
         op->Base = op->Index = ZeroOffset;
-        if (ins.IsInvalid)
+        if (ins.IsInvalid || !IsSupported(in ins))
         {
             op->Extra = (byte)(tooLong ? Vectors.GP : Vectors.UD);
             op->Fn = (nint)(delegate*<CpuContext*, Op*, void>)&RareHandlers.Invalid;
@@ -168,6 +182,8 @@ internal sealed unsafe partial class OpBuilder
 
     private bool TryBuildThunk(Op* op, in Instruction ins, int memory)
     {
+        if ((ins.Mnemonic == Mnemonic.Tzcnt && !_model.Has(CpuFeature.Bmi1)) || (ins.Mnemonic == Mnemonic.Lzcnt && !_model.Has(CpuFeature.Lzcnt)))
+            return false;
         if (ins.HasLockPrefix || HostThunks.TryCreate(in ins, CodeSize) is not { } thunk)
             return false;
         var info = (ThunkInfo*)_cache.Allocate(sizeof(ThunkInfo));

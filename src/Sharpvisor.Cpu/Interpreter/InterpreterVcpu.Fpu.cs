@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Iced.Intel;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.HostCpu;
@@ -73,12 +74,67 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
-    /// <summary>VMASKMOV, VPMASKMOV and gathers: what they do element by element.</summary>
+    /// <summary>Masked moves and gathers, where only the selected elements may fault. False: not such an instruction.</summary>
     private bool TryExecuteMasked(in Instruction ins, Op* op)
     {
-        _ = ins;
-        _ = op;
-        return false;
+        if (!MaskedMemory.Handles(in ins))
+            return false;
+        var traps = (FpuTraps)_c->FpuTrap;
+        var undefined = MaskedMemory.IsaOf(in ins) switch
+        {
+            HostIsa.Mmx => FpuTraps.MmxUndefined,
+            HostIsa.Sse => FpuTraps.SseUndefined,
+            _ => FpuTraps.AvxUndefined,
+        };
+        if ((traps & undefined) != 0)
+            Raise(Vectors.UD);
+        if ((traps & FpuTraps.TaskSwitched) != 0)
+            Raise(Vectors.NM);
+        if (MaskedMemory.NeedsX87(in ins))
+        {
+            LoadX87();
+            if (HostX87.IsExceptionPending(&_c->Arch))
+                RaiseX87();
+        }
+
+        var memory = new ElementMemory(this, op, (int)(ins.MemorySegment - Register.ES));
+        if (!MaskedMemory.Execute(in ins, &_c->Arch, ref memory))
+            throw _fault; // what to raise is noted already
+        return true;
+    }
+
+    /// <summary>Elements of a masked access: a fault is noted rather than thrown, so that those before it can be kept.</summary>
+    private ref struct ElementMemory(InterpreterVcpu vcpu, Op* op, int segment) : IElementMemory
+    {
+        public readonly bool TryRead(ulong offset, int size, out ulong value)
+        {
+            try
+            {
+                value = vcpu.ReadLinear(Access.Segmented(vcpu._c, op, segment, offset, size, false), size);
+                return true;
+            }
+            catch (GuestFaultException)
+            {
+                value = 0;
+                return false;
+            }
+        }
+
+        public readonly bool CanWrite(ulong offset, int size)
+        {
+            try
+            {
+                vcpu.CheckWrite(Access.Segmented(vcpu._c, op, segment, offset, size, true), size);
+                return true;
+            }
+            catch (GuestFaultException)
+            {
+                return false;
+            }
+        }
+
+        public readonly void Write(ulong offset, int size, ulong value) =>
+            vcpu.WriteLinear(Access.Segmented(vcpu._c, op, segment, offset, size, true), size, value);
     }
 
     /// <summary>#MF, or with CR0.NE clear the way of the PC/AT: FERR# to IRQ 13, which nothing here is wired to.</summary>
@@ -131,19 +187,18 @@ public sealed unsafe partial class InterpreterVcpu
             return;
         _c->Arch.Mxcsr = mxcsr;
         for (var i = 0; i < XmmCount; i++)
-            *(YmmHalf*)Ymm(i) = *(YmmHalf*)(area + 160 + (i * 16));
+            *(Vector128<byte>*)Ymm(i) = *(Vector128<byte>*)(area + 160 + (i * 16));
     }
 
     /// <summary>Fills the x87, MXCSR and XMM parts of an area.</summary>
     private void StoreLegacy(byte* area)
     {
-        if (_c->X87Live != 0)
-            HostX87.Save(&_c->Arch);
+        SaveX87();
         Unsafe.CopyBlockUnaligned(area, (byte*)&_c->Arch.X87, 160);
         *(uint*)(area + 24) = _c->Arch.Mxcsr;
         *(uint*)(area + 28) = MxcsrMask;
         for (var i = 0; i < 16; i++)
-            *(YmmHalf*)(area + 160 + (i * 16)) = *(YmmHalf*)Ymm(i);
+            *(Vector128<byte>*)(area + 160 + (i * 16)) = *(Vector128<byte>*)Ymm(i);
     }
 
     private void LoadX87Image(byte* area)
@@ -201,7 +256,7 @@ public sealed unsafe partial class InterpreterVcpu
         if ((written & AvxState) != 0)
         {
             for (var i = 0; i < XmmCount; i++)
-                *(YmmHalf*)(area + AvxOffset + (i * 16)) = *(YmmHalf*)(Ymm(i) + 16);
+                *(Vector128<byte>*)(area + AvxOffset + (i * 16)) = *(Vector128<byte>*)(Ymm(i) + 16);
             WriteBytes(linear + AvxOffset, area + AvxOffset, XmmCount * 16);
         }
 
@@ -249,9 +304,9 @@ public sealed unsafe partial class InterpreterVcpu
         for (var i = 0; i < XmmCount; i++)
         {
             if ((requested & SseState) != 0)
-                *(YmmHalf*)Ymm(i) = (present & SseState) != 0 ? *(YmmHalf*)(area + 160 + (i * 16)) : default;
+                *(Vector128<byte>*)Ymm(i) = (present & SseState) != 0 ? *(Vector128<byte>*)(area + 160 + (i * 16)) : default;
             if ((requested & AvxState) != 0)
-                *(YmmHalf*)(Ymm(i) + 16) = (present & AvxState) != 0 ? *(YmmHalf*)(area + AvxOffset + (i * 16)) : default;
+                *(Vector128<byte>*)(Ymm(i) + 16) = (present & AvxState) != 0 ? *(Vector128<byte>*)(area + AvxOffset + (i * 16)) : default;
         }
     }
 
@@ -261,10 +316,5 @@ public sealed unsafe partial class InterpreterVcpu
         Unsafe.InitBlockUnaligned(area, 0, 24);
         Unsafe.InitBlockUnaligned(area + 32, 0, 128);
         *(ushort*)area = 0x37F;
-    }
-
-    private struct YmmHalf
-    {
-        public ulong Low, High;
     }
 }

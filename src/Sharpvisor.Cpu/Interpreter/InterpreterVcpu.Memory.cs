@@ -206,6 +206,9 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
+    /// <summary>The first linear address of the page after this one.</summary>
+    internal ulong NextPage(ulong linear) => WrapLinear((linear | 0xFFF) + 1);
+
     private ulong WrapLinear(ulong linear) => _c->Is64 != 0 ? linear : (uint)linear;
 
     private static bool IsCanonical(ulong linear) => (ulong)((long)(linear << 16) >> 16) == linear;

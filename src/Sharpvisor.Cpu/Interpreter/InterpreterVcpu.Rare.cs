@@ -2,6 +2,7 @@ using System.Numerics;
 using System.Runtime.CompilerServices;
 using Iced.Intel;
 using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
@@ -17,7 +18,7 @@ public sealed unsafe partial class InterpreterVcpu
             or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
             or Mnemonic.Shld or Mnemonic.Shrd or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b or Mnemonic.Xlatb
             or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das or Mnemonic.Salc
-            or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Leaveq or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
+            or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
             or Mnemonic.Pusha or Mnemonic.Pushad or Mnemonic.Popa or Mnemonic.Popad or Mnemonic.Push or Mnemonic.Mfence
             or Mnemonic.Rdtsc or Mnemonic.Rdtscp or Mnemonic.Rdpid or Mnemonic.Rdrand or Mnemonic.Rdseed or Mnemonic.Xgetbv
             or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb
@@ -59,7 +60,7 @@ public sealed unsafe partial class InterpreterVcpu
             case Mnemonic.Salc:
                 Access.Set<byte>(c, 0, Flags.Carry(c) ? 0xFFUL : 0);
                 return false;
-            case Mnemonic.Bsf or Mnemonic.Bsr:
+            case Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt: // the latter two on a model without them
                 BitScan(in ins, op);
                 return false;
             case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc:
@@ -125,10 +126,13 @@ public sealed unsafe partial class InterpreterVcpu
             case Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb:
                 ReadLinear(MemoryLinear(op, 1, false), 1);
                 return false;
+            case Mnemonic.Cldemote or Mnemonic.Prefetchit0 or Mnemonic.Prefetchit1 or Mnemonic.Bndmov or Mnemonic.Bndmk or Mnemonic.Bndcl
+                or Mnemonic.Bndcu or Mnemonic.Bndcn or Mnemonic.Bndldx or Mnemonic.Bndstx:
+                return false; // hints, and what was MPX: no operation
             case Mnemonic.Pause:
                 // Another vCPU may need this host processor to make progress.
                 if (_environment.ProcessorCount > 1)
-                    PauseForOthers();
+                    Thread.Yield();
                 return false;
             case Mnemonic.Jmp:
                 FarTransfer(in ins, op, call: false);
@@ -221,7 +225,7 @@ public sealed unsafe partial class InterpreterVcpu
             return;
         }
 
-        var index = ins.Mnemonic == Mnemonic.Bsf ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
+        var index = ins.Mnemonic is Mnemonic.Bsf or Mnemonic.Tzcnt ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
         WriteRegister(ins.Op0Register, (ulong)index);
         Flags.SetArithmetic(_c, Flags.Arithmetic(_c) & ~Rflags.ZF);
     }
@@ -390,9 +394,7 @@ public sealed unsafe partial class InterpreterVcpu
 
     private void Translate(in Instruction ins, Op* op)
     {
-        var (mask, register) = ins.Op0Kind == OpKind.Memory && ins.MemoryBase == Register.RBX ? (ulong.MaxValue, 4)
-            : ins.MemoryBase == Register.EBX ? (uint.MaxValue, 2) : (0xFFFFUL, 1);
-        _ = register;
+        var mask = ins.MemoryBase == Register.RBX ? ulong.MaxValue : ins.MemoryBase == Register.EBX ? uint.MaxValue : 0xFFFFUL;
         var offset = (_c->Arch.Gpr[3] + (byte)_c->Arch.Gpr[0]) & mask;
         var linear = Access.Segmented(_c, op, (int)(ins.MemorySegment - Register.ES), offset, 1, false);
         Access.Set<byte>(_c, 0, ReadLinear(linear, 1));

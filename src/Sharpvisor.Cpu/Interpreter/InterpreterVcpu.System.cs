@@ -306,7 +306,17 @@ public sealed unsafe partial class InterpreterVcpu
         ProcessorCount = _environment.ProcessorCount,
         OsXsave = (_c->Arch.Cr4 & ControlRegisters.OSXSAVE) != 0,
         Xcr0 = _c->Arch.Xcr0,
+        ApicEnabled = IsApicEnabled,
     };
+
+    private bool IsApicEnabled
+    {
+        get
+        {
+            using (_environment.Gate.Enter())
+                return _apic.TryReadMsr(0x1B, out var apicBase) && (apicBase & 0x800) != 0;
+        }
+    }
 
     internal ulong Tsc => (ulong)(_environment.Clock.NowNs + _c->Arch.TscOffset);
 
@@ -315,28 +325,16 @@ public sealed unsafe partial class InterpreterVcpu
     private void SystemCall(Op* op)
     {
         var c = _c;
-        if ((c->Arch.Efer & ControlRegisters.SCE) == 0 || !IsProtected || (c->Is64 == 0 && !_environment.Model.IsAmd))
+        if ((c->Arch.Efer & ControlRegisters.SCE) == 0 || !Is64)
             Raise(Vectors.UD);
         var selector = (ushort)((c->Arch.Star >> 32) & 0xFFFC);
         var next = NextRip(op);
-        if (IsLongMode)
-        {
-            c->Arch.Gpr[1] = next;
-            c->Arch.Gpr[11] = Flags.Get(c) & ~Rflags.RF;
-            var target = c->Is64 != 0 ? c->Arch.Lstar : c->Arch.Cstar;
-            Flags.SetArithmetic(c, Flags.Arithmetic(c) & ~c->Arch.Fmask);
-            c->Arch.Rflags = (c->Arch.Rflags & ~(c->Arch.Fmask | Rflags.RF)) | Rflags.Reserved1;
-            c->Arch.Rip = target;
-            c->Arch.Segments[CS] = new SegmentRegister { Selector = selector, Limit = uint.MaxValue, Attributes = 0xA09B };
-        }
-        else
-        {
-            c->Arch.Gpr[1] = next;
-            c->Arch.Rflags &= ~(Rflags.IF | Rflags.RF | Rflags.VM);
-            c->Arch.Rip = (uint)c->Arch.Star;
-            c->Arch.Segments[CS] = new SegmentRegister { Selector = selector, Limit = uint.MaxValue, Attributes = 0xC09B };
-        }
-
+        c->Arch.Gpr[1] = next;
+        c->Arch.Gpr[11] = Flags.Get(c) & ~Rflags.RF;
+        Flags.SetArithmetic(c, Flags.Arithmetic(c) & ~c->Arch.Fmask);
+        c->Arch.Rflags = (c->Arch.Rflags & ~(c->Arch.Fmask | Rflags.RF)) | Rflags.Reserved1;
+        c->Arch.Rip = c->Arch.Lstar;
+        c->Arch.Segments[CS] = new SegmentRegister { Selector = selector, Limit = uint.MaxValue, Attributes = 0xA09B };
         c->Arch.Segments[SS] = new SegmentRegister { Selector = (ushort)(selector + 8), Limit = uint.MaxValue, Attributes = 0xC093 };
         c->Cpl = 0;
         UpdateMode();
@@ -345,7 +343,7 @@ public sealed unsafe partial class InterpreterVcpu
     private void SystemReturn(bool to64)
     {
         var c = _c;
-        if ((c->Arch.Efer & ControlRegisters.SCE) == 0 || !IsProtected || (c->Is64 == 0 && !_environment.Model.IsAmd))
+        if ((c->Arch.Efer & ControlRegisters.SCE) == 0 || !Is64)
             Raise(Vectors.UD);
         RequireCpl0();
         var selector = (ushort)(c->Arch.Star >> 48);
@@ -362,17 +360,9 @@ public sealed unsafe partial class InterpreterVcpu
             c->Arch.Rip = (uint)c->Arch.Gpr[1];
         }
 
-        if (IsLongMode)
-        {
-            const ulong Loaded = Rflags.TF | Rflags.IF | Rflags.DF | Rflags.IOPL | Rflags.NT | Rflags.AC | Rflags.VIF | Rflags.VIP | Rflags.ID;
-            Flags.SetArithmetic(c, c->Arch.Gpr[11]);
-            c->Arch.Rflags = (c->Arch.Gpr[11] & Loaded) | Rflags.Reserved1;
-        }
-        else
-        {
-            c->Arch.Rflags |= Rflags.IF;
-        }
-
+        const ulong Loaded = Rflags.TF | Rflags.IF | Rflags.DF | Rflags.IOPL | Rflags.NT | Rflags.AC | Rflags.VIF | Rflags.VIP | Rflags.ID;
+        Flags.SetArithmetic(c, c->Arch.Gpr[11]);
+        c->Arch.Rflags = (c->Arch.Gpr[11] & Loaded) | Rflags.Reserved1;
         c->Arch.Segments[SS] = new SegmentRegister { Selector = (ushort)((selector + 8) | 3), Limit = uint.MaxValue, Attributes = 0xC0F3 };
         c->Cpl = 3;
         UpdateMode();
@@ -383,8 +373,6 @@ public sealed unsafe partial class InterpreterVcpu
         var c = _c;
         if (!IsProtected || (c->Arch.SysenterCs & 0xFFFC) == 0)
             Raise(Vectors.GP);
-        if (IsLongMode && _environment.Model.IsAmd)
-            Raise(Vectors.UD);
         var selector = (ushort)(c->Arch.SysenterCs & 0xFFFC);
         c->Arch.Rflags &= ~(Rflags.VM | Rflags.IF | Rflags.RF);
         c->Arch.Segments[CS] = new SegmentRegister { Selector = selector, Limit = uint.MaxValue, Attributes = (ushort)(IsLongMode ? 0xA09B : 0xC09B) };
@@ -400,8 +388,6 @@ public sealed unsafe partial class InterpreterVcpu
         var c = _c;
         if (!IsProtected || (c->Arch.SysenterCs & 0xFFFC) == 0 || c->Cpl != 0)
             Raise(Vectors.GP);
-        if (IsLongMode && _environment.Model.IsAmd)
-            Raise(Vectors.UD);
         if (to64 && (!IsCanonical(c->Arch.Gpr[2]) || !IsCanonical(c->Arch.Gpr[1])))
             Raise(Vectors.GP);
         var selector = (ushort)(c->Arch.SysenterCs & 0xFFFC);
@@ -485,6 +471,21 @@ public sealed unsafe partial class InterpreterVcpu
     }
 
     private bool Is64 => _c->Is64 != 0;
+
+    /// <summary>The bits of CR4 that the model has something for.</summary>
+    private static ulong Cr4MaskOf(CpuModel model)
+    {
+        var mask = ControlRegisters.TSD | ControlRegisters.DE | ControlRegisters.PSE | ControlRegisters.PAE | ControlRegisters.MCE
+            | ControlRegisters.PGE | ControlRegisters.PCE | ControlRegisters.OSFXSR | ControlRegisters.OSXMMEXCPT;
+        void Add(CpuFeature feature, ulong bit) => mask |= model.Has(feature) ? bit : 0;
+        Add(CpuFeature.Umip, ControlRegisters.UMIP);
+        Add(CpuFeature.FsGsBase, ControlRegisters.FSGSBASE);
+        Add(CpuFeature.Pcid, ControlRegisters.PCIDE);
+        Add(CpuFeature.Xsave, ControlRegisters.OSXSAVE);
+        Add(CpuFeature.Smep, ControlRegisters.SMEP);
+        Add(CpuFeature.Smap, ControlRegisters.SMAP);
+        return mask;
+    }
 
     // --- MOV to and from segment, control and debug registers ---
 
@@ -627,7 +628,7 @@ public sealed unsafe partial class InterpreterVcpu
     private void WriteCr4(ulong value)
     {
         var c = _c;
-        if ((value & ~_environment.Model.Cr4Mask) != 0)
+        if ((value & ~_cr4Mask) != 0)
             Raise(Vectors.GP);
         if (IsLongMode && (value & ControlRegisters.PAE) == 0)
             Raise(Vectors.GP);

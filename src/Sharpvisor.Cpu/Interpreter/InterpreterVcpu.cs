@@ -38,6 +38,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly Queue<CodeRequest> _codeRequests = new();
     private readonly FetchEntry[] _fetchTlb = new FetchEntry[FetchEntries];
     private readonly int _physicalBits;
+    private readonly ulong _cr4Mask;
     private GCHandle _self;
     private ulong _epoch;
     private int _startupVector;
@@ -54,11 +55,12 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         _msrs = msrs;
         _coherence = coherence;
         _physicalBits = environment.Model.PhysicalAddressBits;
+        _cr4Mask = Cr4MaskOf(environment.Model);
         _self = GCHandle.Alloc(this, GCHandleType.Weak);
         _c = (CpuContext*)HostMemory.Reserve((ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192, hugePages: false);
         _c->JumpCache = (JumpEntry*)((byte*)_c + ((sizeof(CpuContext) + 4095) & ~4095));
         _c->Self = GCHandle.ToIntPtr(_self);
-        _decoder = new BlockDecoder(environment.ProcessorCount > 1);
+        _decoder = new BlockDecoder(environment.Model, environment.ProcessorCount > 1);
         _c->CurrentOp = _decoder.FetchOp;
         coherence.Add(this);
         Reset();
@@ -320,7 +322,6 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         if ((slow & SlowReasons.Trace) != 0)
             TraceBlock(block);
         var trap = (c->Arch.Rflags & Rflags.TF) != 0;
-        var shadow = c->Arch.InterruptShadow;
         c->Arch.InterruptShadow = false;
         c->Arch.Rflags &= ~Rflags.RF;
         c->PendingDr6 = 0;
@@ -330,7 +331,6 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
         if (trap && !c->Arch.InterruptShadow)
             c->PendingDr6 |= DebugStatus.SingleStep;
-        _ = shadow;
         if (c->PendingDr6 != 0 && !c->Arch.InterruptShadow)
             RaiseDebugTrap(c->PendingDr6);
     }
