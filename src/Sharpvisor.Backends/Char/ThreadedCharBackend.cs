@@ -31,6 +31,9 @@ public abstract class ThreadedCharBackend : ICharBackend
         Logger = logger;
     }
 
+    /// <summary>Raised when a thread of the backend, or the device it called, threw what it should not.</summary>
+    public event Action<Exception>? Faulted;
+
     public string Name { get; protected set; }
 
     protected ILogger Logger { get; }
@@ -164,7 +167,10 @@ public abstract class ThreadedCharBackend : ICharBackend
         }
         catch (Exception e)
         {
-            Logger.LogError(e, "{Backend}: stopped by an internal error", Name);
+            if (Faulted is { } faulted)
+                faulted(e);
+            else
+                Logger.LogError(e, "{Backend}: stopped by an internal error", Name);
             lock (_lock)
             {
                 _count = 0;
