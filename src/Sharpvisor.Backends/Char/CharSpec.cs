@@ -20,8 +20,9 @@ public abstract record CharSpec
 
     public bool IsStdio => this is Stdio;
 
+    /// <param name="flag">The flag that it is the value of, for messages.</param>
     /// <exception cref="ConfigurationException">Unknown or malformed.</exception>
-    public static CharSpec Parse(string value)
+    public static CharSpec Parse(string value, string flag = "-serial")
     {
         var colon = value.IndexOf(':', StringComparison.Ordinal);
         var kind = colon < 0 ? value : value[..colon];
@@ -40,11 +41,11 @@ public abstract record CharSpec
             case "file" when rest.Length > 0:
                 return new FileOutput(rest);
             case "file":
-                throw new ConfigurationException($"-serial {value}: no path; give file:PATH");
+                throw new ConfigurationException($"{flag} {value}: no path; give file:PATH");
             case "tcp":
-                return ParseTcp(value, rest);
+                return ParseTcp(value, rest, flag);
             default:
-                throw new ConfigurationException($"-serial {value}: unknown; give one of {Known}");
+                throw new ConfigurationException($"{flag} {value}: unknown; give one of {Known}");
         }
     }
 
@@ -53,12 +54,12 @@ public abstract record CharSpec
     /// <exception cref="ConfigurationException">It can't be opened.</exception>
     public abstract ICharBackend Open(ILogger logger, Action quit);
 
-    private static Tcp ParseTcp(string value, string rest)
+    private static Tcp ParseTcp(string value, string rest, string flag)
     {
         var parts = rest.Split(',');
         var separator = parts[0].LastIndexOf(':');
         if (separator < 0 || !int.TryParse(parts[0].AsSpan(separator + 1), NumberStyles.None, CultureInfo.InvariantCulture, out var port) || port > 65535)
-            throw new ConfigurationException($"-serial {value}: no port; give tcp:HOST:PORT with a port of 1 to 65535");
+            throw new ConfigurationException($"{flag} {value}: no port; give tcp:HOST:PORT with a port of 1 to 65535");
         bool server = false, wait = true;
         foreach (var option in parts.Skip(1))
         {
@@ -76,12 +77,12 @@ public abstract record CharSpec
                     wait = false;
                     break;
                 default:
-                    throw new ConfigurationException($"-serial {value}: unknown option \"{option}\"; there are server=on|off and wait=on|off");
+                    throw new ConfigurationException($"{flag} {value}: unknown option \"{option}\"; there are server=on|off and wait=on|off");
             }
         }
 
         if (!server && port == 0)
-            throw new ConfigurationException($"-serial {value}: nobody listens on port 0; give 1 to 65535");
+            throw new ConfigurationException($"{flag} {value}: nobody listens on port 0; give 1 to 65535");
         return new Tcp(parts[0][..separator].Trim('[', ']'), port, server, wait);
     }
 

@@ -27,7 +27,7 @@ public sealed class FileCharBackend : ThreadedCharBackend
                 ArgumentException => "not a file name",
                 _ => e.Message,
             };
-            throw new ConfigurationException($"-serial file:{path}: cannot be written: {reason}; give another path", e);
+            throw new ConfigurationException($"file:{path}: cannot be written: {reason}; give another path", e);
         }
     }
 

@@ -26,7 +26,7 @@ public sealed class PtyCharBackend : ThreadedCharBackend
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new ConfigurationException($"-serial pty: {e.Message}; use stdio, file: or tcp: instead", e);
+            throw new ConfigurationException($"pty: {e.Message}; use stdio, file: or tcp: instead", e);
         }
     }
 

@@ -49,7 +49,7 @@ public sealed class TcpCharBackend : ThreadedCharBackend, IConnectableCharBacken
                 SocketError.AccessDenied => "give a port from 1024 on",
                 _ => "check host and port",
             };
-            throw new ConfigurationException($"-serial tcp:{host}:{port}: {e.Message}; {advice}", e);
+            throw new ConfigurationException($"tcp:{host}:{port}: {e.Message}; {advice}", e);
         }
     }
 

@@ -29,8 +29,8 @@ public sealed class BackendTests
     }
 
     [Theory]
-    [InlineData("/nonexistent/x", "-serial file:/nonexistent/x: cannot be written: no such directory; give another path")]
-    [InlineData("/tmp", "-serial file:/tmp: cannot be written: is a directory; give another path")]
+    [InlineData("/nonexistent/x", "file:/nonexistent/x: cannot be written: no such directory; give another path")]
+    [InlineData("/tmp", "file:/tmp: cannot be written: is a directory; give another path")]
     public void A_file_that_cannot_be_written_is_refused(string path, string message) =>
         Assert.Equal(message, Assert.Throws<ConfigurationException>(() => new FileCharBackend(path, NullLogger.Instance)).Message);
 
