@@ -1,3 +1,6 @@
 using Sharpvisor.Cli;
 
-return await CommandLineTool.RunAsync(args, Console.Out, Console.Error).ConfigureAwait(false);
+// Not Console.Out and Console.Error: they put the terminal in application keypad mode, and the guest gets other keys.
+using var output = new StreamWriter(Console.OpenStandardOutput()) { AutoFlush = true };
+using var errors = new StreamWriter(Console.OpenStandardError()) { AutoFlush = true };
+return await CommandLineTool.RunAsync(args, output, errors).ConfigureAwait(false);
