@@ -12,7 +12,7 @@ using Sharpvisor.Core.Time;
 namespace Sharpvisor.Devices.Interrupts;
 
 /// <summary>The local APIC of one processor.</summary>
-public sealed partial class LocalApic : ILocalInterruptController, IResettable
+public sealed partial class LocalApic : ILocalInterruptController, ITscFollower, IResettable
 {
     private const uint Masked = 1u << 16, LevelTriggered = 1u << 15, RemoteIrr = 1u << 14;
     private const ulong DefaultBase = 0xFEE0_0000;
@@ -46,7 +46,6 @@ public sealed partial class LocalApic : ILocalInterruptController, IResettable
 
     public int Index { get; }
 
-    /// <summary>Guest TSC = machine time in ns + this. The processor sets it whenever its guest changes TSC or TSC_ADJUST.</summary>
     public long TscOffset
     {
         get => _timer.TscOffset;

@@ -11,7 +11,7 @@ using Sharpvisor.Core.Time;
 namespace Sharpvisor.Devices.Timers;
 
 /// <summary>The kvmclock MSRs of one processor. The guest's structure holds system time as a function of its TSC.</summary>
-public sealed class KvmClock : IMsrDevice, IResettable
+public sealed class KvmClock : IMsrDevice, ITscFollower, IResettable
 {
     private const uint MsrWallClockOld = 0x11, MsrSystemTimeOld = 0x12;
     private const uint MsrWallClock = 0x4B56_4D00, MsrSystemTime = 0x4B56_4D01;
@@ -33,7 +33,6 @@ public sealed class KvmClock : IMsrDevice, IResettable
         _memory = memory;
     }
 
-    /// <summary>Guest TSC = machine time in ns + this. The processor sets it whenever its guest changes TSC or TSC_ADJUST.</summary>
     public long TscOffset
     {
         get => _tscOffset;
@@ -44,11 +43,7 @@ public sealed class KvmClock : IMsrDevice, IResettable
         }
     }
 
-    public void Reset()
-    {
-        _wallClock = _systemTime = 0;
-        _tscOffset = 0;
-    }
+    public void Reset() => _wallClock = _systemTime = 0;
 
     public bool TryReadMsr(uint msr, out ulong value)
     {
