@@ -21,8 +21,7 @@ public static unsafe class HostX87
     private const ushort Masks = 0x3F, ErrorSummary = 0x8080, AlwaysSet = 0x40;
 
     private static readonly delegate* unmanaged[SuppressGCTransition]<byte*, void> s_fxsave, s_fxrstor, s_fnstenv, s_fldenv, s_fnsave, s_frstor;
-    private static readonly delegate* unmanaged[SuppressGCTransition]<void> s_fninit;
-    private static readonly delegate* unmanaged[SuppressGCTransition]<byte*, void> s_storeMmx;
+    private static readonly delegate* unmanaged[SuppressGCTransition]<void> s_fninit, s_enterMmx;
 
     static HostX87()
     {
@@ -33,10 +32,7 @@ public static unsafe class HostX87
         s_fnsave = OnMemory(0xDD, 0x37); // fnsave [rdi]
         s_frstor = OnMemory(0xDD, 0x27); // frstor [rdi]
         s_fninit = (delegate* unmanaged[SuppressGCTransition]<void>)HostThunks.AddForever([0xDB, 0xE3, 0xC3]);
-        byte[] store = [];
-        for (byte i = 0; i < 8; i++)
-            store = [.. store, 0x0F, 0x7F, (byte)(0x47 | (i << 3)), (byte)(8 * i)]; // movq [rdi+8*i], mm<i>
-        s_storeMmx = OnMemory(store);
+        s_enterMmx = (delegate* unmanaged[SuppressGCTransition]<void>)HostThunks.AddForever([0x0F, 0x7E, 0xC0, 0xC3]); // movd eax, mm0; ret
     }
 
     private static delegate* unmanaged[SuppressGCTransition]<byte*, void> OnMemory(params byte[] code) =>
@@ -129,8 +125,19 @@ public static unsafe class HostX87
         return (GuestStatus(*(ushort*)(environment + 4), ControlWordOf(state)) & ErrorSummary) != 0;
     }
 
-    /// <summary>The MMX registers. Like any MMX instruction it makes the x87 stack valid. The state is loaded.</summary>
-    internal static void StoreMmx(ulong* registers) => s_storeMmx((byte*)registers);
+    /// <summary>The eight MMX registers, without the transition that an MMX instruction makes. The state is loaded.</summary>
+    internal static void PeekMmx(ulong* registers)
+    {
+        var area = stackalloc byte[512 + 16];
+        area = Align(area);
+        s_fxsave(area);
+        var top = *(ushort*)(area + StatusWord) >> 11 & 7;
+        for (var i = 0; i < 8; i++)
+            registers[i] = *(ulong*)(area + Registers + (16 * ((i - top) & 7)));
+    }
+
+    /// <summary>What every MMX instruction but EMMS does to the x87 stack: all registers valid, top 0.</summary>
+    internal static void EnterMmx() => s_enterMmx();
 
     /// <summary>The FPU as it is, to come back to by <see cref="RestoreImage"/>; 512 bytes, 16-byte aligned.</summary>
     internal static void SaveImage(byte* area) => s_fxsave(area);
