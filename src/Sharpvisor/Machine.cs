@@ -11,6 +11,7 @@ using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Cpu.Interpreter;
 
 namespace Sharpvisor;
 
@@ -82,7 +83,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 ProcessorCount = options.ProcessorCount,
                 Trace = options.Trace,
             };
-            var engine = options.Engine ?? throw new ConfigurationException("no CPU engine");
+            var engine = options.Engine ?? new InterpreterEngine();
             _vcpus = new IVcpu[options.ProcessorCount];
             for (var i = 0; i < _vcpus.Length; i++)
             {
