@@ -9,7 +9,7 @@ namespace Sharpvisor.Core.Buses;
 /// </summary>
 /// <remarks>
 /// Lookups are lock-free on an immutable sorted array; mapping and unmapping replace the array. The device is called
-/// with the machine's gate held. An access that crosses the end of a range is split into bytes.
+/// with the machine's gate held. An access that crosses the start or end of a range is split into bytes.
 /// </remarks>
 public sealed class AddressSpace
 {
@@ -19,7 +19,7 @@ public sealed class AddressSpace
     private long _unassignedAccesses;
 
     /// <param name="name">Shown in messages: "io" or "mmio".</param>
-    /// <param name="limit">The first address behind the space: 0x10000 for ports.</param>
+    /// <param name="limit">The first address behind the space, a power of two: 0x10000 for ports.</param>
     public AddressSpace(string name, ulong limit, MachineGate gate, GuestErrorLog errors)
     {
         Name = name;
@@ -75,7 +75,7 @@ public sealed class AddressSpace
     {
         var mapping = Find(address);
         if (mapping is null)
-            return Unassigned(address, size, write: false);
+            return TouchesOther(address, size) ? ReadSplit(address, size) : Unassigned(address, size, write: false);
         if (address + (ulong)size > mapping.Start + mapping.Length)
             return ReadSplit(address, size);
         using (_gate.Enter())
@@ -86,13 +86,13 @@ public sealed class AddressSpace
     public void Write(ulong address, int size, ulong value)
     {
         var mapping = Find(address);
-        if (mapping is null)
+        if (mapping is null && !TouchesOther(address, size))
         {
             Unassigned(address, size, write: true);
             return;
         }
 
-        if (address + (ulong)size > mapping.Start + mapping.Length)
+        if (mapping is null || address + (ulong)size > mapping.Start + mapping.Length)
         {
             for (var i = 0; i < size; i++)
                 Write((address + (ulong)i) & (Limit - 1), 1, (value >> (8 * i)) & 0xff);
@@ -123,6 +123,20 @@ public sealed class AddressSpace
         }
 
         return null;
+    }
+
+    /// <summary>For an access whose first byte hits nothing: whether a later one hits a device.</summary>
+    private bool TouchesOther(ulong address, int size)
+    {
+        if (address >= Limit)
+            return false;
+        for (var i = 1; i < size; i++)
+        {
+            if (Find((address + (ulong)i) & (Limit - 1)) is not null)
+                return true;
+        }
+
+        return false;
     }
 
     private ulong ReadSplit(ulong address, int size)

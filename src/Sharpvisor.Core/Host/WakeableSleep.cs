@@ -40,7 +40,7 @@ public sealed partial class WakeableSleep : IDisposable
     {
         if (_semaphore is not null)
         {
-            _semaphore.Wait(ns == long.MaxValue ? Timeout.Infinite : (int)Math.Min(int.MaxValue, (ns + 999_999) / 1_000_000));
+            _semaphore.Wait(ns == long.MaxValue ? Timeout.Infinite : (int)Math.Min(int.MaxValue, Math.Max(0, ns) / 1_000_000 + 1));
         }
         else
         {
@@ -62,8 +62,10 @@ public sealed partial class WakeableSleep : IDisposable
         Interlocked.Exchange(ref _pending, 0);
     }
 
+    /// <summary>No thread may be sleeping any more. A later <see cref="Wake"/> does nothing.</summary>
     public void Dispose()
     {
+        Interlocked.Exchange(ref _pending, 1); // or a late wake would write to whatever file got the descriptor next
         _semaphore?.Dispose();
         if (_eventFd >= 0)
             _ = Close(_eventFd);

@@ -128,7 +128,7 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Tells the CPU engines that a device wrote to RAM: decoded instructions there are dropped.</summary>
     public void MarkWritten(ulong gpa, ulong length)
     {
-        if (length == 0)
+        if (length == 0 || !IsRam(gpa, length))
             return;
         var last = gpa + length - 1;
         for (var page = gpa & ~(ulong)(PageSize - 1); page <= last; page += PageSize)

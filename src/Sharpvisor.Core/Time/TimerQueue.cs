@@ -21,9 +21,13 @@ public sealed class TimerQueue
     public ClockTimer Create(string name, Action expired) => new(this, name, expired, _created++);
 
     /// <summary>Runs every timer whose deadline is at or before <paramref name="nowNs"/>, in order.</summary>
+    /// <remarks>
+    /// At most as many as are set now: a timer that a guest makes expire without end is left for the next round, so
+    /// that others get the gate in between.
+    /// </remarks>
     public void RunExpired(long nowNs)
     {
-        while (_timers.Min is { } timer && timer.Deadline <= nowNs)
+        for (var left = _timers.Count; left > 0 && _timers.Min is { } timer && timer.Deadline <= nowNs; left--)
         {
             Cancel(timer);
             timer.Expired();

@@ -1,0 +1,457 @@
+using Iced.Intel;
+
+namespace Conformance.Fuzzing;
+
+/// <summary>
+/// Builds one instruction under test with random operands. Registers that it addresses memory by are loaded right
+/// before, so that an access goes where it should whatever came earlier: on the host it would hit this very process.
+/// </summary>
+internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int index, int count)
+{
+    private static readonly Register[] s_gpr8Low =
+    [
+        Register.AL, Register.CL, Register.DL, Register.BL, Register.AH, Register.CH, Register.DH, Register.BH,
+        Register.SPL, Register.BPL, Register.SIL, Register.DIL, Register.R8L, Register.R9L, Register.R10L, Register.R11L,
+        Register.R12L, Register.R13L, Register.R14L, Register.R15L,
+    ];
+
+    private readonly InstructionInfoFactory _info = new();
+    private readonly List<Step> _setup = [];
+    private readonly HashSet<Register> _loaded = [];
+
+    private int RegisterCount => bitness == 64 ? 16 : 8;
+
+    /// <summary>Null when the random choices contradict each other.</summary>
+    public Item? TryBuild(Code code)
+    {
+        var info = code.ToOpCode();
+        Instruction instruction = default;
+        instruction.Code = code;
+        var target = -1;
+        for (var i = 0; i < info.OpCount; i++)
+        {
+            if (!SetOperand(ref instruction, info, i, ref target))
+                return null;
+        }
+
+        AddPrefixes(ref instruction, info);
+        if (!LoadImplicit(ref instruction))
+            return null;
+        var encoder = Encoder.Create(bitness, new NullWriter());
+        if (target < 0 && !encoder.TryEncode(instruction, arena.CodeAddress, out _, out _))
+            return null; // AH with a REX prefix, for instance
+        return new Item([.. _setup, new Step(instruction, target)]);
+    }
+
+    private bool SetOperand(ref Instruction instruction, OpCodeInfo info, int i, ref int target)
+    {
+        switch (info.GetOpKind(i))
+        {
+            case OpCodeOperandKind.mem_offs or OpCodeOperandKind.mem:
+                return SetMemory(ref instruction, info, i);
+            case OpCodeOperandKind.mem_vsib32x or OpCodeOperandKind.mem_vsib64x:
+                return SetVectorMemory(ref instruction, i, Register.XMM0);
+            case OpCodeOperandKind.mem_vsib32y or OpCodeOperandKind.mem_vsib64y:
+                return SetVectorMemory(ref instruction, i, Register.YMM0);
+            case OpCodeOperandKind.r8_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Gpr8());
+            case OpCodeOperandKind.r16_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Any(Register.AX));
+            case OpCodeOperandKind.r32_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Any(Register.EAX));
+            case OpCodeOperandKind.r64_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Any(Register.RAX));
+            case OpCodeOperandKind.mm_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Register.MM0 + random.Next(8));
+            case OpCodeOperandKind.xmm_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Any(Register.XMM0));
+            case OpCodeOperandKind.ymm_or_mem:
+                return RegisterOrMemory(ref instruction, info, i, Any(Register.YMM0));
+            case OpCodeOperandKind.r8_reg or OpCodeOperandKind.r8_opcode:
+                return Set(ref instruction, i, Gpr8());
+            case OpCodeOperandKind.r16_reg or OpCodeOperandKind.r16_rm or OpCodeOperandKind.r16_opcode:
+                return Set(ref instruction, i, Any(Register.AX));
+            case OpCodeOperandKind.r32_reg or OpCodeOperandKind.r32_rm or OpCodeOperandKind.r32_opcode or OpCodeOperandKind.r32_vvvv:
+                return Set(ref instruction, i, Any(Register.EAX));
+            case OpCodeOperandKind.r64_reg or OpCodeOperandKind.r64_rm or OpCodeOperandKind.r64_opcode or OpCodeOperandKind.r64_vvvv:
+                return Set(ref instruction, i, Any(Register.RAX));
+            case OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm:
+                return Set(ref instruction, i, Register.MM0 + random.Next(8));
+            case OpCodeOperandKind.xmm_reg or OpCodeOperandKind.xmm_rm or OpCodeOperandKind.xmm_vvvv or OpCodeOperandKind.xmm_is4:
+                return Set(ref instruction, i, Any(Register.XMM0));
+            case OpCodeOperandKind.ymm_reg or OpCodeOperandKind.ymm_rm or OpCodeOperandKind.ymm_vvvv or OpCodeOperandKind.ymm_is4:
+                return Set(ref instruction, i, Any(Register.YMM0));
+            case OpCodeOperandKind.seg_reg:
+                return Set(ref instruction, i, Register.ES + random.Next(4)); // not FS and GS: the C library's
+            case OpCodeOperandKind.es:
+                return Set(ref instruction, i, Register.ES);
+            case OpCodeOperandKind.cs:
+                return Set(ref instruction, i, Register.CS);
+            case OpCodeOperandKind.ss:
+                return Set(ref instruction, i, Register.SS);
+            case OpCodeOperandKind.ds:
+                return Set(ref instruction, i, Register.DS);
+            case OpCodeOperandKind.cr_reg:
+                return Set(ref instruction, i, ((Register[])[Register.CR0, Register.CR2, Register.CR3, Register.CR4])[random.Next(4)]);
+            case OpCodeOperandKind.dr_reg:
+                return Set(ref instruction, i, ((Register[])[Register.DR0, Register.DR3, Register.DR6, Register.DR7])[random.Next(4)]);
+            case OpCodeOperandKind.al:
+                return Set(ref instruction, i, Register.AL);
+            case OpCodeOperandKind.cl:
+                return Set(ref instruction, i, Register.CL);
+            case OpCodeOperandKind.ax:
+                return Set(ref instruction, i, Register.AX);
+            case OpCodeOperandKind.dx:
+                return Set(ref instruction, i, Register.DX);
+            case OpCodeOperandKind.eax:
+                return Set(ref instruction, i, Register.EAX);
+            case OpCodeOperandKind.rax:
+                return Set(ref instruction, i, Register.RAX);
+            case OpCodeOperandKind.st0:
+                return Set(ref instruction, i, Register.ST0);
+            case OpCodeOperandKind.sti_opcode:
+                return Set(ref instruction, i, Register.ST0 + random.Next(8));
+            case OpCodeOperandKind.imm8:
+                return Immediate(ref instruction, i, i > 0 && instruction.GetOpKind(i - 1) is OpKind.Immediate8 or OpKind.Immediate16 ? OpKind.Immediate8_2nd : OpKind.Immediate8);
+            case OpCodeOperandKind.imm8_const_1:
+                instruction.SetOpKind(i, OpKind.Immediate8);
+                instruction.Immediate8 = 1;
+                return true;
+            case OpCodeOperandKind.imm8sex16:
+                return Immediate(ref instruction, i, OpKind.Immediate8to16);
+            case OpCodeOperandKind.imm8sex32:
+                return Immediate(ref instruction, i, OpKind.Immediate8to32);
+            case OpCodeOperandKind.imm8sex64:
+                return Immediate(ref instruction, i, OpKind.Immediate8to64);
+            case OpCodeOperandKind.imm16:
+                return Immediate(ref instruction, i, OpKind.Immediate16);
+            case OpCodeOperandKind.imm32:
+                return Immediate(ref instruction, i, OpKind.Immediate32);
+            case OpCodeOperandKind.imm32sex64:
+                return Immediate(ref instruction, i, OpKind.Immediate32to64);
+            case OpCodeOperandKind.imm64:
+                return Immediate(ref instruction, i, OpKind.Immediate64);
+            case OpCodeOperandKind.seg_rSI:
+                instruction.SetOpKind(i, bitness == 64 && random.Next(8) != 0 ? OpKind.MemorySegRSI : OpKind.MemorySegESI);
+                return true;
+            case OpCodeOperandKind.es_rDI:
+                var other = i > 0 ? instruction.GetOpKind(0) : OpKind.Register;
+                instruction.SetOpKind(i, other switch
+                {
+                    OpKind.MemorySegRSI => OpKind.MemoryESRDI,
+                    OpKind.MemorySegESI => OpKind.MemoryESEDI,
+                    _ => bitness == 64 && random.Next(8) != 0 ? OpKind.MemoryESRDI : OpKind.MemoryESEDI,
+                });
+                return true;
+            case OpCodeOperandKind.seg_rDI:
+                instruction.SetOpKind(i, bitness == 64 ? OpKind.MemorySegRDI : OpKind.MemorySegEDI);
+                return true;
+            case OpCodeOperandKind.seg_rBX_al:
+                instruction.SetOpKind(i, OpKind.Memory);
+                instruction.MemoryBase = bitness == 64 ? Register.RBX : Register.EBX;
+                instruction.MemoryIndex = Register.AL;
+                return true;
+            case OpCodeOperandKind.br64_1 or OpCodeOperandKind.br64_4:
+                instruction.SetOpKind(i, OpKind.NearBranch64);
+                target = Forward();
+                return true;
+            case OpCodeOperandKind.br32_1 or OpCodeOperandKind.br32_4:
+                instruction.SetOpKind(i, OpKind.NearBranch32);
+                target = Forward();
+                return true;
+            default:
+                return false;
+        }
+    }
+
+    private int Forward() => random.Next(index + 1, count + 1);
+
+    private Register Any(Register first) => first + random.Next(RegisterCount);
+
+    private Register Gpr8() => s_gpr8Low[random.Next(bitness == 64 ? s_gpr8Low.Length : 8)];
+
+    private static bool Set(ref Instruction instruction, int i, Register register)
+    {
+        instruction.SetOpKind(i, OpKind.Register);
+        instruction.SetOpRegister(i, register);
+        return true;
+    }
+
+    private bool Immediate(ref Instruction instruction, int i, OpKind kind)
+    {
+        instruction.SetOpKind(i, kind);
+        var value = Values.Integer(random);
+        instruction.SetImmediate(i, kind switch
+        {
+            OpKind.Immediate8 or OpKind.Immediate8_2nd => (byte)value,
+            OpKind.Immediate8to16 or OpKind.Immediate8to32 or OpKind.Immediate8to64 => (ulong)(sbyte)value,
+            OpKind.Immediate16 => (ushort)value,
+            OpKind.Immediate32 => (uint)value,
+            OpKind.Immediate32to64 => (ulong)(int)value,
+            _ => value,
+        });
+        return true;
+    }
+
+    private bool RegisterOrMemory(ref Instruction instruction, OpCodeInfo info, int i, Register register) =>
+        random.Next(2) == 0 ? SetMemory(ref instruction, info, i) : Set(ref instruction, i, register);
+
+    /// <summary>Where an operand lies: mostly in scratch memory, sometimes over its end, read-only, unmapped, not canonical.</summary>
+    private ulong PickAddress(int size)
+    {
+        switch (random.Next(64))
+        {
+            case 0:
+                return arena.UnmappedAddress - (ulong)random.Next(0, size + 1);
+            case 1:
+                return arena.ReadOnlyAddress + (ulong)random.Next(Arena.PageSize - 64);
+            case 2:
+                return arena.UnmappedAddress + (ulong)random.Next(Arena.PageSize);
+            case 3:
+                return arena.ScratchAddress - (ulong)random.Next(0, size + 1);
+            case < 8:
+                return arena.ScratchAddress + (ulong)(Arena.PageSize * random.Next(1, 4)) - (ulong)random.Next(0, size + 1);
+            case < 32:
+                return arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize / 64) * 64;
+            default:
+                return arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - size);
+        }
+    }
+
+    private bool SetMemory(ref Instruction instruction, OpCodeInfo info, int i)
+    {
+        instruction.SetOpKind(i, OpKind.Memory);
+        var size = Math.Clamp(instruction.MemorySize.GetSize(), 1, 64);
+        var address = PickAddress(size);
+        if (info.GetOpKind(i) == OpCodeOperandKind.mem_offs)
+        {
+            instruction.MemoryDisplSize = bitness == 64 && random.Next(4) != 0 ? 8 : 4;
+            instruction.MemoryDisplacement64 = address;
+            return true;
+        }
+
+        var wide = bitness == 64 && random.Next(16) != 0; // else a 67 prefix in 64-bit code
+        var first = wide ? Register.RAX : Register.EAX;
+        switch (random.Next(6))
+        {
+            case 0:
+                instruction.MemoryDisplacement64 = address;
+                instruction.MemoryDisplSize = bitness == 64 ? 8 : 4;
+                if (bitness == 64 && random.Next(2) == 0)
+                {
+                    instruction.MemoryBase = Register.RIP;
+                    break;
+                }
+
+                if (random.Next(4) == 0)
+                    instruction.MemoryDisplSize = 4; // an address of 32 bits
+                break;
+            case 1 when wide && random.Next(8) == 0:
+                // Not canonical: #GP, or #SS by way of rsp and rbp.
+                instruction.MemoryBase = Any(first);
+                return Load(instruction.MemoryBase, 0x8000_0000_0000UL << random.Next(16));
+            case < 4:
+                instruction.MemoryBase = Any(first);
+                var displacement = Displacement(ref instruction, wide);
+                return Load(instruction.MemoryBase, Wrap(address - (ulong)displacement, wide));
+            default:
+                instruction.MemoryBase = random.Next(6) == 0 ? Register.None : Any(first);
+                instruction.MemoryIndex = Any(first);
+                if (instruction.MemoryIndex is Register.RSP or Register.ESP)
+                    return false;
+                instruction.MemoryIndexScale = 1 << random.Next(4);
+                var offset = (ulong)random.Next(-64, 64);
+                if (instruction.MemoryBase == Register.None)
+                {
+                    if (!Load(instruction.MemoryIndex, offset))
+                        return false;
+                    var rest = address - (offset * (ulong)instruction.MemoryIndexScale);
+                    instruction.MemoryDisplacement64 = rest;
+                    instruction.MemoryDisplSize = 4;
+                    return rest <= int.MaxValue;
+                }
+
+                var scaled = (ulong)Displacement(ref instruction, wide);
+                if (instruction.MemoryBase == instruction.MemoryIndex)
+                {
+                    // b + b * scale + displacement: only exact divisions serve.
+                    var divisor = (ulong)instruction.MemoryIndexScale + 1;
+                    return (address - scaled) % divisor == 0 && Load(instruction.MemoryBase, (address - scaled) / divisor);
+                }
+
+                return Load(instruction.MemoryIndex, Wrap(offset, wide))
+                    && Load(instruction.MemoryBase, Wrap(address - scaled - (offset * (ulong)instruction.MemoryIndexScale), wide));
+        }
+
+        return true;
+    }
+
+    private int Displacement(ref Instruction instruction, bool wide)
+    {
+        var value = random.Next(4) switch { 0 => 0, 1 => random.Next(-128, 128), _ => random.Next(-100_000, 100_000) };
+        instruction.MemoryDisplacement64 = wide ? (ulong)value : (uint)value;
+        instruction.MemoryDisplSize = value == 0 ? 0 : value is >= -128 and < 128 ? 1 : wide ? 8 : 4;
+        return value;
+    }
+
+    private static ulong Wrap(ulong value, bool wide) => wide ? value : (uint)value;
+
+    /// <summary>VGATHER and the like: all indexes are loaded from the read-only page with their bits masked by a shift.</summary>
+    private bool SetVectorMemory(ref Instruction instruction, int i, Register first)
+    {
+        instruction.SetOpKind(i, OpKind.Memory);
+        instruction.MemoryIndex = Any(first);
+        instruction.MemoryIndexScale = 1 << random.Next(4);
+        instruction.MemoryBase = Any(bitness == 64 ? Register.RAX : Register.EAX);
+        var wide = instruction.MemorySize.GetInfo().ElementSize == 8;
+
+        // VPSRLD leaves 8 bits of each 32, or VPSRLQ 8 of each 64: indexes from 0 to 255.
+        var narrowIndex = instruction.Mnemonic is Mnemonic.Vgatherdpd or Mnemonic.Vgatherdps or Mnemonic.Vpgatherdd or Mnemonic.Vpgatherdq;
+        var code = (narrowIndex, first) switch
+        {
+            (true, Register.XMM0) => Code.VEX_Vpsrld_xmm_xmm_imm8,
+            (true, _) => Code.VEX_Vpsrld_ymm_ymm_imm8,
+            (false, Register.XMM0) => Code.VEX_Vpsrlq_xmm_xmm_imm8,
+            _ => Code.VEX_Vpsrlq_ymm_ymm_imm8,
+        };
+        _setup.Add(new Step(Instruction.Create(code, instruction.MemoryIndex, instruction.MemoryIndex, narrowIndex ? 24 : 56)));
+        var room = (255 * instruction.MemoryIndexScale) + (wide ? 8 : 4);
+        return Load(instruction.MemoryBase, random.Next(8) == 0
+            ? arena.UnmappedAddress - (ulong)random.Next(room)
+            : arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - room));
+    }
+
+    private void AddPrefixes(ref Instruction instruction, OpCodeInfo info)
+    {
+        if (info.CanUseLockPrefix && instruction.Op0Kind == OpKind.Memory && random.Next(3) == 0)
+            instruction.HasLockPrefix = true;
+        if (info.CanUseRepPrefix && instruction.IsStringInstruction)
+        {
+            switch (random.Next(3))
+            {
+                case 0:
+                    instruction.HasRepPrefix = true;
+                    break;
+                case 1 when info.CanUseRepnePrefix:
+                    instruction.HasRepnePrefix = true;
+                    break;
+            }
+        }
+    }
+
+    /// <summary>Loads the registers that the instruction addresses memory by without naming them.</summary>
+    private bool LoadImplicit(ref Instruction instruction)
+    {
+        if (instruction.IsStringInstruction)
+        {
+            // Ports: #GP before any access. Both may cross into an unmapped page in the middle of a repetition.
+            if (!Load(Full(Register.RSI), PickAddress(16)) || !Load(Full(Register.RDI), PickAddress(16)))
+                return false;
+            return !(instruction.HasRepPrefix || instruction.HasRepnePrefix) || Load(Full(Register.RCX), (ulong)random.Next(0, 12));
+        }
+
+        if (instruction.IsStackInstruction)
+        {
+            var inside = random.Next(1024, Arena.ScratchSize - 1024);
+            var stack = random.Next(24) == 0 ? PickAddress(8) : arena.ScratchAddress + (ulong)(random.Next(4) == 0 ? inside : inside & ~7);
+            if (instruction.Mnemonic is Mnemonic.Leave && !Load(Full(Register.RBP), stack))
+                return false;
+            if (instruction.Mnemonic is Mnemonic.Enter && !Load(Full(Register.RBP), arena.ScratchAddress + (ulong)random.Next(1024, Arena.ScratchSize - 1024)))
+                return false;
+            // RET must not find a constant of the read-only page: it would lead out of our code.
+            if (instruction.FlowControl == FlowControl.Return)
+                stack = random.Next(16) == 0 ? arena.UnmappedAddress : arena.ScratchAddress + (ulong)inside;
+            if (!Load(Full(Register.RSP), stack))
+                return false;
+            if (instruction.FlowControl == FlowControl.Return)
+                return stack == arena.UnmappedAddress || PushTarget();
+            if (instruction.Mnemonic is Mnemonic.Enter)
+                instruction.Immediate16 = (ushort)random.Next(0, 512);
+        }
+
+        if (instruction.FlowControl is FlowControl.IndirectBranch or FlowControl.IndirectCall)
+        {
+            if (instruction.Op0Kind != OpKind.Register || instruction.Op0Register is Register.RSP or Register.ESP)
+                return false;
+            _setup.Add(new Step(LoadImmediate(instruction.Op0Register, 0), Forward()));
+            return true;
+        }
+
+        switch (instruction.Mnemonic)
+        {
+            case Mnemonic.Xlatb:
+                return Load(Full(Register.RBX), arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - 256));
+            case Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu or Mnemonic.Maskmovq:
+                return Load(Full(Register.RDI), arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - 16));
+            case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc when instruction.Op0Kind == OpKind.Memory && instruction.Op1Kind == OpKind.Register:
+                // The bit offset reaches far beyond the operand: all memory there must be ours.
+                return LoadBitOffset(instruction.Op1Register);
+            case Mnemonic.Shld or Mnemonic.Shrd when instruction.Op1Register.GetSize() == 2:
+                // Counts above the operand's size have no defined result.
+                if (instruction.GetOpKind(2) == OpKind.Immediate8)
+                    instruction.Immediate8 &= 15;
+                else
+                    return Load(Register.RCX, (ulong)random.Next(16));
+                return true;
+            case Mnemonic.Bswap when instruction.Op0Register.GetSize() == 2:
+                return false;
+            case Mnemonic.Jecxz or Mnemonic.Jrcxz or Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne:
+                return random.Next(2) == 0 || Load(Full(Register.RCX), (ulong)random.Next(3));
+        }
+
+        // What is left must use the memory that its operand names, and no other.
+        var named = Enumerable.Range(0, instruction.OpCount).Count(IsMemory(instruction));
+        return instruction.IsStackInstruction || _info.GetInfo(instruction).GetUsedMemory().Count() <= named;
+    }
+
+    private static Func<int, bool> IsMemory(Instruction instruction) => i => instruction.GetOpKind(i) == OpKind.Memory;
+
+    /// <summary>RET: the address it finds is one of ours.</summary>
+    private bool PushTarget()
+    {
+        if (!_loaded.Add(Register.RAX))
+            return false;
+        _setup.Add(new Step(LoadImmediate(Full(Register.RAX), 0), Forward()));
+        var memory = new MemoryOperand(Full(Register.RSP));
+        _setup.Add(new Step(bitness == 64
+            ? Instruction.Create(Code.Mov_rm64_r64, memory, Register.RAX)
+            : Instruction.Create(Code.Mov_rm32_r32, memory, Register.EAX)));
+        return true;
+    }
+
+    private bool LoadBitOffset(Register register)
+    {
+        var bits = (ulong)(long)random.Next(-16_384, 16_384);
+        var full = register.GetFullRegister();
+        return Load(bitness == 64 ? full : full.GetFullRegister32(), bitness == 64 ? bits : (uint)bits);
+    }
+
+    private Register Full(Register register) => bitness == 64 ? register : register.GetFullRegister32();
+
+    /// <summary>MOV register, value; false when the register holds another address already.</summary>
+    private bool Load(Register register, ulong value)
+    {
+        if (!_loaded.Add(register.GetFullRegister()))
+            return false;
+        _setup.Add(new Step(LoadImmediate(register, value)));
+        return true;
+    }
+
+    private Instruction LoadImmediate(Register register, ulong value)
+    {
+        if (register.GetSize() == 8)
+            return Instruction.Create(Code.Mov_r64_imm64, register, value);
+        if (bitness == 32)
+            return Instruction.Create(Code.Mov_r32_imm32, register, (uint)value);
+
+        // The upper half is for a 67 prefix to ignore.
+        return Instruction.Create(Code.Mov_r64_imm64, register.GetFullRegister(), value | (Values.Integer(random) << 32));
+    }
+
+    private sealed class NullWriter : CodeWriter
+    {
+        public override void WriteByte(byte value)
+        {
+        }
+    }
+}

@@ -1,0 +1,143 @@
+using Iced.Intel;
+
+namespace Conformance.Fuzzing;
+
+/// <summary>An instruction with what is known only when the sequence has been laid out.</summary>
+/// <param name="Target">For a branch, or a MOV that loads a jump's target: the item it leads to, else -1.</param>
+public readonly record struct Step(Instruction Instruction, int Target = -1);
+
+/// <summary>One instruction under test, behind the MOVs that make its operands reach where they should.</summary>
+public sealed record Item(IReadOnlyList<Step> Steps);
+
+/// <summary>A sequence of instructions and the state to start it from.</summary>
+public sealed class TestCase
+{
+    private readonly int[] _offsets;
+    private readonly uint[] _undefined;
+
+    private TestCase(long seed, int bitness, ulong start, IReadOnlyList<Item> items, in CpuImage initial, ReadOnlyMemory<byte> scratch,
+        byte[] code, List<Instruction> instructions, int[] offsets, uint[] undefined)
+    {
+        Seed = seed;
+        Bitness = bitness;
+        Start = start;
+        Items = items;
+        Initial = initial;
+        ScratchMemory = scratch;
+        Code = code;
+        Instructions = instructions;
+        _offsets = offsets;
+        _undefined = undefined;
+    }
+
+    public long Seed { get; }
+
+    public int Bitness { get; }
+
+    public ulong Start { get; }
+
+    public ulong End => Start + (ulong)Code.Length;
+
+    public IReadOnlyList<Item> Items { get; }
+
+    public CpuImage Initial { get; }
+
+    public ReadOnlyMemory<byte> ScratchMemory { get; }
+
+    public ReadOnlySpan<byte> Scratch => ScratchMemory.Span;
+
+    public byte[] Code { get; }
+
+    public IReadOnlyList<Instruction> Instructions { get; }
+
+    /// <summary>Encodes a sequence; null when it can't be, does not fit, or depends on flags that are undefined.</summary>
+    public static TestCase? TryCreate(long seed, int bitness, ulong start, IReadOnlyList<Item> items, in CpuImage initial, ReadOnlyMemory<byte> scratch)
+    {
+        List<Instruction> instructions = [];
+        List<int> offsets = [];
+        var starts = new int[items.Count + 1];
+        byte[] code = [];
+        for (var pass = 0; pass < 2; pass++)
+        {
+            instructions.Clear();
+            offsets.Clear();
+            var writer = new ByteWriter();
+            var encoder = Encoder.Create(bitness, writer);
+            for (var i = 0; i < items.Count; i++)
+            {
+                starts[i] = pass == 0 ? writer.Bytes.Count : starts[i];
+                foreach (var step in items[i].Steps)
+                {
+                    var instruction = step.Instruction;
+                    if (step.Target >= 0)
+                    {
+                        var target = start + (ulong)(pass == 0 ? writer.Bytes.Count : starts[Math.Min(step.Target, items.Count)]);
+                        SetTarget(ref instruction, target);
+                    }
+
+                    instruction.IP = start + (ulong)writer.Bytes.Count;
+                    offsets.Add(writer.Bytes.Count);
+                    if (!encoder.TryEncode(instruction, instruction.IP, out var length, out _))
+                        return null;
+                    instruction.Length = (int)length;
+                    instructions.Add(instruction);
+                }
+            }
+
+            starts[items.Count] = writer.Bytes.Count;
+            code = [.. writer.Bytes];
+        }
+
+        if (code.Length > Arena.MaximumCode - 16 || UndefinedFlags.Track(instructions) is not { } undefined)
+            return null;
+        return new TestCase(seed, bitness, start, items, initial, scratch, code, instructions, [.. offsets], undefined);
+    }
+
+    /// <summary>The same start for other instructions: to make a difference smaller.</summary>
+    public TestCase? With(IReadOnlyList<Item> items) => TryCreate(Seed, Bitness, Start, items, Initial, ScratchMemory);
+
+    /// <summary>Arithmetic flags without a defined value when the run ends at <paramref name="rip"/>.</summary>
+    public uint UndefinedFlagsAt(ulong rip)
+    {
+        var i = Array.BinarySearch(_offsets, (int)(rip - Start));
+        if (i < 0)
+            return rip == End ? _undefined[^1] : 0;
+        return _undefined[i] | _undefined[i + 1];
+    }
+
+    public IEnumerable<string> Disassemble()
+    {
+        var formatter = new NasmFormatter();
+        var output = new StringOutput();
+        for (var i = 0; i < Instructions.Count; i++)
+        {
+            var instruction = Instructions[i];
+            formatter.Format(instruction, output);
+            var bytes = Code.AsSpan(_offsets[i], instruction.Length);
+            yield return $"{instruction.IP:x8} {Convert.ToHexStringLower(bytes),-24} {output.ToStringAndReset()}";
+        }
+    }
+
+    private static void SetTarget(ref Instruction instruction, ulong target)
+    {
+        switch (instruction.Op0Kind)
+        {
+            case OpKind.NearBranch64 or OpKind.NearBranch32:
+                instruction.NearBranch64 = target;
+                break;
+            default:
+                if (instruction.Op1Kind == OpKind.Immediate64)
+                    instruction.Immediate64 = target;
+                else
+                    instruction.Immediate32 = (uint)target;
+                break;
+        }
+    }
+
+    private sealed class ByteWriter : CodeWriter
+    {
+        public List<byte> Bytes { get; } = [];
+
+        public override void WriteByte(byte value) => Bytes.Add(value);
+    }
+}
