@@ -277,8 +277,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         var c = _c;
         while (c->InstructionCount < limit)
         {
-            // INTR (bit 0) counts only with EFLAGS.IF (bit 9).
-            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0)
+            // INTR (bit 0) counts only with EFLAGS.IF (bit 9). Nothing is taken in the shadow of STI: one step leads out of it.
+            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && !c->Arch.InterruptShadow)
                 return;
             if (c->Slow != 0)
             {
