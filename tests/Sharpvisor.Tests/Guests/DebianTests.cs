@@ -23,7 +23,7 @@ public sealed class DebianTests
         var answer = await Run(machine, work, limit.Token);
         Assert.Equal(processors, answer.Split("done-2000").Length - 1);
         await machine.Serial.WriteLineAsync("poweroff", limit.Token);
-        Assert.Equal(new(MachineExitReason.PowerOff, 0, "the guest powered off (acpi-pm)"), await machine.WaitForExitAsync(limit.Token));
+        Assert.Equal(new(MachineExitReason.PowerOff, 0, "the guest powered off (ACPI S5)"), await machine.WaitForExitAsync(limit.Token));
     }
 
     [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
