@@ -277,8 +277,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         var c = _c;
         while (c->InstructionCount < limit)
         {
-            // INTR (bit 0) counts only with EFLAGS.IF (bit 9). Nothing is taken in the shadow of STI: one step leads out of it.
-            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && !c->Arch.InterruptShadow)
+            // INTR (bit 0) counts only with EFLAGS.IF (bit 9).
+            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && CanServePending())
                 return;
             if (c->Slow != 0)
             {
@@ -297,6 +297,17 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             if (c->Arch.Activity != ActivityState.Active)
                 return;
         }
+    }
+
+    /// <summary>Whether something is pending that need not wait: interrupts do in a shadow, NMIs until IRET.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private bool CanServePending()
+    {
+        var pending = (PendingEvents)Volatile.Read(ref _c->Pending);
+        if ((pending & ~(PendingEvents.Interrupt | PendingEvents.Nmi)) != 0)
+            return true;
+        return !_c->Arch.InterruptShadow
+            && (((pending & PendingEvents.Interrupt) != 0 && (_c->Arch.Rflags & Rflags.IF) != 0) || ((pending & PendingEvents.Nmi) != 0 && !_c->Arch.NmiBlocked));
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
