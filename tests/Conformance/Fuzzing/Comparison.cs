@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Text;
+using Iced.Intel;
 using Sharpvisor.Cpu.State;
 
 namespace Conformance.Fuzzing;
@@ -7,6 +8,8 @@ namespace Conformance.Fuzzing;
 /// <summary>Compares what two processors made of one sequence.</summary>
 public static class Comparison
 {
+    private const int SimdException = 19;
+
     private static readonly string[] s_names =
         ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
@@ -30,10 +33,16 @@ public static class Comparison
 
         var flags = UndefinedFlags.Compared & ~test.UndefinedFlagsAt(host.Rip);
         Check(text, "flags", Flags(host, flags), Flags(guest, flags));
+        var faulting = host.Vector == Outcome.End ? null : test.InstructionAt(host.Rip);
         for (var i = 0; i < registers; i++)
-            Check(text, "ymm" + i, Ymm(host.Cpu.Ymm[i]), Ymm(guest.Cpu.Ymm[i]));
+        {
+            if (!IsGatherMask(faulting, i))
+                Check(text, "ymm" + i, Ymm(host.Cpu.Ymm[i]), Ymm(guest.Cpu.Ymm[i]));
+        }
+
         Check(text, "mxcsr", host.Cpu.Mxcsr, guest.Cpu.Mxcsr);
-        CompareX87(text, host.Cpu.Fx, guest.Cpu.Fx);
+        if (!(host.Vector == SimdException && IsConversionToMmx(faulting)))
+            CompareX87(text, host.Cpu.Fx, guest.Cpu.Fx);
 
         if (!host.Scratch.AsSpan().SequenceEqual(guest.Scratch))
         {
@@ -43,6 +52,14 @@ public static class Comparison
 
         return text.Length == 0 ? null : text.ToString();
     }
+
+    /// <summary>A gather that faults: Intel's has spread the sign bits of its mask by then, AMD's has not.</summary>
+    private static bool IsGatherMask(Instruction? faulting, int register) => faulting is { IsVsib: true } gather
+        && gather.Op2Register.GetNumber() == register;
+
+    /// <summary>AMD's enter MMX state (TOP, tags) even when they end in #XM; the SDM is silent.</summary>
+    private static bool IsConversionToMmx(Instruction? faulting) => faulting?.Mnemonic is Mnemonic.Cvtpd2pi or Mnemonic.Cvttpd2pi
+        or Mnemonic.Cvtps2pi or Mnemonic.Cvttps2pi;
 
     /// <summary>The kernel's trap numbers and the SDM's vectors are the same numbers.</summary>
     private static string Vector(Outcome outcome) => outcome.Vector switch

@@ -75,11 +75,12 @@ public sealed class TestCase
                         SetTarget(ref instruction, target);
                     }
 
-                    instruction.IP = start + (ulong)writer.Bytes.Count;
+                    var ip = start + (ulong)writer.Bytes.Count;
                     offsets.Add(writer.Bytes.Count);
-                    if (!encoder.TryEncode(instruction, instruction.IP, out var length, out _))
+                    if (!encoder.TryEncode(instruction, ip, out var length, out _))
                         return null;
                     instruction.Length = (int)length;
+                    instruction.IP = ip; // after the length: Iced keeps the end
                     instructions.Add(instruction);
                 }
             }
@@ -103,6 +104,13 @@ public sealed class TestCase
         if (i < 0)
             return rip == End ? _undefined[^1] : 0;
         return _undefined[i] | _undefined[i + 1];
+    }
+
+    /// <summary>The instruction that begins at an address, if one does.</summary>
+    public Instruction? InstructionAt(ulong rip)
+    {
+        var i = Array.BinarySearch(_offsets, (int)(rip - Start));
+        return i < 0 ? null : Instructions[i];
     }
 
     public IEnumerable<string> Disassemble()
