@@ -36,6 +36,19 @@ public static unsafe partial class HostMemory
         return memory;
     }
 
+    /// <summary>Whether this process may have memory that is writable and executable.</summary>
+    public static bool AllowsExecutable()
+    {
+        if (!OperatingSystem.IsLinux())
+            return false;
+        const int page = 4096;
+        var memory = MMap(null, page, ProtRead | ProtWrite | ProtExec, MapPrivate | MapAnonymous, -1, 0);
+        if ((nint)memory == -1)
+            return false;
+        Release(memory, page);
+        return true;
+    }
+
     /// <summary>Zeroes memory of <see cref="Reserve"/> and gives its pages back.</summary>
     public static void Discard(void* memory, ulong size)
     {

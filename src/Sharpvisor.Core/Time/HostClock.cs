@@ -10,6 +10,7 @@ public sealed class HostClock : Clock
     private static readonly double NsPerTick = 1e9 / Stopwatch.Frequency;
 
     private readonly MachineGate _gate;
+    private readonly Action<Exception>? _onError;
     private readonly TimerQueue _queue;
     private readonly WakeableSleep _sleep = new();
     private readonly Thread _thread;
@@ -17,9 +18,11 @@ public sealed class HostClock : Clock
     private long _pausedAtNs = -1;
     private volatile bool _stopping;
 
-    public HostClock(MachineGate gate)
+    /// <param name="onError">Told of an exception that a timer threw; without it, it ends the process. The clock goes on.</param>
+    public HostClock(MachineGate gate, Action<Exception>? onError = null)
     {
         _gate = gate;
+        _onError = onError;
         _queue = new TimerQueue(_sleep.Wake);
         UnixEpochNs = (DateTimeOffset.UtcNow - DateTimeOffset.UnixEpoch).Ticks * 100;
         _thread = new Thread(Loop) { IsBackground = true, Name = "clock" };
@@ -85,7 +88,7 @@ public sealed class HostClock : Clock
                 }
                 else
                 {
-                    _queue.RunExpired(NowNs);
+                    RunExpired();
                     var next = _queue.NextDeadlineNs;
                     wait = next == long.MaxValue ? long.MaxValue : Math.Max(0, next - NowNs);
                 }
@@ -93,6 +96,18 @@ public sealed class HostClock : Clock
 
             if (wait > 0)
                 _sleep.Sleep(wait);
+        }
+    }
+
+    private void RunExpired()
+    {
+        try
+        {
+            _queue.RunExpired(NowNs);
+        }
+        catch (Exception e) when (_onError is not null)
+        {
+            _onError(e);
         }
     }
 }

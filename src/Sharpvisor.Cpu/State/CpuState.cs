@@ -78,6 +78,20 @@ public struct SegmentRegisters
     private SegmentRegister _es;
 }
 
+/// <summary>IA32_MTRR_PHYSBASEn and PHYSMASKn in turn, eight pairs.</summary>
+[InlineArray(16)]
+public struct VariableMtrrs
+{
+    private ulong _base0;
+}
+
+/// <summary>IA32_MTRR_FIX64K, two FIX16K, eight FIX4K.</summary>
+[InlineArray(11)]
+public struct FixedMtrrs
+{
+    private ulong _fix64K;
+}
+
 [InlineArray(8)]
 public struct DebugRegisters
 {
@@ -123,6 +137,11 @@ public struct CpuState
     public ulong TscAux;
     public ulong Pat;
     public ulong MiscEnable;
+
+    /// <summary>IA32_MTRR_DEF_TYPE. The MTRRs are kept for the guest; all memory behaves as write back.</summary>
+    public ulong MtrrDefaultType;
+    public VariableMtrrs MtrrVariable;
+    public FixedMtrrs MtrrFixed;
 
     /// <summary>Guest TSC = machine time in ns + this.</summary>
     public long TscOffset;

@@ -1,0 +1,49 @@
+// The escape character of a serial console on a terminal, with the keys of QEMU's -nographic: Ctrl-A x, h, b, Ctrl-A.
+namespace Sharpvisor.Backends.Char;
+
+/// <summary>Takes commands out of what is typed.</summary>
+public sealed class StdioEscape
+{
+    public const string Help = "\r\nCtrl-A x  end the machine\r\nCtrl-A b  send a break\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n";
+
+    private const byte CtrlA = 1;
+    private bool _escaped;
+
+    public enum Command
+    {
+        None,
+        Quit,
+        Help,
+        Break,
+    }
+
+    /// <summary>Takes one byte.</summary>
+    /// <param name="send">The byte goes to the guest, as <paramref name="typed"/>.</param>
+    public Command Next(byte typed, out bool send)
+    {
+        send = false;
+        if (!_escaped)
+        {
+            _escaped = typed == CtrlA;
+            send = !_escaped;
+            return Command.None;
+        }
+
+        _escaped = false;
+        switch ((char)typed)
+        {
+            case 'x' or 'X' or (char)('x' & 0x1F):
+                return Command.Quit;
+            case 'h' or 'H' or '?':
+                return Command.Help;
+            case 'b' or 'B':
+                return Command.Break;
+            case (char)CtrlA or 'a':
+                typed = CtrlA;
+                send = true;
+                return Command.None;
+            default:
+                return Command.None;
+        }
+    }
+}

@@ -1,0 +1,29 @@
+using Sharpvisor.Cli.Parsing;
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Cli.Commands;
+
+/// <summary>Boots the cached Debian kernel to a shell.</summary>
+internal static class DemoCommand
+{
+    private const string CommandLine = "console=ttyS0 quiet";
+
+    public static async Task<int> RunAsync(string[] args, TextWriter output, TextWriter errors)
+    {
+        var settings = RunFlags.Parse(args);
+        if (settings.Kernel is null)
+        {
+            settings.Kernel = Cached(GuestCache.DemoKernel, "kernel", "-kernel VMLINUZ -initrd INITRD");
+            settings.Initrd ??= Cached(GuestCache.DemoInitrd, "RAM disk", "-initrd INITRD");
+        }
+
+        settings.Append ??= CommandLine;
+        if (settings.Serial.Any(s => s.IsStdio) && Core.Host.Terminal.IsTerminal(0))
+            await errors.WriteLineAsync("sharpvisor: Ctrl-A x ends the machine, Ctrl-A h shows the other keys").ConfigureAwait(false);
+        return await RunCommand.RunAsync(settings, output, errors).ConfigureAwait(false);
+    }
+
+    private static string Cached(string path, string what, string flags) => File.Exists(path)
+        ? path
+        : throw new ConfigurationException($"the demo's {what} is not in the guest cache ({path}): run ./sharpvisor demo on Debian to fetch it, or give your own with {flags}");
+}

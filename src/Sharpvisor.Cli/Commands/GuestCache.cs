@@ -1,0 +1,15 @@
+namespace Sharpvisor.Cli.Commands;
+
+/// <summary>Where eng/guests.sh puts kernels and RAM disks: .cache/guests below the repository.</summary>
+internal static class GuestCache
+{
+    /// <summary>Set by the ./sharpvisor script.</summary>
+    public const string HomeVariable = "SHARPVISOR_HOME";
+
+    public static string Root => Path.Combine(
+        Environment.GetEnvironmentVariable(HomeVariable) is { Length: > 0 } home ? home : Directory.GetCurrentDirectory(), ".cache", "guests");
+
+    public static string DemoKernel => Path.Combine(Root, "cloud", "vmlinuz");
+
+    public static string DemoInitrd => Path.Combine(Root, "demo", "initrd.img");
+}

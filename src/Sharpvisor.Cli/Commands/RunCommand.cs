@@ -1,0 +1,134 @@
+using System.Runtime.InteropServices;
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Boot;
+using Sharpvisor.Cli.Output;
+using Sharpvisor.Cli.Parsing;
+using Sharpvisor.Core.Char;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor.Cli.Commands;
+
+/// <summary>Starts a machine from its flags and lives as long as it does.</summary>
+internal static class RunCommand
+{
+    public static async Task<int> RunAsync(RunSettings settings, TextWriter output, TextWriter errors)
+    {
+        if (settings.Kernel is null)
+        {
+            var flag = settings.Initrd is not null ? "-initrd" : settings.Append is not null ? "-append" : null;
+            throw new ConfigurationException(flag is null
+                ? "nothing to boot: give a kernel with -kernel, or try sharpvisor demo"
+                : $"{flag} needs a kernel: give one with -kernel");
+        }
+
+        var logger = new StandardErrorLogger(errors);
+        var log = new DebugLog(settings.TraceFile, errors);
+        await using (log.ConfigureAwait(false))
+        {
+            var ends = new List<IAsyncDisposable>();
+            Machine? machine = null;
+            try
+            {
+                using var kernel = BootSource.FromFile(settings.Kernel);
+                using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
+                machine = Build(settings, kernel, initrd, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
+                return await LiveAsync(machine, errors).ConfigureAwait(false);
+            }
+            finally
+            {
+                if (machine is not null)
+                    await machine.DisposeAsync().ConfigureAwait(false);
+                foreach (var end in ends)
+                    await end.DisposeAsync().ConfigureAwait(false);
+            }
+        }
+    }
+
+    private static Machine Build(
+        RunSettings settings, BootSource kernel, BootSource? initrd, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
+    {
+        var builder = Machine.CreateBuilder()
+            .WithName(settings.Name)
+            .WithMemory(settings.Memory)
+            .WithProcessors(settings.Processors)
+            .WithKernel(kernel)
+            .WithCommandLine(settings.Append ?? "")
+            .WithLogger(logger);
+        if (settings.Cpu is not null)
+            builder.WithCpu(settings.Cpu);
+        if (initrd is not null)
+            builder.WithInitrd(initrd);
+        if (settings.NoReboot)
+            builder.WithoutReboot();
+        if (settings.DebugExit is { } exit)
+            builder.WithDebugExit(exit.Port, exit.Count);
+        if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
+            builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
+
+        // The terminal goes last: nothing that fails after it has to undo its raw mode.
+        var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
+        List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];
+        if (settings.DebugConsole is { } console)
+            wanted.Add((console, "debugcon"));
+        foreach (var (spec, label) in wanted.Where(w => !w.Spec.IsNone).OrderBy(w => w.Spec.IsStdio))
+        {
+            var backend = spec.Open(logger, quit);
+            ends.Add(backend);
+            opened[spec] = backend;
+            if (backend is PtyCharBackend pty)
+                logger.LogInformation("char device redirected to {Path} (label {Label})", pty.Path, label);
+        }
+
+        foreach (var spec in settings.Serial)
+            builder.WithSerial(opened.GetValueOrDefault(spec));
+        if (settings.Serial.Count == 0)
+            builder.WithSerial(null);
+        if (settings.DebugConsole is { IsNone: false } debug)
+            builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
+        return builder.Build();
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, TextWriter errors)
+    {
+        var signalCode = 0;
+        using var start = new CancellationTokenSource();
+        void OnSignal(PosixSignalContext context)
+        {
+            // The second time the machine may have failed to end by itself: let the signal do it.
+            if (Interlocked.Exchange(ref signalCode, 128 + NumberOf(context.Signal)) != 0)
+                return;
+            context.Cancel = true;
+            start.Cancel();
+            machine.Stop($"ended by {context.Signal}");
+        }
+
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
+        using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal);
+        MachineExit exit;
+        try
+        {
+            await machine.StartAsync(start.Token).ConfigureAwait(false);
+            exit = await machine.WaitForExitAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (start.IsCancellationRequested)
+        {
+            return signalCode;
+        }
+
+        // The guest's last words come before ours, and ours go to a terminal that is itself again.
+        await machine.DisposeAsync().ConfigureAwait(false);
+        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
+            await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);
+        return signalCode != 0 ? signalCode : exit.Code;
+    }
+
+    private static int NumberOf(PosixSignal signal) => signal switch
+    {
+        PosixSignal.SIGHUP => 1,
+        PosixSignal.SIGINT => 2,
+        _ => 15,
+    };
+}

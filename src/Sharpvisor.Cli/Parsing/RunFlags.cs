@@ -1,0 +1,84 @@
+// The flags of `run`, spelled as QEMU spells them and with one dash or two. A value is always the next argument, even
+// one that starts with a dash (-append -v), or follows an equals sign after two dashes (--append=-v).
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Cli.Parsing;
+
+internal static class RunFlags
+{
+    private static readonly Dictionary<string, Flag> All = new Flag[]
+    {
+        new("m", "SIZE", (s, v) => s.Memory = Values.Memory(v)),
+        new("smp", "N", (s, v) => s.Processors = Values.Processors(v)),
+        new("cpu", "MODEL", (s, v) => s.Cpu = v),
+        new("kernel", "FILE", (s, v) => s.Kernel = v),
+        new("initrd", "FILE", (s, v) => s.Initrd = v),
+        new("append", "TEXT", (s, v) => s.Append = v),
+        new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
+        new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
+        new("accel", "KIND", (_, v) => Values.Accelerator(v)),
+        new("machine", "KIND", (_, v) => Values.Machine(v)),
+        new("M", "KIND", (_, v) => Values.Machine(v)),
+        new("display", "none", (_, v) => Values.Display(v)),
+        new("device", "DEVICE", Values.Device),
+        new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
+        new("global", "SETTING", Values.Global),
+        new("d", "ITEMS", Values.Trace),
+        new("D", "FILE", (s, v) => s.TraceFile = v),
+        new("nographic", null, (_, _) => { }), // there is no other display, and serial goes to stdio by itself
+        new("no-reboot", null, (s, _) => s.NoReboot = true),
+        new("nodefaults", null, (s, _) => s.NoDefaults = true),
+    }.ToDictionary(f => f.Name, StringComparer.Ordinal);
+
+    public static IEnumerable<string> Names => All.Keys;
+
+    /// <exception cref="ConfigurationException">A flag is unknown, lacks its value, or has a wrong one.</exception>
+    public static RunSettings Parse(IReadOnlyList<string> args)
+    {
+        var settings = new RunSettings();
+        for (var i = 0; i < args.Count; i++)
+        {
+            var arg = args[i];
+            if (!arg.StartsWith('-') || arg.Length < 2)
+                throw new ConfigurationException($"\"{arg}\" is not a flag; a kernel is given by -kernel {arg}");
+            var name = arg.StartsWith("--", StringComparison.Ordinal) ? arg[2..] : arg[1..];
+            string? value = null;
+            var equals = name.IndexOf('=', StringComparison.Ordinal);
+            if (equals > 0)
+                (name, value) = (name[..equals], name[(equals + 1)..]);
+            if (!All.TryGetValue(name, out var flag))
+                throw new ConfigurationException($"unknown flag {arg}; the nearest is -{Nearest.Of(name, Names)}; see sharpvisor run --help");
+            if (flag.ValueName is null && value is not null)
+                throw new ConfigurationException($"-{name} takes no value: leave \"={value}\" out");
+            if (flag.ValueName is not null && value is null)
+            {
+                if (++i == args.Count)
+                    throw new ConfigurationException($"-{name} needs a value: -{name} {flag.ValueName}");
+                value = args[i];
+            }
+
+            flag.Apply(settings, value ?? "");
+        }
+
+        Check(settings);
+        return settings;
+    }
+
+    private static void Check(RunSettings settings)
+    {
+        List<string> onStdio = [.. settings.Serial.Where(s => s.IsStdio).Select(_ => "-serial stdio")];
+        if (settings.DebugConsole is { IsStdio: true })
+            onStdio.Add("-debugcon stdio");
+        // As QEMU: a machine that is told nothing else has its first serial port on stdio.
+        var usesDefault = settings.Serial.Count == 0 && !settings.NoDefaults;
+        if (usesDefault && onStdio.Count == 0)
+            settings.Serial.Add(new CharSpec.Stdio());
+        if (onStdio.Count > 1)
+            throw new ConfigurationException($"two devices on one stdio: {onStdio[0]} and {onStdio[1]}; give one of them file:PATH, pty, tcp: or null");
+        if (settings.Serial.Count > 4)
+            throw new ConfigurationException($"{settings.Serial.Count} times -serial: a PC has 4 serial ports at most");
+    }
+
+    private sealed record Flag(string Name, string? ValueName, Action<RunSettings, string> Apply);
+}

@@ -1,0 +1,44 @@
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor.Cli.Parsing;
+
+/// <summary>What the flags of <c>run</c> say, nothing opened yet.</summary>
+internal sealed class RunSettings
+{
+    public const ulong DefaultMemory = 512UL << 20;
+
+    public string Name { get; set; } = "sharpvisor";
+
+    /// <summary>In bytes.</summary>
+    public ulong Memory { get; set; } = DefaultMemory;
+
+    public int Processors { get; set; } = 1;
+
+    public string? Cpu { get; set; }
+
+    public string? Kernel { get; set; }
+
+    public string? Initrd { get; set; }
+
+    public string? Append { get; set; }
+
+    public List<CharSpec> Serial { get; } = [];
+
+    public bool NoDefaults { get; set; }
+
+    public bool NoReboot { get; set; }
+
+    public (ushort Port, int Count)? DebugExit { get; set; }
+
+    public CharSpec? DebugConsole { get; set; }
+
+    public ushort DebugConsolePort { get; set; } = 0xE9;
+
+    public TraceKinds Trace { get; set; }
+
+    public bool TraceGuestErrors { get; set; }
+
+    /// <summary>Where the debug log goes; null for standard error.</summary>
+    public string? TraceFile { get; set; }
+}

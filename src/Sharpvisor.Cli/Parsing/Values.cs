@@ -1,0 +1,188 @@
+// The values of QEMU's flags as qemu(1) describes them: sizes with suffixes, lists of key=value.
+using System.Globalization;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor.Cli.Parsing;
+
+internal static class Values
+{
+    private const ulong MinimumMemory = 1UL << 20;
+
+    /// <summary>-m 512, 2G, 1.5G, size=2G: bytes.</summary>
+    public static ulong Memory(string value)
+    {
+        var text = value;
+        foreach (var part in value.Split(','))
+        {
+            if (!part.Contains('=', StringComparison.Ordinal))
+                text = part;
+            else if (part.StartsWith("size=", StringComparison.Ordinal))
+                text = part["size=".Length..];
+            else
+                throw new ConfigurationException($"-m {value}: \"{part}\" is not supported, memory cannot be plugged in; give the size only");
+        }
+
+        decimal unit = 1 << 20;
+        var number = text;
+        if (text.Length > 0 && char.IsAsciiLetter(text[^1]))
+        {
+            number = text[..^1];
+            unit = char.ToUpperInvariant(text[^1]) switch
+            {
+                'B' => 1,
+                'K' => 1 << 10,
+                'M' => 1 << 20,
+                'G' => 1 << 30,
+                'T' => 1L << 40,
+                _ => 0,
+            };
+        }
+
+        if (unit == 0 || number.Length > 20 || !decimal.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var count))
+            throw new ConfigurationException($"-m {value}: not a size; give a number of MiB, or one with K, M or G: 512, 2G");
+        var bytes = Math.Min(count, GuestMemory.MaximumSize + 1) * unit; // before an overflow
+        if (bytes < MinimumMemory || bytes > GuestMemory.MaximumSize)
+            throw new ConfigurationException($"-m {value}: out of range; give 1M to {GuestMemory.MaximumSize >> 30}G");
+        return (ulong)bytes & ~(ulong)(GuestMemory.PageSize - 1);
+    }
+
+    /// <summary>-smp 4, cpus=4.</summary>
+    public static int Processors(string value)
+    {
+        int? cpus = null, maximum = null;
+        foreach (var part in value.Split(','))
+        {
+            var equals = part.IndexOf('=', StringComparison.Ordinal);
+            var (key, text) = equals < 0 ? ("cpus", part) : (part[..equals], part[(equals + 1)..]);
+            if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number))
+                throw new ConfigurationException($"-smp {value}: \"{text}\" is not a number; give 1 to {MachineOptions.MaximumProcessors}");
+            switch (key)
+            {
+                case "cpus":
+                    cpus = number;
+                    break;
+                case "maxcpus":
+                    maximum = number;
+                    break;
+                case "sockets" or "dies" or "cores" or "threads":
+                    throw new ConfigurationException($"-smp {value}: \"{key}\" is not supported, there is no topology to choose; give the number of processors only");
+                default:
+                    throw new ConfigurationException($"-smp {value}: unknown option \"{key}\"; give cpus=N");
+            }
+        }
+
+        var count = cpus ?? maximum ?? 1;
+        if (count < 1 || count > MachineOptions.MaximumProcessors)
+            throw new ConfigurationException($"-smp {value}: out of range; give 1 to {MachineOptions.MaximumProcessors} processors");
+        if (maximum is not null && maximum != count)
+            throw new ConfigurationException($"-smp {value}: processors cannot be plugged in; leave maxcpus out");
+        return count;
+    }
+
+    public static string Name(string value)
+    {
+        var name = value.Split(',')[0];
+        return name.StartsWith("guest=", StringComparison.Ordinal) ? name["guest=".Length..] : name;
+    }
+
+    public static void Accelerator(string value)
+    {
+        if (value != "interpreter")
+            throw new ConfigurationException($"-accel {value}: not in this version; give interpreter");
+    }
+
+    public static void Machine(string value)
+    {
+        foreach (var part in value.Split(','))
+        {
+            switch (part)
+            {
+                case "pc" or "type=pc" or "accel=interpreter":
+                    break;
+                case "help" or "?":
+                    throw new ConfigurationException("-machine: there is one kind, pc");
+                default:
+                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc");
+            }
+        }
+    }
+
+    public static void Display(string value)
+    {
+        if (value != "none")
+            throw new ConfigurationException($"-display {value}: there is no screen in this version; give none, and console=ttyS0 with -append");
+    }
+
+    /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4.</summary>
+    public static void Device(RunSettings settings, string value)
+    {
+        var parts = value.Split(',');
+        if (parts[0] is not "isa-debug-exit")
+            throw new ConfigurationException($"-device {parts[0]}: not in this version; there is isa-debug-exit");
+        ushort port = 0x501;
+        var count = 2;
+        foreach (var part in parts.Skip(1))
+        {
+            if (part.StartsWith("iobase=", StringComparison.Ordinal))
+                port = (ushort)Number($"-device {value}", part["iobase=".Length..], 0xFFFF);
+            else if (part.StartsWith("iosize=", StringComparison.Ordinal))
+                count = (int)Number($"-device {value}", part["iosize=".Length..], 0x100);
+            else if (!part.StartsWith("id=", StringComparison.Ordinal))
+                throw new ConfigurationException($"-device {value}: unknown option \"{part}\"; isa-debug-exit has iobase= and iosize=");
+        }
+
+        if (settings.DebugExit is not null)
+            throw new ConfigurationException("two times -device isa-debug-exit: one is enough");
+        settings.DebugExit = (port, count);
+    }
+
+    /// <summary>-global isa-debugcon.iobase=0x402, the only setting there is.</summary>
+    public static void Global(RunSettings settings, string value)
+    {
+        const string debugPort = "isa-debugcon.iobase=";
+        if (!value.StartsWith(debugPort, StringComparison.Ordinal))
+            throw new ConfigurationException($"-global {value}: not in this version; there is {debugPort}PORT");
+        settings.DebugConsolePort = (ushort)Number($"-global {value}", value[debugPort.Length..], 0xFFFF);
+    }
+
+    /// <summary>-d int,exec,…</summary>
+    public static void Trace(RunSettings settings, string value)
+    {
+        const string known = "int, exec, in_asm, cpu_reset, guest_errors, unimp";
+        foreach (var item in value.Split(','))
+        {
+            switch (item)
+            {
+                case "int":
+                    settings.Trace |= TraceKinds.Int;
+                    break;
+                case "exec":
+                    settings.Trace |= TraceKinds.Exec;
+                    break;
+                case "in_asm":
+                    settings.Trace |= TraceKinds.InAsm;
+                    break;
+                case "cpu_reset":
+                    settings.Trace |= TraceKinds.CpuReset;
+                    break;
+                case "guest_errors" or "unimp":
+                    settings.TraceGuestErrors = true;
+                    break;
+                default:
+                    throw new ConfigurationException($"-d {value}: unknown item \"{item}\"; there are {known}");
+            }
+        }
+    }
+
+    private static ulong Number(string what, string text, ulong maximum)
+    {
+        var isHex = text.StartsWith("0x", StringComparison.OrdinalIgnoreCase);
+        var digits = isHex ? text.AsSpan(2) : text.AsSpan();
+        var style = isHex ? NumberStyles.AllowHexSpecifier : NumberStyles.None;
+        if (!ulong.TryParse(digits, style, CultureInfo.InvariantCulture, out var number) || number < 1 || number > maximum)
+            throw new ConfigurationException($"{what}: \"{text}\" is not a number from 1 to 0x{maximum:x}");
+        return number;
+    }
+}

@@ -1,0 +1,148 @@
+using System.Runtime.InteropServices;
+using Sharpvisor.Core.Host;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Decoding;
+
+/// <summary>
+/// The decoded blocks of one vCPU, by guest-physical address and mode, so that they outlive address-space switches.
+/// Blocks live in one bounded arena; when it is full all are dropped.
+/// </summary>
+internal sealed unsafe class BlockCache : IDisposable
+{
+    private const ulong ArenaSize = 64UL << 20;
+    private const int Buckets = 1 << 15;
+
+    private readonly byte* _arena = (byte*)HostMemory.Reserve(ArenaSize, hugePages: false);
+    private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(Buckets, (nuint)sizeof(Block*));
+    private readonly Dictionary<ulong, List<nint>> _pages = [];
+    private ulong _used;
+
+    public long BlocksMade { get; private set; }
+
+    public long BlocksDropped { get; private set; }
+
+    public int Clears { get; private set; }
+
+    /// <summary>True when there is no room for another block of any length: <see cref="Clear"/> before decoding.</summary>
+    public bool IsFull => ArenaSize - _used < 16384;
+
+    public Block* Find(ulong physical, uint mode, ulong secondPage)
+    {
+        for (var block = _buckets[Hash(physical, mode)]; block != null; block = block->HashNext)
+        {
+            if (block->Physical == physical && block->Mode == mode && (block->SecondPage == ulong.MaxValue || block->SecondPage == secondPage))
+                return block;
+        }
+
+        return null;
+    }
+
+    /// <summary>Whether a block at this place, decoded before, runs over into the next page.</summary>
+    public bool MayCross(ulong physical, uint mode)
+    {
+        for (var block = _buckets[Hash(physical, mode)]; block != null; block = block->HashNext)
+        {
+            if (block->Physical == physical && block->Mode == mode)
+                return block->SecondPage != ulong.MaxValue;
+        }
+
+        return false;
+    }
+
+    /// <summary>Bytes of the arena for what a block refers to.</summary>
+    public void* Allocate(int size)
+    {
+        var p = _arena + _used;
+        _used += (ulong)(size + 15) & ~15UL;
+        return p;
+    }
+
+    public void Add(Block* block)
+    {
+        BlocksMade++;
+        ref var bucket = ref _buckets[Hash(block->Physical, block->Mode)];
+        block->HashNext = bucket;
+        bucket = block;
+        AddToPage(block->Physical >> 12, block);
+        if (block->SecondPage != ulong.MaxValue)
+            AddToPage(block->SecondPage >> 12, block);
+    }
+
+    /// <summary>Drops the blocks with an instruction in the given 64-byte lines of a page.</summary>
+    /// <param name="staleExit">The handler that each operation of a dropped block becomes.</param>
+    public void Drop(ulong page, ulong lines, nint staleExit)
+    {
+        if (!_pages.TryGetValue(page, out var blocks))
+            return;
+        for (var i = blocks.Count - 1; i >= 0; i--)
+        {
+            var block = (Block*)blocks[i];
+            if ((Lines(block, page) & lines) == 0)
+                continue;
+            blocks[i] = blocks[^1];
+            blocks.RemoveAt(blocks.Count - 1);
+            var other = block->SecondPage == ulong.MaxValue ? page : block->Physical >> 12 == page ? block->SecondPage >> 12 : block->Physical >> 12;
+            if (other != page && _pages.TryGetValue(other, out var others))
+                others.Remove((nint)block);
+            Unlink(block);
+            for (var op = 0; op <= block->Count; op++)
+                block->Ops[op].Fn = staleExit;
+            block->Stale = true;
+            BlocksDropped++;
+        }
+    }
+
+    /// <summary>Drops everything. No block may be executing.</summary>
+    public void Clear()
+    {
+        NativeMemory.Clear(_buckets, Buckets * (nuint)sizeof(Block*));
+        _pages.Clear();
+        _used = 0;
+        Clears++;
+    }
+
+    public void Dispose()
+    {
+        HostMemory.Release(_arena, ArenaSize);
+        NativeMemory.Free(_buckets);
+    }
+
+    /// <summary>The lines of a page that a block covers.</summary>
+    public static ulong Lines(Block* block, ulong page)
+    {
+        int start, end;
+        if (block->Physical >> 12 == page)
+        {
+            start = (int)(block->Physical & 0xFFF);
+            end = Math.Min(start + block->Length, 4096);
+        }
+        else
+        {
+            start = 0;
+            end = (int)(block->Physical & 0xFFF) + block->Length - 4096;
+        }
+
+        var first = start >> 6;
+        var last = (Math.Max(end, start + 1) - 1) >> 6;
+        return (ulong.MaxValue >> (63 - (last - first))) << first;
+    }
+
+    private static int Hash(ulong physical, uint mode) => (int)(((physical * 0x9E37_79B9_7F4A_7C15) >> 40) ^ (mode * 977)) & (Buckets - 1);
+
+    private void AddToPage(ulong page, Block* block)
+    {
+        if (!_pages.TryGetValue(page, out var blocks))
+            _pages.Add(page, blocks = []);
+        blocks.Add((nint)block);
+    }
+
+    private void Unlink(Block* block)
+    {
+        var link = &_buckets[Hash(block->Physical, block->Mode)];
+        while (*link != null && *link != block)
+            link = &(*link)->HashNext;
+        if (*link != null)
+            *link = block->HashNext;
+    }
+}

@@ -1,0 +1,139 @@
+using Iced.Intel;
+using Sharpvisor.Core.Host;
+using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Cpu.Interpreter;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Decoding;
+
+/// <summary>Reads guest instructions with Iced and makes blocks of operations of them.</summary>
+/// <remarks>One per vCPU, not thread safe.</remarks>
+internal sealed unsafe class BlockDecoder : IDisposable
+{
+    private const int MaxInstructions = 32;
+    private const int MaxBytes = 256;
+    private const int LongestInstruction = 15;
+
+    private readonly byte[] _bytes = new byte[MaxBytes + LongestInstruction];
+    private readonly BytesReader _reader;
+    private readonly Decoder[] _decoders;
+    private readonly OpBuilder _builder;
+    private readonly Op* _ops;
+
+    /// <param name="smp">Other vCPUs exist: LOCK means something.</param>
+    public BlockDecoder(CpuModel model, bool smp)
+    {
+        _reader = new BytesReader(_bytes);
+        _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
+        _builder = new OpBuilder(model, smp);
+        _ops = (Op*)HostMemory.Reserve(((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096, hugePages: false);
+        FetchOp = _ops + MaxInstructions + 1;
+        FetchOp->Segment = 1;
+    }
+
+    /// <summary>Stands for "between two instructions": a fault there has RIP as it is.</summary>
+    public Op* FetchOp { get; }
+
+    public OpBuilder Builder => _builder;
+
+    /// <summary>Makes the block at a place; raises #PF or #GP when its first instruction can't be fetched.</summary>
+    public Block* Decode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    {
+        while (true)
+        {
+            var block = TryDecode(vcpu, cache, rip, linear, physical, mode);
+            if (block != null)
+                return block;
+        }
+    }
+
+    public void Dispose() => HostMemory.Release(_ops, ((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096);
+
+    /// <summary>Null: the bytes changed while they were read.</summary>
+    private Block* TryDecode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    {
+        var code = vcpu.HostPointer(physical);
+        var inPage = Math.Min(MaxBytes, 4096 - (int)(physical & 0xFFF));
+        new ReadOnlySpan<byte>(code, inPage).CopyTo(_bytes);
+        var available = inPage;
+        var decoder = _decoders[mode & (uint)BlockMode.CodeMask];
+        _reader.Set(0, available);
+        decoder.IP = rip;
+        var limit = (mode & (uint)BlockMode.Single) != 0 ? 1 : MaxInstructions;
+        var second = ulong.MaxValue;
+        var count = 0;
+        var length = 0;
+        var ended = false;
+        _builder.Begin(cache, rip, mode);
+        while (count < limit && !ended)
+        {
+            if (length >= inPage)
+                break;
+            decoder.Decode(out var instruction);
+            var tooLong = false;
+            if (instruction.IsInvalid)
+            {
+                if (decoder.LastError == DecoderError.NoMoreBytes && inPage - length < LongestInstruction)
+                {
+                    if (count > 0)
+                        break; // a block of its own
+
+                    // The only instruction runs over the end of the page.
+                    second = vcpu.TranslateFetch(vcpu.NextPage(linear));
+                    new ReadOnlySpan<byte>(vcpu.HostPointer(second), LongestInstruction).CopyTo(_bytes.AsSpan(inPage));
+                    available = inPage + LongestInstruction;
+                    _reader.Set(0, available);
+                    decoder.IP = rip;
+                    decoder.Decode(out instruction);
+                    if (!instruction.IsInvalid && instruction.Length <= inPage)
+                        second = ulong.MaxValue;
+                }
+
+                tooLong = instruction.IsInvalid && _reader.Position - length >= LongestInstruction;
+            }
+
+            ended = _builder.Build(_ops + count, in instruction, length, tooLong);
+            length += instruction.Length;
+            count++;
+        }
+
+        _builder.End(_ops + count, length);
+        var block = (Block*)cache.Allocate(sizeof(Block));
+        *block = new Block
+        {
+            Physical = physical,
+            SecondPage = second == ulong.MaxValue ? ulong.MaxValue : second & ~0xFFFUL,
+            Mode = mode,
+            Count = (ushort)count,
+            Length = (ushort)length,
+            Ops = (Op*)cache.Allocate((count + 1) * sizeof(Op)),
+        };
+        Buffer.MemoryCopy(_ops, block->Ops, (count + 1) * sizeof(Op), (count + 1) * sizeof(Op));
+
+        // From here on a store to these bytes is noticed; one that came before has to be seen now.
+        vcpu.Coherence.MarkCode(vcpu, physical, BlockCache.Lines(block, physical >> 12));
+        if (second != ulong.MaxValue)
+            vcpu.Coherence.MarkCode(vcpu, second, BlockCache.Lines(block, second >> 12));
+        var first = Math.Min(length, inPage);
+        if (!new ReadOnlySpan<byte>(code, first).SequenceEqual(_bytes.AsSpan(0, first)))
+            return null;
+        if (second != ulong.MaxValue && !new ReadOnlySpan<byte>(vcpu.HostPointer(second), length - first).SequenceEqual(_bytes.AsSpan(first, length - first)))
+            return null;
+        return block;
+    }
+
+    private sealed class BytesReader(byte[] bytes) : CodeReader
+    {
+        private int _end;
+
+        public int Position { get; private set; }
+
+        public void Set(int start, int end)
+        {
+            Position = start;
+            _end = end;
+        }
+
+        public override int ReadByte() => Position < _end ? bytes[Position++] : -1;
+    }
+}

@@ -1,0 +1,112 @@
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Interpreter;
+
+/// <summary>
+/// Keeps decoded code in step with memory across the vCPUs of a machine. Each vCPU has blocks and a TLB of its own,
+/// which only its own thread changes; the others send requests that it serves between two blocks.
+/// </summary>
+/// <remarks>
+/// A page from which nobody has decoded may be written by the fast path of any vCPU. Before the first instruction is
+/// decoded from it, every vCPU that runs has to give that up and say so: a store that came later would go unseen.
+/// After a store to a line with code the blocks are dropped at once on the storing vCPU and between two blocks on the
+/// others, which is what x86 promises for cross-modifying code: it takes effect at the next serialising event.
+/// </remarks>
+internal sealed unsafe class CodeCoherence
+{
+    private readonly List<InterpreterVcpu> _vcpus = [];
+    private readonly GuestMemory _memory;
+    private int _protecting;
+
+    public CodeCoherence(GuestMemory memory)
+    {
+        _memory = memory;
+        memory.CodeWritten += OnCodeWritten;
+    }
+
+    public void Add(InterpreterVcpu vcpu)
+    {
+        lock (_vcpus)
+            _vcpus.Add(vcpu);
+    }
+
+    /// <summary>Says that <paramref name="vcpu"/> is about to decode from these lines; returns when no store can go unseen.</summary>
+    public void MarkCode(InterpreterVcpu vcpu, ulong physical, ulong lines)
+    {
+        ref var mask = ref _memory.CodeLines(physical);
+        if ((Volatile.Read(ref mask) & lines) == lines && Volatile.Read(ref _protecting) == 0)
+            return;
+        Interlocked.Increment(ref _protecting);
+        var before = Interlocked.Or(ref mask, lines);
+        if (before == 0)
+        {
+            var page = physical & ~0xFFFUL;
+            vcpu.ProtectPage(page);
+            foreach (var other in _vcpus)
+            {
+                if (other != vcpu)
+                    other.Post(new CodeRequest(page, 0));
+            }
+
+            foreach (var other in _vcpus)
+            {
+                var spin = new SpinWait();
+                while (other != vcpu && other.IsInGuest && other.HasCodeRequests)
+                {
+                    vcpu.ServeCodeRequests();
+                    spin.SpinOnce(sleep1Threshold: -1);
+                }
+            }
+
+            Interlocked.Decrement(ref _protecting);
+            return;
+        }
+
+        Interlocked.Decrement(ref _protecting);
+        var wait = new SpinWait();
+        while (Volatile.Read(ref _protecting) != 0)
+        {
+            vcpu.ServeCodeRequests();
+            wait.SpinOnce(sleep1Threshold: -1);
+        }
+    }
+
+    /// <summary>A read-modify-write is about to change RAM.</summary>
+    public void OnRmw(InterpreterVcpu vcpu, ulong physical, int size)
+    {
+        ref var mask = ref _memory.CodeLines(physical);
+        if (Volatile.Read(ref mask) == 0)
+            return;
+        var lines = 1UL << (int)((physical >> 6) & 63) | 1UL << (int)(((physical + (ulong)size - 1) >> 6) & 63);
+        if ((mask & lines) == 0)
+            return;
+        OnCodeWritten(physical >> 12, lines);
+        if (_vcpus.Count > 1)
+            vcpu.Post(new CodeRequest(physical & ~0xFFFUL, lines, Rebroadcast: true));
+    }
+
+    /// <summary>Sends a drop request to every vCPU but one.</summary>
+    public void DropOnOthers(InterpreterVcpu? except, ulong page, ulong lines)
+    {
+        foreach (var vcpu in _vcpus)
+        {
+            if (vcpu != except)
+                vcpu.Post(new CodeRequest(page, lines));
+        }
+    }
+
+    private void OnCodeWritten(ulong pageNumber, ulong lines)
+    {
+        Interlocked.And(ref _memory.CodeLines(pageNumber << 12), ~lines);
+        var current = InterpreterVcpu.Current;
+        if (current is not null && current.Coherence == this)
+            current.DropCode(pageNumber, lines);
+        else
+            current = null;
+        DropOnOthers(current, pageNumber << 12, lines);
+    }
+}
+
+/// <summary>What one vCPU asks of another: drop blocks in these lines of a page, or, with no lines, protect the page.</summary>
+internal readonly record struct CodeRequest(ulong Page, ulong Lines, bool Rebroadcast = false);

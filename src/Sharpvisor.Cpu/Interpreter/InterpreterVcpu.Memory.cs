@@ -1,0 +1,312 @@
+using System.Runtime.CompilerServices;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Interpreter;
+
+/// <summary>Memory behind the fast path: TLB fills, page crossings, MMIO, watched pages and pages with code.</summary>
+public sealed unsafe partial class InterpreterVcpu
+{
+    /// <summary>Serialises the rare locked accesses that cross a page or hit a device.</summary>
+    private static readonly Lock SplitLock = new();
+
+    private readonly Tlb _tlb = new();
+
+    /// <summary>The largest page size met (log2) and the linear addresses between which large pages were met.</summary>
+    private int _largeShift = 12;
+    private ulong _largeLow = ulong.MaxValue;
+    private ulong _largeHigh;
+
+    /// <summary>Reads 1 to 8 bytes with the rights of the current privilege level.</summary>
+    internal ulong ReadLinear(ulong linear, int size) => Read(linear, size, CurrentKind);
+
+    internal void WriteLinear(ulong linear, int size, ulong value) => Write(linear, size, value, CurrentKind);
+
+    /// <summary>A read that the processor makes for itself (descriptor tables, TSS): always supervisor, SMAP not lifted by AC.</summary>
+    internal ulong ReadSystem(ulong linear, int size) => Read(linear, size, SystemKind);
+
+    internal void WriteSystem(ulong linear, int size, ulong value) => Write(linear, size, value, SystemKind);
+
+    /// <summary>Opens an operand for reading and writing; see <see cref="Access.Open{T}"/>.</summary>
+    internal byte* OpenLinear(ulong linear, int size)
+    {
+        CheckCanonical(linear, size);
+        CheckWatch(linear, size, write: true);
+        if ((linear & 0xFFF) + (ulong)size <= 4096)
+        {
+            var p = Translate(linear, AccessKind.Write, CurrentKind, out var physical);
+            if (p != null)
+            {
+                // The write comes after this: blocks that it changes are dropped now, and on other vCPUs again at
+                // the end of the block, for what they decode in between.
+                _coherence.OnRmw(this, physical, size);
+                return p;
+            }
+        }
+
+        var value = ReadChecked(linear, size, CurrentKind, forWrite: true);
+        Width.WriteRaw<ulong>(&_c->Bounce, value);
+        return (byte*)&_c->Bounce;
+    }
+
+    /// <summary>The host address of up to one page's rest, for reading; null if it is not RAM.</summary>
+    internal byte* TranslateForRead(ulong linear, out ulong physical) => Translate(linear, AccessKind.Read, CurrentKind, out physical);
+
+    /// <summary>The same for writing. The caller says afterwards what it wrote by <see cref="WroteRam"/>.</summary>
+    internal byte* TranslateForWrite(ulong linear, out ulong physical) => Translate(linear, AccessKind.Write, CurrentKind, out physical);
+
+    internal void WroteRam(ulong physical, int length)
+    {
+        if (Volatile.Read(ref _memory.CodeLines(physical)) != 0)
+            _memory.MarkWritten(physical, (ulong)length);
+    }
+
+    /// <summary>Copies bytes in with full checks, any length; used for operands of more than 8 bytes.</summary>
+    internal void ReadBytes(ulong linear, byte* destination, int length)
+    {
+        CheckCanonical(linear, length);
+        CheckWatch(linear, length, write: false);
+        for (var done = 0; done < length;)
+        {
+            var at = WrapLinear(linear + (ulong)done);
+            var part = Math.Min(length - done, 4096 - (int)(at & 0xFFF));
+            var p = Translate(at, AccessKind.Read, CurrentKind, out var physical);
+            if (p != null)
+            {
+                Unsafe.CopyBlockUnaligned(destination + done, p, (uint)part);
+            }
+            else
+            {
+                for (var i = 0; i < part;)
+                {
+                    var step = part - i >= 8 && ((physical + (ulong)i) & 7) == 0 ? 8 : 1;
+                    var value = ReadPhysical(physical + (ulong)i, step);
+                    if (step == 8)
+                        Width.WriteRaw<ulong>(destination + done + i, value);
+                    else
+                        destination[done + i] = (byte)value;
+                    i += step;
+                }
+            }
+
+            done += part;
+        }
+    }
+
+    /// <summary>Checks that all bytes may be written, without writing.</summary>
+    internal void CheckWrite(ulong linear, int length)
+    {
+        CheckCanonical(linear, length);
+        for (var at = linear; at < linear + (ulong)length; at = (at | 0xFFF) + 1)
+            Translate(WrapLinear(at), AccessKind.Write, CurrentKind, out _);
+    }
+
+    internal void WriteBytes(ulong linear, byte* source, int length)
+    {
+        CheckWrite(linear, length);
+        CheckWatch(linear, length, write: true);
+        for (var done = 0; done < length;)
+        {
+            var at = WrapLinear(linear + (ulong)done);
+            var part = Math.Min(length - done, 4096 - (int)(at & 0xFFF));
+            var p = Translate(at, AccessKind.Write, CurrentKind, out var physical);
+            if (p != null)
+            {
+                Unsafe.CopyBlockUnaligned(p, source + done, (uint)part);
+                WroteRam(physical, part);
+            }
+            else
+            {
+                for (var i = 0; i < part;)
+                {
+                    var step = part - i >= 8 && ((physical + (ulong)i) & 7) == 0 ? 8 : 1;
+                    WritePhysical(physical + (ulong)i, step, step == 8 ? Width.ReadRaw<ulong>(source + done + i) : source[done + i]);
+                    i += step;
+                }
+            }
+
+            done += part;
+        }
+    }
+
+    internal ulong ReadPhysical(ulong physical, int size)
+    {
+        var p = _memory.TryGetPointer(physical);
+        if (p != null && (physical & 0xFFF) + (ulong)size <= 4096)
+            return ReadSized(p, size);
+        if ((physical & ~0xFFFUL) == _apic.MmioBase)
+        {
+            using (_environment.Gate.Enter())
+                return _apic.Read((uint)(physical & 0xFFF), size);
+        }
+
+        return _environment.Mmio.Read(physical, size);
+    }
+
+    internal void WritePhysical(ulong physical, int size, ulong value)
+    {
+        var p = _memory.TryGetPointer(physical);
+        if (p != null && (physical & 0xFFF) + (ulong)size <= 4096)
+        {
+            WriteSized(p, size, value);
+            WroteRam(physical, size);
+        }
+        else if ((physical & ~0xFFFUL) == _apic.MmioBase)
+        {
+            using (_environment.Gate.Enter())
+                _apic.Write((uint)(physical & 0xFFF), size, value);
+        }
+        else
+        {
+            _environment.Mmio.Write(physical, size, value);
+        }
+    }
+
+    internal void FlushTlb(bool global)
+    {
+        if (global)
+            _tlb.FlushAll();
+        else
+            _tlb.FlushNonGlobal();
+        NewEpoch();
+    }
+
+    internal void FlushTlbPage(ulong linear)
+    {
+        // A large page sits in the TLB as small ones: near any of those, all of the largest page size go.
+        if (linear >= _largeLow && linear <= _largeHigh)
+            _tlb.FlushRange(linear & ~((1UL << _largeShift) - 1), 1UL << _largeShift);
+        else
+            _tlb.FlushPage(linear);
+        NewEpoch();
+    }
+
+    /// <summary>0 user, 1 kernel, 2 kernel that may touch user pages: the array of the TLB in use.</summary>
+    private int CurrentKind => _c->Cpl == 3 ? 0 : (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 || (_c->Arch.Rflags & Rflags.AC) != 0 ? 2 : 1;
+
+    private int SystemKind => (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 ? 2 : 1;
+
+    private static ulong ReadSized(byte* p, int size) => size switch
+    {
+        1 => *p,
+        2 => Unsafe.ReadUnaligned<ushort>(p),
+        4 => Unsafe.ReadUnaligned<uint>(p),
+        _ => Unsafe.ReadUnaligned<ulong>(p),
+    };
+
+    private static void WriteSized(byte* p, int size, ulong value)
+    {
+        switch (size)
+        {
+            case 1: *p = (byte)value; break;
+            case 2: Unsafe.WriteUnaligned(p, (ushort)value); break;
+            case 4: Unsafe.WriteUnaligned(p, (uint)value); break;
+            default: Unsafe.WriteUnaligned(p, value); break;
+        }
+    }
+
+    /// <summary>The first linear address of the page after this one.</summary>
+    internal ulong NextPage(ulong linear) => WrapLinear((linear | 0xFFF) + 1);
+
+    private ulong WrapLinear(ulong linear) => _c->Is64 != 0 ? linear : (uint)linear;
+
+    private static bool IsCanonical(ulong linear) => (ulong)((long)(linear << 16) >> 16) == linear;
+
+    /// <summary>#GP, or #SS for the stack segment, for a non-canonical address.</summary>
+    private void CheckCanonical(ulong linear, int size)
+    {
+        if (_c->Is64 != 0 && (!IsCanonical(linear) || !IsCanonical(linear + (ulong)size - 1)))
+            Raise(_c->CurrentOp != null && _c->CurrentOp->Segment == 2 ? Vectors.SS : Vectors.GP, 0);
+    }
+
+    private ulong Read(ulong linear, int size, int kind)
+    {
+        CheckCanonical(linear, size);
+        CheckWatch(linear, size, write: false);
+        return ReadChecked(linear, size, kind, forWrite: false);
+    }
+
+    private ulong ReadChecked(ulong linear, int size, int kind, bool forWrite)
+    {
+        var access = forWrite ? AccessKind.Write : AccessKind.Read;
+        var within = (int)(linear & 0xFFF);
+        if (within + size <= 4096)
+        {
+            var p = Translate(linear, access, kind, out var physical);
+            return p != null ? ReadSized(p, size) : ReadPhysical(physical, size);
+        }
+
+        // Both pages are checked before a byte is read: a device must not see half of a faulting access.
+        var first = 4096 - within;
+        Translate(linear, access, kind, out var physical1);
+        Translate(WrapLinear(linear + (ulong)first), access, kind, out var physical2);
+        ulong value = 0;
+        for (var i = 0; i < size; i++)
+            value |= ReadPhysical(i < first ? physical1 + (ulong)i : physical2 + (ulong)(i - first), 1) << (8 * i);
+        return value;
+    }
+
+    private void Write(ulong linear, int size, ulong value, int kind)
+    {
+        CheckCanonical(linear, size);
+        CheckWatch(linear, size, write: true);
+        var within = (int)(linear & 0xFFF);
+        if (within + size <= 4096)
+        {
+            var p = Translate(linear, AccessKind.Write, kind, out var physical);
+            if (p != null)
+            {
+                WriteSized(p, size, value);
+                WroteRam(physical, size);
+            }
+            else
+            {
+                WritePhysical(physical, size, value);
+            }
+
+            return;
+        }
+
+        var first = 4096 - within;
+        Translate(linear, AccessKind.Write, kind, out var physical1);
+        Translate(WrapLinear(linear + (ulong)first), AccessKind.Write, kind, out var physical2);
+        for (var i = 0; i < size; i++)
+            WritePhysical(i < first ? physical1 + (ulong)i : physical2 + (ulong)(i - first), 1, (value >> (8 * i)) & 0xFF);
+    }
+
+    /// <summary>Looks up or walks; raises #PF. Null for what is not RAM.</summary>
+    private byte* Translate(ulong linear, AccessKind access, int kind, out ulong physical)
+    {
+        var entry = _tlb.Kind(kind) + Tlb.Index(linear);
+        var tag = (access & AccessKind.Write) != 0 ? entry->WriteTag : entry->ReadTag;
+        if ((linear ^ tag) < 4096)
+        {
+            physical = (entry->Physical & ~0xFFFUL) | (linear & 0xFFF);
+            return entry->Host + (linear & 0xFFF);
+        }
+
+        var rights = access | (kind == 0 ? AccessKind.User : kind == 2 ? AccessKind.UserPagesAllowed : 0);
+        if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, rights, out var walk))
+        {
+            _c->Arch.Cr2 = linear;
+            Raise(Vectors.PF, walk.ErrorCode);
+        }
+
+        physical = walk.Physical;
+        var p = _memory.TryGetPointer(physical);
+        if (p == null)
+            return null;
+        if (walk.PageShift > 12)
+        {
+            _largeShift = Math.Max(_largeShift, walk.PageShift);
+            _largeLow = Math.Min(_largeLow, linear & ~((1UL << walk.PageShift) - 1));
+            _largeHigh = Math.Max(_largeHigh, linear | ((1UL << walk.PageShift) - 1));
+        }
+
+        var watched = IsWatchedPage(linear);
+        var holdsCode = Volatile.Read(ref _memory.CodeLines(physical)) != 0;
+        _tlb.Fill(kind, linear, p - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched && !holdsCode);
+        return p;
+    }
+}

@@ -1,0 +1,759 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+using Iced.Intel;
+using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.HostCpu;
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Interpreter;
+
+/// <summary>Instructions that are too rare for a handler of their own: those of user mode.</summary>
+public sealed unsafe partial class InterpreterVcpu
+{
+    /// <summary>Whether the block ends with this instruction.</summary>
+    internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
+    {
+        Mnemonic.Lahf or Mnemonic.Sahf or Mnemonic.Clc or Mnemonic.Stc or Mnemonic.Cmc or Mnemonic.Cld or Mnemonic.Std
+            or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
+            or Mnemonic.Shld or Mnemonic.Shrd or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b or Mnemonic.Xlatb
+            or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das or Mnemonic.Salc
+            or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
+            or Mnemonic.Pusha or Mnemonic.Pushad or Mnemonic.Popa or Mnemonic.Popad or Mnemonic.Push or Mnemonic.Mfence
+            or Mnemonic.Rdtsc or Mnemonic.Rdtscp or Mnemonic.Rdpid or Mnemonic.Rdrand or Mnemonic.Rdseed or Mnemonic.Xgetbv
+            or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb
+            or Mnemonic.Ldmxcsr or Mnemonic.Stmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Vstmxcsr or Mnemonic.Fxsave or Mnemonic.Fxsave64
+            or Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xsavec or Mnemonic.Xsavec64
+            or Mnemonic.Sldt or Mnemonic.Str or Mnemonic.Smsw or Mnemonic.Sgdt or Mnemonic.Sidt or Mnemonic.Verr or Mnemonic.Verw or Mnemonic.Lar or Mnemonic.Lsl or Mnemonic.Arpl
+            or Mnemonic.Swapgs or Mnemonic.Cpuid or Mnemonic.Rdpmc => false,
+        Mnemonic.Mov => ins.OpCount == 2 && ins.Op0Kind == OpKind.Register && (ins.Op0Register.IsSegmentRegister() || ins.Op0Register.IsCR() || ins.Op0Register.IsDR()),
+        _ => true,
+    };
+
+    /// <summary>Executes one instruction. True: RIP is set, control went elsewhere.</summary>
+    internal bool ExecuteRare(in Instruction ins, Op* op)
+    {
+        var c = _c;
+        switch (ins.Mnemonic)
+        {
+            case Mnemonic.Clc:
+                Flags.SetCarry(c, false);
+                return false;
+            case Mnemonic.Stc:
+                Flags.SetCarry(c, true);
+                return false;
+            case Mnemonic.Cmc:
+                Flags.SetCarry(c, !Flags.Carry(c));
+                return false;
+            case Mnemonic.Cld:
+                c->Arch.Rflags &= ~Rflags.DF;
+                return false;
+            case Mnemonic.Std:
+                c->Arch.Rflags |= Rflags.DF;
+                return false;
+            case Mnemonic.Lahf:
+                Access.Set<byte>(c, 1, (Flags.Arithmetic(c) & 0xD5) | 2);
+                return false;
+            case Mnemonic.Sahf:
+                Flags.SetArithmetic(c, (Flags.Arithmetic(c) & Rflags.OF) | (Access.Get<byte>(c, 1) & 0xD5));
+                return false;
+            case Mnemonic.Salc:
+                Access.Set<byte>(c, 0, Flags.Carry(c) ? 0xFFUL : 0);
+                return false;
+            case Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt: // the latter two on a model without them
+                BitScan(in ins, op);
+                return false;
+            case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc:
+                BitTestMemory(in ins, op);
+                return false;
+            case Mnemonic.Shld or Mnemonic.Shrd:
+                DoubleShift(in ins, op);
+                return false;
+            case Mnemonic.Cmpxchg8b:
+                CompareExchange8(op);
+                return false;
+            case Mnemonic.Cmpxchg16b:
+                CompareExchange16(op);
+                return false;
+            case Mnemonic.Xlatb:
+                Translate(in ins, op);
+                return false;
+            case Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das:
+                DecimalAdjust(in ins);
+                return false;
+            case Mnemonic.Bound:
+                Bound(in ins, op);
+                return false;
+            case Mnemonic.Enter:
+                Enter(in ins);
+                return false;
+            case Mnemonic.Leave:
+                Leave(ins.Code switch { Code.Leavew => 2, Code.Leaved => 4, _ => 8 });
+                return false;
+            case Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq:
+                PushFlags(ins.Mnemonic switch { Mnemonic.Pushf => 2, Mnemonic.Pushfd => 4, _ => 8 });
+                return false;
+            case Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq:
+                PopFlags(ins.Mnemonic switch { Mnemonic.Popf => 2, Mnemonic.Popfd => 4, _ => 8 });
+                return false;
+            case Mnemonic.Pusha:
+                PushAll(2);
+                return false;
+            case Mnemonic.Pushad:
+                PushAll(4);
+                return false;
+            case Mnemonic.Popa:
+                PopAll(2);
+                return false;
+            case Mnemonic.Popad:
+                PopAll(4);
+                return false;
+            case Mnemonic.Push:
+                PushOperand(in ins, op);
+                return false;
+            case Mnemonic.Pop:
+                PopOperand(in ins, op);
+                return false;
+            case Mnemonic.Mov:
+                MoveSystemRegister(in ins, op);
+                return false;
+            case Mnemonic.Lds or Mnemonic.Les or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss:
+                LoadFarPointer(in ins, op);
+                return false;
+            case Mnemonic.Mfence:
+                Thread.MemoryBarrier();
+                return false;
+            case Mnemonic.Clflush or Mnemonic.Clflushopt or Mnemonic.Clwb:
+                ReadLinear(MemoryLinear(op, 1, false), 1);
+                return false;
+            case Mnemonic.Cldemote or Mnemonic.Prefetchit0 or Mnemonic.Prefetchit1 or Mnemonic.Bndmov or Mnemonic.Bndmk or Mnemonic.Bndcl
+                or Mnemonic.Bndcu or Mnemonic.Bndcn or Mnemonic.Bndldx or Mnemonic.Bndstx:
+                return false; // hints, and what was MPX: no operation
+            case Mnemonic.Pause:
+                // Another vCPU may need this host processor to make progress.
+                if (_environment.ProcessorCount > 1)
+                    Thread.Yield();
+                return false;
+            case Mnemonic.Jmp:
+                FarTransfer(in ins, op, call: false);
+                return true;
+            case Mnemonic.Call:
+                if (!ins.IsCallFar && !ins.IsCallFarIndirect)
+                    break;
+                FarTransfer(in ins, op, call: true);
+                return true;
+            case Mnemonic.Retf:
+                FarReturn(ins.Code switch { Code.Retfw or Code.Retfw_imm16 => 2, Code.Retfd or Code.Retfd_imm16 => 4, _ => 8 }, ins.OpCount == 0 ? 0 : (int)ins.GetImmediate(0));
+                return true;
+            case Mnemonic.Int3:
+                SoftwareInterrupt(3, NextRip(op));
+                return true;
+            case Mnemonic.Int:
+                SoftwareInterrupt((int)ins.GetImmediate(0), NextRip(op));
+                return true;
+            case Mnemonic.Into:
+                if (!Flags.Overflow(c))
+                    return false;
+                SoftwareInterrupt(4, NextRip(op));
+                return true;
+            case Mnemonic.Int1:
+                SoftwareDebugTrap(NextRip(op));
+                return true;
+            case Mnemonic.Insb or Mnemonic.Insw or Mnemonic.Insd:
+                return PortString(in ins, op, input: true);
+            case Mnemonic.Outsb or Mnemonic.Outsw or Mnemonic.Outsd:
+                return PortString(in ins, op, input: false);
+            case Mnemonic.In:
+                PortInput(in ins);
+                return false;
+            case Mnemonic.Out:
+                PortOutput(in ins);
+                return false;
+        }
+
+        return ExecuteSystem(in ins, op);
+    }
+
+    /// <summary>The RIP behind the current instruction.</summary>
+    internal ulong NextRip(Op* op) => (_c->Arch.Rip + op->Next) & _c->RipMask;
+
+    internal ulong MemoryLinear(Op* op, int size, bool write) =>
+        Access.Segmented(_c, op, op->Segment, Access.Offset(_c, op), size, write);
+
+    private ulong ReadOperand(in Instruction ins, int operand, Op* op, int size)
+    {
+        switch (ins.GetOpKind(operand))
+        {
+            case OpKind.Memory:
+                return ReadLinear(MemoryLinear(op, size, false), size);
+            case OpKind.Register:
+                return ReadSized((byte*)_c + OpBuilder.RegisterOffset(ins.GetOpRegister(operand)), size);
+            default:
+                return ins.GetImmediate(operand);
+        }
+    }
+
+    private void WriteOperand(in Instruction ins, int operand, Op* op, int size, ulong value)
+    {
+        if (ins.GetOpKind(operand) == OpKind.Memory)
+            WriteLinear(MemoryLinear(op, size, true), size, value);
+        else
+            WriteRegister(ins.GetOpRegister(operand), value);
+    }
+
+    /// <summary>Writes a general register; 32 bits clear the upper half.</summary>
+    private void WriteRegister(Register register, ulong value)
+    {
+        var offset = OpBuilder.RegisterOffset(register);
+        switch (register.GetSize())
+        {
+            case 1: Access.Set<byte>(_c, offset, value); break;
+            case 2: Access.Set<ushort>(_c, offset, value); break;
+            case 4: Access.Set<uint>(_c, offset, value); break;
+            default: Access.Set<ulong>(_c, offset, value); break;
+        }
+    }
+
+    private void BitScan(in Instruction ins, Op* op)
+    {
+        var size = ins.Op0Register.GetSize();
+        var value = ReadOperand(in ins, 1, op, size);
+        if (value == 0)
+        {
+            // The destination stays; with 32 bits its upper half is cleared on some processors and kept on others.
+            Flags.SetArithmetic(_c, Flags.Arithmetic(_c) | Rflags.ZF);
+            return;
+        }
+
+        var index = ins.Mnemonic is Mnemonic.Bsf or Mnemonic.Tzcnt ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
+        WriteRegister(ins.Op0Register, (ulong)index);
+        Flags.SetArithmetic(_c, Flags.Arithmetic(_c) & ~Rflags.ZF);
+    }
+
+    /// <summary>BT with a register index and a memory operand: the index is signed and reaches beyond the operand.</summary>
+    private void BitTestMemory(in Instruction ins, Op* op)
+    {
+        var size = ins.Op1Register.GetSize();
+        var raw = ReadSized((byte*)_c + OpBuilder.RegisterOffset(ins.Op1Register), size);
+        var index = size == 2 ? (short)raw : size == 4 ? (int)raw : (long)raw;
+        var bits = size * 8;
+        var displacement = (index >> (size == 2 ? 4 : size == 4 ? 5 : 6)) * size;
+        var offset = Access.Offset(_c, op) + (ulong)displacement;
+        offset = op->AddressSize == 4 ? offset : op->AddressSize == 2 ? (uint)offset : (ushort)offset;
+        var write = ins.Mnemonic != Mnemonic.Bt;
+        var linear = Access.Segmented(_c, op, op->Segment, offset, size, write);
+        var mask = 1UL << (int)(index & (bits - 1));
+        if (!write)
+        {
+            Flags.SetCarry(_c, (ReadLinear(linear, size) & mask) != 0);
+            return;
+        }
+
+        var p = OpenLinear(linear, size);
+        var mnemonic = ins.Mnemonic;
+        ulong old;
+        do
+        {
+            old = ReadSized(p, size);
+        }
+        while (!TryReplace(p, size, old, mnemonic == Mnemonic.Bts ? old | mask : mnemonic == Mnemonic.Btr ? old & ~mask : old ^ mask));
+        CommitLinear(p, linear, size);
+        Flags.SetCarry(_c, (old & mask) != 0);
+    }
+
+    private static bool TryReplace(byte* p, int size, ulong old, ulong value) => size switch
+    {
+        2 => Atomic.CompareExchange<ushort>(p, value, old) == old,
+        4 => Atomic.CompareExchange<uint>(p, value, old) == old,
+        _ => Atomic.CompareExchange<ulong>(p, value, old) == old,
+    };
+
+    private void CommitLinear(byte* p, ulong linear, int size)
+    {
+        if (p == (byte*)&_c->Bounce)
+            WriteLinear(linear, size, ReadSized(p, size));
+    }
+
+    private void DoubleShift(in Instruction ins, Op* op)
+    {
+        var size = ins.Op1Register.GetSize();
+        var bits = size * 8;
+        var count = (int)(ins.Op2Kind == OpKind.Register ? _c->Arch.Gpr[1] : ins.GetImmediate(2)) & (size == 8 ? 63 : 31);
+        var memory = ins.Op0Kind == OpKind.Memory;
+        var linear = memory ? MemoryLinear(op, size, true) : 0;
+        var p = memory ? OpenLinear(linear, size) : (byte*)_c + OpBuilder.RegisterOffset(ins.Op0Register);
+        var a = ReadSized(p, size);
+        if (count == 0)
+        {
+            if (!memory && size == 4)
+                WriteRegister(ins.Op0Register, a);
+            return;
+        }
+
+        var b = ReadSized((byte*)_c + OpBuilder.RegisterOffset(ins.Op1Register), size);
+        ulong r;
+        bool carry;
+        if (size == 2)
+        {
+            // Counts above 16 are undefined; processors shift through dst:src:dst.
+            var wide = ins.Mnemonic == Mnemonic.Shld ? (a << 32) | (b << 16) | a : a | (b << 16) | (a << 32);
+            if (ins.Mnemonic == Mnemonic.Shld)
+            {
+                r = (wide >> (32 - count)) & 0xFFFF;
+                carry = ((wide >> (48 - count)) & 1) != 0;
+            }
+            else
+            {
+                r = (wide >> count) & 0xFFFF;
+                carry = ((wide >> (count - 1)) & 1) != 0;
+            }
+        }
+        else if (ins.Mnemonic == Mnemonic.Shld)
+        {
+            r = (a << count) | (b >> (bits - count));
+            carry = ((a >> (bits - count)) & 1) != 0;
+        }
+        else
+        {
+            r = (a >> count) | (b << (bits - count));
+            carry = ((a >> (count - 1)) & 1) != 0;
+        }
+
+        if (size == 2)
+        {
+            Flags.SetResultCarryOverflow<ushort>(_c, r, carry, Width.Top<ushort>(a) != Width.Top<ushort>(r));
+            WriteSized(p, 2, r);
+        }
+        else if (size == 4)
+        {
+            Flags.SetResultCarryOverflow<uint>(_c, r, carry, Width.Top<uint>(a) != Width.Top<uint>(r));
+            if (memory)
+                WriteSized(p, 4, r);
+            else
+                WriteRegister(ins.Op0Register, r);
+        }
+        else
+        {
+            Flags.SetResultCarryOverflow<ulong>(_c, r, carry, Width.Top<ulong>(a) != Width.Top<ulong>(r));
+            WriteSized(p, 8, r);
+        }
+
+        if (memory)
+            CommitLinear(p, linear, size);
+    }
+
+    private void CompareExchange8(Op* op)
+    {
+        var linear = MemoryLinear(op, 8, true);
+        var p = OpenLinear(linear, 8);
+        var comparand = (uint)_c->Arch.Gpr[0] | (_c->Arch.Gpr[2] << 32);
+        var value = (uint)_c->Arch.Gpr[3] | (_c->Arch.Gpr[1] << 32);
+        var old = Atomic.CompareExchange<ulong>(p, value, comparand);
+        CommitLinear(p, linear, 8);
+        Flags.SetZero(_c, old == comparand);
+        if (old != comparand)
+        {
+            _c->Arch.Gpr[0] = (uint)old;
+            _c->Arch.Gpr[2] = old >> 32;
+        }
+    }
+
+    private void CompareExchange16(Op* op)
+    {
+        var linear = MemoryLinear(op, 16, true);
+        if ((linear & 15) != 0)
+            Raise(Vectors.GP, 0);
+        CheckCanonical(linear, 16);
+        CheckWatch(linear, 16, write: true);
+        var p = TranslateForWrite(linear, out var physical);
+        ulong low, high;
+        bool equal;
+        if (p == null)
+        {
+            low = ReadPhysical(physical, 8);
+            high = ReadPhysical(physical + 8, 8);
+            equal = low == _c->Arch.Gpr[0] && high == _c->Arch.Gpr[2];
+            WritePhysical(physical, 8, equal ? _c->Arch.Gpr[3] : low);
+            WritePhysical(physical + 8, 8, equal ? _c->Arch.Gpr[1] : high);
+        }
+        else
+        {
+            low = _c->Arch.Gpr[0];
+            high = _c->Arch.Gpr[2];
+            equal = HostAtomics.CompareExchange16(p, ref low, ref high, _c->Arch.Gpr[3], _c->Arch.Gpr[1]);
+            WroteRam(physical, 16);
+        }
+
+        Flags.SetZero(_c, equal);
+        if (!equal)
+        {
+            _c->Arch.Gpr[0] = low;
+            _c->Arch.Gpr[2] = high;
+        }
+    }
+
+    private void Translate(in Instruction ins, Op* op)
+    {
+        var mask = ins.MemoryBase == Register.RBX ? ulong.MaxValue : ins.MemoryBase == Register.EBX ? uint.MaxValue : 0xFFFFUL;
+        var offset = (_c->Arch.Gpr[3] + (byte)_c->Arch.Gpr[0]) & mask;
+        var linear = Access.Segmented(_c, op, (int)(ins.MemorySegment - Register.ES), offset, 1, false);
+        Access.Set<byte>(_c, 0, ReadLinear(linear, 1));
+    }
+
+    private void DecimalAdjust(in Instruction ins)
+    {
+        var c = _c;
+        var al = (byte)c->Arch.Gpr[0];
+        var ah = (byte)(c->Arch.Gpr[0] >> 8);
+        var carry = Flags.Carry(c);
+        var auxiliary = Flags.Auxiliary(c);
+        switch (ins.Mnemonic)
+        {
+            case Mnemonic.Daa or Mnemonic.Das:
+                var old = al;
+                var sign = ins.Mnemonic == Mnemonic.Daa ? 1 : -1;
+                var newCarry = false;
+                if ((al & 15) > 9 || auxiliary)
+                {
+                    newCarry = carry || (sign > 0 ? al + 6 > 255 : al < 6);
+                    al = (byte)(al + (6 * sign));
+                    auxiliary = true;
+                }
+                else
+                {
+                    auxiliary = false;
+                }
+
+                if (old > 0x99 || carry)
+                {
+                    al = (byte)(al + (0x60 * sign));
+                    newCarry = true;
+                }
+
+                Access.Set<byte>(c, 0, al);
+                SetDecimalFlags(al, newCarry, auxiliary);
+                break;
+            case Mnemonic.Aaa or Mnemonic.Aas:
+                var adjust = (al & 15) > 9 || auxiliary;
+                if (adjust)
+                {
+                    var ax = (ushort)c->Arch.Gpr[0];
+                    ax = ins.Mnemonic == Mnemonic.Aaa ? (ushort)(ax + 0x106) : (ushort)(ax - 0x106);
+                    Access.Set<ushort>(c, 0, ax);
+                }
+
+                al = (byte)(c->Arch.Gpr[0] & 15);
+                Access.Set<byte>(c, 0, al);
+                SetDecimalFlags(al, adjust, adjust);
+                break;
+            case Mnemonic.Aam:
+                var divisor = (byte)ins.GetImmediate(0);
+                if (divisor == 0)
+                    Raise(Vectors.DE);
+                Access.Set<ushort>(c, 0, (ulong)(((al / divisor) << 8) | (al % divisor)));
+                SetDecimalFlags((byte)(al % divisor), false, false);
+                break;
+            default:
+                al = (byte)(al + (ah * (byte)ins.GetImmediate(0)));
+                Access.Set<ushort>(c, 0, al);
+                SetDecimalFlags(al, false, false);
+                break;
+        }
+    }
+
+    private void SetDecimalFlags(byte result, bool carry, bool auxiliary)
+    {
+        Flags.SetResultCarryOverflow<byte>(_c, result, carry, false);
+        if (auxiliary)
+            _c->FlagAux |= 8;
+    }
+
+    private void Bound(in Instruction ins, Op* op)
+    {
+        var size = ins.Op0Register.GetSize();
+        var linear = MemoryLinear(op, size * 2, false);
+        var index = ReadSized((byte*)_c + OpBuilder.RegisterOffset(ins.Op0Register), size);
+        var low = ReadLinear(linear, size);
+        var high = ReadLinear(WrapLinear(linear + (ulong)size), size);
+        var inside = size == 2
+            ? (short)index >= (short)low && (short)index <= (short)high
+            : (int)index >= (int)low && (int)index <= (int)high;
+        if (!inside)
+            Raise(Vectors.BR);
+    }
+
+    private void Enter(in Instruction ins)
+    {
+        var c = _c;
+        var size = ins.Code switch { Code.Enterw_imm16_imm8 => 2, Code.Enterd_imm16_imm8 => 4, _ => 8 };
+        var bytes = (ulong)(ushort)ins.GetImmediate(0);
+        var level = (int)ins.GetImmediate(1) & 31;
+        var rsp = c->Arch.Gpr[4];
+        var rbp = c->Arch.Gpr[5];
+        Push(ref rsp, size, rbp);
+        var frame = rsp;
+        for (var i = 1; i < level; i++)
+        {
+            rbp = (rbp & ~c->StackMask) | ((rbp - (ulong)size) & c->StackMask);
+            var linear = Access.Segmented(c, c->CurrentOp, SS, rbp & c->StackMask, size, false);
+            Push(ref rsp, size, ReadLinear(linear, size));
+        }
+
+        if (level > 0)
+            Push(ref rsp, size, frame);
+        rsp -= bytes;
+
+        // The page below the new frame must be writable, as if something were pushed there.
+        var probe = Access.Segmented(c, c->CurrentOp, SS, rsp & c->StackMask, size, true);
+        CheckWrite(probe, size);
+        SetStackPointer(rsp);
+        if (size == 2)
+            Access.Set<ushort>(c, 40, frame);
+        else
+            c->Arch.Gpr[5] = size == 8 ? frame : (uint)frame;
+    }
+
+    private void Leave(int size)
+    {
+        var c = _c;
+        var rsp = (c->Arch.Gpr[4] & ~c->StackMask) | (c->Arch.Gpr[5] & c->StackMask);
+        var rbp = Pop(ref rsp, size);
+        SetStackPointer(rsp);
+        if (size == 2)
+            Access.Set<ushort>(c, 40, rbp);
+        else
+            c->Arch.Gpr[5] = rbp;
+    }
+
+    private void PushFlags(int size)
+    {
+        if (IsVm86 && ((_c->Arch.Rflags >> 12) & 3) < 3)
+            Raise(Vectors.GP, 0);
+        var rsp = _c->Arch.Gpr[4];
+        Push(ref rsp, size, Flags.Get(_c) & ~(Rflags.RF | Rflags.VM));
+        SetStackPointer(rsp);
+    }
+
+    private void PopFlags(int size)
+    {
+        var c = _c;
+        var iopl = (int)(c->Arch.Rflags >> 12) & 3;
+        if (IsVm86 && iopl < 3)
+            Raise(Vectors.GP, 0);
+        var rsp = c->Arch.Gpr[4];
+        var flags = Pop(ref rsp, size);
+        SetStackPointer(rsp);
+        var mask = Rflags.TF | Rflags.DF | Rflags.NT;
+        if (size > 2)
+            mask |= Rflags.AC | Rflags.ID;
+        if (c->Cpl == 0)
+            mask |= Rflags.IOPL;
+        if (c->Cpl <= iopl)
+            mask |= Rflags.IF;
+        Flags.SetArithmetic(c, flags);
+        c->Arch.Rflags = (c->Arch.Rflags & ~(mask | Rflags.RF)) | (flags & mask);
+        UpdateTlbKind();
+        UpdateSlow();
+    }
+
+    private void PushAll(int size)
+    {
+        var rsp = _c->Arch.Gpr[4];
+        var old = rsp;
+        for (var i = 0; i < 8; i++)
+            Push(ref rsp, size, i == 4 ? old : _c->Arch.Gpr[i]);
+        SetStackPointer(rsp);
+    }
+
+    private void PopAll(int size)
+    {
+        Span<ulong> values = stackalloc ulong[8];
+        var rsp = _c->Arch.Gpr[4];
+        for (var i = 7; i >= 0; i--)
+            values[i] = Pop(ref rsp, size);
+        for (var i = 0; i < 8; i++)
+        {
+            if (i == 4)
+                continue;
+            if (size == 2)
+                Access.Set<ushort>(_c, i * 8, values[i]);
+            else
+                _c->Arch.Gpr[i] = (uint)values[i];
+        }
+
+        SetStackPointer(rsp);
+    }
+
+    /// <summary>PUSH of memory outside of 64-bit mode, and of segment registers.</summary>
+    private void PushOperand(in Instruction ins, Op* op)
+    {
+        var size = -ins.StackPointerIncrement;
+        var rsp = _c->Arch.Gpr[4];
+        if (ins.Op0Kind == OpKind.Register)
+        {
+            // Only 16 bits are written; the rest of a 32-bit slot stays as it was.
+            var selector = _c->Arch.Segments[ins.Op0Register - Register.ES].Selector;
+            if (size == 4)
+            {
+                var next = (rsp - 4) & _c->StackMask;
+                WriteLinear(Access.Segmented(_c, op, SS, next, 2, true), 2, selector);
+                rsp = (rsp & ~_c->StackMask) | next;
+            }
+            else
+            {
+                Push(ref rsp, size, selector);
+            }
+        }
+        else
+        {
+            Push(ref rsp, size, ReadOperand(in ins, 0, op, size));
+        }
+
+        SetStackPointer(rsp);
+    }
+
+    /// <summary>POP to memory and to segment registers.</summary>
+    private void PopOperand(in Instruction ins, Op* op)
+    {
+        var c = _c;
+        var size = ins.StackPointerIncrement;
+        var old = c->Arch.Gpr[4];
+        var rsp = old;
+        if (ins.Op0Kind == OpKind.Register)
+        {
+            var index = ins.Op0Register - Register.ES;
+            var selector = (ushort)Pop(ref rsp, size);
+            LoadSegment(index, selector);
+            SetStackPointer(rsp);
+            if (index == SS)
+                SetShadow();
+            return;
+        }
+
+        // The address of the operand is computed with RSP already moved.
+        var value = Pop(ref rsp, size);
+        SetStackPointer(rsp);
+        try
+        {
+            WriteOperand(in ins, 0, op, size, value);
+        }
+        catch (GuestFaultException)
+        {
+            c->Arch.Gpr[4] = old;
+            throw;
+        }
+    }
+
+    private void LoadFarPointer(in Instruction ins, Op* op)
+    {
+        var size = ins.Op0Register.GetSize();
+        var linear = MemoryLinear(op, size + 2, false);
+        var offset = ReadLinear(linear, size);
+        var selector = (ushort)ReadLinear(WrapLinear(linear + (ulong)size), 2);
+        LoadSegment(ins.Mnemonic switch { Mnemonic.Les => ES, Mnemonic.Lds => DS, Mnemonic.Lss => SS, Mnemonic.Lfs => FS, _ => GS }, selector);
+        WriteRegister(ins.Op0Register, offset);
+        if (ins.Mnemonic == Mnemonic.Lss)
+            SetShadow();
+    }
+
+    private void FarTransfer(in Instruction ins, Op* op, bool call)
+    {
+        int size;
+        ulong offset;
+        ushort selector;
+        if (ins.Op0Kind is OpKind.FarBranch16 or OpKind.FarBranch32)
+        {
+            size = ins.Op0Kind == OpKind.FarBranch16 ? 2 : 4;
+            offset = size == 2 ? ins.FarBranch16 : ins.FarBranch32;
+            selector = ins.FarBranchSelector;
+        }
+        else
+        {
+            size = ins.MemorySize.GetSize() - 2;
+            var linear = MemoryLinear(op, size + 2, false);
+            offset = ReadLinear(linear, size);
+            selector = (ushort)ReadLinear(WrapLinear(linear + (ulong)size), 2);
+        }
+
+        if (call)
+            FarCall(selector, offset, size, NextRip(op));
+        else
+            FarJump(selector, offset, NextRip(op));
+    }
+
+    // --- ports ---
+
+    private void PortInput(in Instruction ins)
+    {
+        var size = ins.Op0Register.GetSize();
+        var port = (ushort)(ins.Op1Kind == OpKind.Register ? _c->Arch.Gpr[2] : (byte)ins.GetImmediate(1));
+        CheckPort(port, size);
+        WriteRegister(ins.Op0Register, _environment.Ports.Read(port, size));
+    }
+
+    private void PortOutput(in Instruction ins)
+    {
+        var size = ins.Op1Register.GetSize();
+        var port = (ushort)(ins.Op0Kind == OpKind.Register ? _c->Arch.Gpr[2] : (byte)ins.GetImmediate(0));
+        CheckPort(port, size);
+        _environment.Ports.Write(port, size, _c->Arch.Gpr[0] & (ulong.MaxValue >> (64 - (8 * size))));
+    }
+
+    /// <summary>IOPL, else the I/O permission bitmap of the TSS.</summary>
+    private void CheckPort(ushort port, int size)
+    {
+        if (!IsProtected || (!IsVm86 && _c->Cpl <= ((_c->Arch.Rflags >> 12) & 3)))
+            return;
+        ref var tr = ref _c->Arch.Tr;
+        if (!tr.Present || (tr.Type & 8) == 0 || tr.Limit < 0x67)
+            Raise(Vectors.GP, 0);
+        var map = (uint)ReadSystem(tr.Base + 0x66, 2);
+        var at = map + ((uint)port >> 3);
+        if (at + 1 > tr.Limit)
+            Raise(Vectors.GP, 0);
+        var bits = (uint)ReadSystem(tr.Base + at, 2) >> (port & 7);
+        if ((bits & ((1u << size) - 1)) != 0)
+            Raise(Vectors.GP, 0);
+    }
+
+    private bool PortString(in Instruction ins, Op* op, bool input)
+    {
+        var c = _c;
+        OpBuilder.LayOutString(op, in ins);
+        var size = ins.MemorySize.GetSize();
+        var port = (ushort)c->Arch.Gpr[2];
+        CheckPort(port, size);
+        var mask = StringHandlers.Mask(op);
+        var step = (c->Arch.Rflags & Rflags.DF) != 0 ? -size : size;
+        var left = op->Extra == 0 ? 1 : c->Arch.Gpr[1] & mask;
+        for (var visits = 0; left != 0; visits++)
+        {
+            if (StringHandlers.MustLeave(c, visits))
+            {
+                StringHandlers.Again(c, op);
+                return true;
+            }
+
+            if (input)
+            {
+                // The destination is checked before the device is read: what it gave must not be lost.
+                var to = StringHandlers.Destination(c, op, c->Arch.Gpr[7] & mask, size, true);
+                CheckWrite(to, size);
+                WriteLinear(to, size, _environment.Ports.Read(port, size));
+                StringHandlers.Advance(c, op, 7, step);
+            }
+            else
+            {
+                var from = StringHandlers.Source(c, op, c->Arch.Gpr[6] & mask, size);
+                _environment.Ports.Write(port, size, ReadLinear(from, size));
+                StringHandlers.Advance(c, op, 6, step);
+            }
+
+            left--;
+            if (op->Extra != 0)
+                StringHandlers.SetCounter(c, op, left);
+        }
+
+        return false;
+    }
+}

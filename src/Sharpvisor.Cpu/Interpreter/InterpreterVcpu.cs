@@ -1,0 +1,470 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
+using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.HostCpu;
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Interpreter;
+
+/// <summary>
+/// One x86 processor that executes decoded blocks: the reference engine. This file is its life: the run loop, the
+/// look-up of blocks, and what other threads may ask of it.
+/// </summary>
+public sealed unsafe partial class InterpreterVcpu : IVcpu
+{
+    private const int JumpEntries = 4096;
+    private const int FetchEntries = 256;
+
+    [ThreadStatic]
+    private static InterpreterVcpu? _current;
+
+    private readonly CpuContext* _c;
+    private readonly CpuEnvironment _environment;
+    private readonly GuestMemory _memory;
+    private readonly ILocalInterruptController _apic;
+    private readonly IReadOnlyList<IMsrDevice> _msrs;
+    private readonly CodeCoherence _coherence;
+    private readonly BlockCache _blocks = new();
+    private readonly BlockDecoder _decoder;
+    private readonly GuestFaultException _fault = new();
+    private readonly FaultHistory _history = new();
+    private readonly WakeableSleep _sleep = new();
+    private readonly Queue<CodeRequest> _codeRequests = new();
+    private readonly FetchEntry[] _fetchTlb = new FetchEntry[FetchEntries];
+    private readonly int _physicalBits;
+    private readonly ulong _cr4Mask;
+    private GCHandle _self;
+    private ulong _epoch;
+    private int _startupVector;
+    private volatile bool _inGuest;
+    private volatile int _codeRequestCount;
+    private bool _disposed;
+
+    internal InterpreterVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence)
+    {
+        Index = index;
+        _environment = environment;
+        _memory = environment.Memory;
+        _apic = apic;
+        _msrs = msrs;
+        _coherence = coherence;
+        _physicalBits = environment.Model.PhysicalAddressBits;
+        _cr4Mask = Cr4MaskOf(environment.Model);
+        _self = GCHandle.Alloc(this, GCHandleType.Weak);
+        _c = (CpuContext*)HostMemory.Reserve((ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192, hugePages: false);
+        _c->JumpCache = (JumpEntry*)((byte*)_c + ((sizeof(CpuContext) + 4095) & ~4095));
+        _c->Self = GCHandle.ToIntPtr(_self);
+        _decoder = new BlockDecoder(environment.Model, environment.ProcessorCount > 1);
+        _c->CurrentOp = _decoder.FetchOp;
+        coherence.Add(this);
+        Reset();
+    }
+
+    public int Index { get; }
+
+    public long InstructionCount => Volatile.Read(ref _c->InstructionCount);
+
+    /// <summary>The vCPU that the calling thread runs, if any.</summary>
+    internal static InterpreterVcpu? Current => _current;
+
+    internal CodeCoherence Coherence => _coherence;
+
+    /// <summary>False while it neither reads nor writes guest memory.</summary>
+    internal bool IsInGuest => _inGuest;
+
+    internal bool HasCodeRequests => _codeRequestCount != 0;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static InterpreterVcpu Of(CpuContext* c) => Unsafe.As<InterpreterVcpu>(GCHandle.FromIntPtr(c->Self).Target!);
+
+    public VcpuExit Run(long budget)
+    {
+        var limit = budget > long.MaxValue - _c->InstructionCount ? long.MaxValue : _c->InstructionCount + budget;
+        _current = this;
+        _inGuest = true;
+        Interlocked.MemoryBarrier();
+        try
+        {
+            while (true)
+            {
+                try
+                {
+                    if (HandlePending() is { } exit)
+                        return exit;
+                    Execute(limit);
+                    if (_c->InstructionCount >= limit)
+                        return VcpuExit.Budget;
+                }
+                catch (GuestFaultException)
+                {
+                    HandleFault();
+                }
+            }
+        }
+        finally
+        {
+            SaveX87();
+            _inGuest = false;
+            _current = null;
+        }
+    }
+
+    public void WaitForWork()
+    {
+        while (!HasWork())
+            _sleep.Sleep(long.MaxValue);
+    }
+
+    public void Kick() => Post(PendingEvents.Kick);
+
+    public void SetInterruptRequest(bool asserted)
+    {
+        if (asserted)
+            Post(PendingEvents.Interrupt);
+        else
+            Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Interrupt);
+    }
+
+    public void RaiseNmi() => Post(PendingEvents.Nmi);
+
+    public void RaiseSmi() => Post(PendingEvents.Smi);
+
+    public void RaiseInit() => Post(PendingEvents.Init);
+
+    public void RaiseStartup(byte vector)
+    {
+        Volatile.Write(ref _startupVector, vector);
+        Post(PendingEvents.Startup);
+    }
+
+    public CpuState GetState()
+    {
+        var state = _c->Arch;
+        state.Rflags = Flags.Get(_c);
+        return state;
+    }
+
+    public void SetState(in CpuState state)
+    {
+        _c->Arch = state;
+        Flags.SetArithmetic(_c, state.Rflags);
+        _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
+        _c->X87Live = 0;
+        FlushTlb(global: true);
+        UpdateMode();
+    }
+
+    public void Dispose()
+    {
+        if (_disposed)
+            return;
+        _disposed = true;
+        _blocks.Dispose();
+        _tlb.Dispose();
+        _decoder.Dispose();
+        _sleep.Dispose();
+        _self.Free();
+        HostMemory.Release(_c, (ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192);
+    }
+
+    /// <summary>Raises an exception from a handler.</summary>
+    [DoesNotReturn]
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    internal static void Fault(CpuContext* c, Op* op, int vector, uint error)
+    {
+        c->CurrentOp = op;
+        Of(c).Raise(vector, error);
+    }
+
+    /// <summary>Raises an exception of the guest at <see cref="CpuContext.CurrentOp"/>.</summary>
+    [DoesNotReturn]
+    internal void Raise(int vector, uint error = 0)
+    {
+        _c->FaultVector = vector;
+        _c->FaultError = error;
+        throw _fault;
+    }
+
+    internal void Post(CodeRequest request)
+    {
+        lock (_codeRequests)
+        {
+            _codeRequests.Enqueue(request);
+            _codeRequestCount = _codeRequests.Count;
+        }
+
+        Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
+        Interlocked.MemoryBarrier();
+    }
+
+    internal void ServeCodeRequests()
+    {
+        if (_codeRequestCount == 0)
+            return;
+        Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Code);
+        lock (_codeRequests)
+        {
+            while (_codeRequests.TryDequeue(out var request))
+            {
+                if (request.Lines == 0)
+                    ProtectPage(request.Page);
+                else
+                    DropCode(request.Page >> 12, request.Lines);
+                if (request.Rebroadcast)
+                    _coherence.DropOnOthers(this, request.Page, request.Lines);
+            }
+
+            _codeRequestCount = 0;
+        }
+    }
+
+    internal void ProtectPage(ulong physicalPage) => _tlb.ProtectPhysicalPage(physicalPage);
+
+    internal void DropCode(ulong page, ulong lines) =>
+        _blocks.Drop(page, lines, (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit);
+
+    /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
+    internal void NewEpoch()
+    {
+        _epoch++;
+        _c->LookupKey = (_epoch << 16) | ((ulong)_c->Cpl << 8) | _c->Mode;
+    }
+
+    /// <summary>What the operations of a dropped block become: leave, and look the rest up again.</summary>
+    private static void StaleExit(CpuContext* c, Op* op)
+    {
+        var block = c->CurrentBlock;
+        c->InstructionCount -= block->Count - (op - block->Ops);
+        if (op->Offset == 0)
+            c->JumpCache[JumpIndex(c->Arch.Rip)].Key = ulong.MaxValue;
+        c->Arch.Rip += op->Offset;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 11)) & (JumpEntries - 1);
+
+    private void Post(PendingEvents events)
+    {
+        Interlocked.Or(ref _c->Pending, (int)events);
+        if (!_inGuest)
+            _sleep.Wake();
+    }
+
+    private bool HasWork()
+    {
+        var pending = (PendingEvents)Volatile.Read(ref _c->Pending);
+        if ((pending & (PendingEvents.Kick | PendingEvents.Init)) != 0)
+            return true;
+        return _c->Arch.Activity switch
+        {
+            ActivityState.Active => true,
+            ActivityState.Halted => ((pending & PendingEvents.Interrupt) != 0 && (_c->Arch.Rflags & Rflags.IF) != 0)
+                || ((pending & PendingEvents.Nmi) != 0 && !_c->Arch.NmiBlocked),
+            ActivityState.WaitForSipi => (pending & PendingEvents.Startup) != 0,
+            _ => false,
+        };
+    }
+
+    /// <summary>Executes blocks until something else is due or the budget is used up.</summary>
+    private void Execute(long limit)
+    {
+        var c = _c;
+        while (c->InstructionCount < limit)
+        {
+            // INTR (bit 0) counts only with EFLAGS.IF (bit 9).
+            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0)
+                return;
+            if (c->Slow != 0)
+            {
+                SlowStep();
+                if (c->Arch.Activity != ActivityState.Active)
+                    return;
+                continue;
+            }
+
+            var rip = c->Arch.Rip;
+            var entry = c->JumpCache + JumpIndex(rip);
+            var block = entry->Rip == rip && entry->Key == c->LookupKey ? entry->Block : Lookup(rip, entry);
+            c->CurrentBlock = block;
+            c->InstructionCount += block->Count;
+            ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
+            if (c->Arch.Activity != ActivityState.Active)
+                return;
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private Block* Lookup(ulong rip, JumpEntry* entry)
+    {
+        var block = FindBlock(rip, _c->Mode);
+        entry->Rip = rip;
+        entry->Key = _c->LookupKey;
+        entry->Block = block;
+        return block;
+    }
+
+    /// <summary>One instruction, with all that single steps, breakpoints and interrupt shadows ask for.</summary>
+    private void SlowStep()
+    {
+        var c = _c;
+        var rip = c->Arch.Rip;
+        var slow = (SlowReasons)c->Slow;
+        if ((slow & SlowReasons.Debug) != 0 && (c->Arch.Rflags & Rflags.RF) == 0)
+            CheckCodeBreakpoints(rip);
+        var single = (slow & (SlowReasons.Debug | SlowReasons.Shadow)) != 0;
+        var block = FindBlock(rip, c->Mode | (single ? (uint)BlockMode.Single : 0));
+        if ((slow & SlowReasons.Trace) != 0)
+            TraceBlock(block);
+        var trap = (c->Arch.Rflags & Rflags.TF) != 0;
+        c->Arch.InterruptShadow = false;
+        c->Arch.Rflags &= ~Rflags.RF;
+        c->PendingDr6 = 0;
+        UpdateSlow();
+        c->CurrentBlock = block;
+        c->InstructionCount += block->Count;
+        ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
+        if (trap && !c->Arch.InterruptShadow)
+            c->PendingDr6 |= DebugStatus.SingleStep;
+        if (c->PendingDr6 != 0 && !c->Arch.InterruptShadow)
+            RaiseDebugTrap(c->PendingDr6);
+    }
+
+    private Block* FindBlock(ulong rip, uint mode)
+    {
+        var c = _c;
+        c->CurrentOp = _decoder.FetchOp;
+        ulong linear;
+        if (c->Is64 != 0)
+        {
+            if (!IsCanonical(rip))
+                Raise(Vectors.GP, 0);
+            linear = rip;
+        }
+        else
+        {
+            if (rip > c->Arch.Segments[1].Limit)
+                Raise(Vectors.GP, 0);
+            linear = (uint)(c->Arch.Segments[1].Base + rip);
+        }
+
+        var physical = TranslateFetch(linear);
+        var second = _blocks.MayCross(physical, mode) ? TranslateFetch(WrapLinear((linear | 0xFFF) + 1)) : ulong.MaxValue;
+        var block = _blocks.Find(physical, mode, second);
+        return block != null ? block : Decode(rip, linear, physical, mode);
+    }
+
+    private Block* Decode(ulong rip, ulong linear, ulong physical, uint mode)
+    {
+        if (_blocks.IsFull)
+        {
+            _blocks.Clear();
+            NewEpoch();
+        }
+
+        var block = _decoder.Decode(this, _blocks, rip, linear, physical, mode);
+        _blocks.Add(block);
+        if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.InAsm) != 0)
+            trace.Write(DescribeBlock(block, rip));
+        return block;
+    }
+
+    /// <summary>Guest-physical address of code; raises #PF.</summary>
+    internal ulong TranslateFetch(ulong linear)
+    {
+        ref var entry = ref _fetchTlb[(linear >> 12) & (FetchEntries - 1)];
+        var key = _c->LookupKey & ~0xFFUL;
+        if (entry.Page == linear >> 12 && entry.Key == key && key != 0)
+            return entry.Physical | (linear & 0xFFF);
+        var access = AccessKind.Fetch | (_c->Cpl == 3 ? AccessKind.User : AccessKind.UserPagesAllowed);
+        if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, access, out var walk))
+        {
+            _c->Arch.Cr2 = linear;
+            Raise(Vectors.PF, walk.ErrorCode);
+        }
+
+        if (_memory.TryGetPointer(walk.Physical) == null)
+        {
+            // Code in a device or in nothing: as a chipset that aborts the fetch.
+            _environment.Errors.Report("cpu", "code fetched outside of RAM", $"at 0x{walk.Physical:x}");
+            Raise(Vectors.GP, 0);
+        }
+
+        entry = new FetchEntry(linear >> 12, key, walk.Physical & ~0xFFFUL);
+        return walk.Physical;
+    }
+
+    internal byte* HostPointer(ulong physical) => _memory.TryGetPointer(physical);
+
+    /// <summary>Serves what other threads or the APIC posted. An exit, or null to go on executing.</summary>
+    private VcpuExit? HandlePending()
+    {
+        var c = _c;
+        var pending = (PendingEvents)Volatile.Read(ref c->Pending);
+        if ((pending & PendingEvents.Code) != 0)
+            ServeCodeRequests();
+        if ((pending & PendingEvents.Init) != 0)
+        {
+            Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Startup | PendingEvents.Nmi | PendingEvents.Smi));
+            ResetState(init: true);
+        }
+
+        if ((pending & PendingEvents.Startup) != 0)
+        {
+            Interlocked.And(ref c->Pending, ~(int)PendingEvents.Startup);
+            if (c->Arch.Activity == ActivityState.WaitForSipi)
+                StartUp((byte)Volatile.Read(ref _startupVector));
+        }
+
+        if ((pending & PendingEvents.Smi) != 0)
+        {
+            Interlocked.And(ref c->Pending, ~(int)PendingEvents.Smi);
+            _environment.Errors.Report("cpu", "SMI ignored: there is no SMM");
+        }
+
+        if ((pending & PendingEvents.Kick) != 0)
+        {
+            Interlocked.And(ref c->Pending, ~(int)PendingEvents.Kick);
+            return VcpuExit.Kicked;
+        }
+
+        if (c->Arch.Activity == ActivityState.Shutdown)
+            return VcpuExit.Shutdown;
+        if (c->Arch.Activity != ActivityState.WaitForSipi && !c->Arch.InterruptShadow)
+        {
+            c->CurrentOp = _decoder.FetchOp;
+            if ((pending & PendingEvents.Nmi) != 0 && !c->Arch.NmiBlocked)
+            {
+                Interlocked.And(ref c->Pending, ~(int)PendingEvents.Nmi);
+                c->Arch.Activity = ActivityState.Active;
+                c->Arch.NmiBlocked = true;
+                DeliverInterrupt(Vectors.NMI);
+            }
+            else if ((pending & PendingEvents.Interrupt) != 0 && (c->Arch.Rflags & Rflags.IF) != 0)
+            {
+                int vector;
+                using (_environment.Gate.Enter())
+                    vector = _apic.AcknowledgeInterrupt();
+                if (vector >= 0)
+                {
+                    c->Arch.Activity = ActivityState.Active;
+                    DeliverInterrupt(vector);
+                }
+            }
+        }
+
+        return c->Arch.Activity switch
+        {
+            ActivityState.Active => null,
+            ActivityState.Shutdown => VcpuExit.Shutdown,
+            _ => VcpuExit.Halted,
+        };
+    }
+
+    private readonly record struct FetchEntry(ulong Page, ulong Key, ulong Physical);
+}

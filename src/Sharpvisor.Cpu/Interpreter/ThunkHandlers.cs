@@ -1,0 +1,158 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
+using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.HostCpu;
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Interpreter;
+
+/// <summary>What a handler needs of a <see cref="HostThunk"/>, in native memory next to the operation.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct ThunkInfo
+{
+    public delegate* unmanaged[SuppressGCTransition]<CpuState*, byte*, ulong, ulong> Code;
+
+    /// <summary>Of RFLAGS.</summary>
+    public ulong FlagsWritten;
+
+    /// <summary>Index into <see cref="BlockDecoder.Thunks"/>.</summary>
+    public int Index;
+
+    public int MemorySize;
+    public int Alignment;
+    public FpuTraps Traps;
+    public bool Reads, Writes, ReadsFlags, NeedsX87, CanFail;
+}
+
+/// <summary>Instructions that the host executes: vector, x87 and some integer instructions.</summary>
+internal static unsafe class ThunkHandlers
+{
+    public static void Register(CpuContext* c, Op* op)
+    {
+        var t = (ThunkInfo*)op->Imm;
+        if ((c->FpuTrap & (byte)t->Traps) != 0 || (t->NeedsX87 && c->X87Live == 0))
+            Prepare(c, op, t);
+        var result = t->Code((CpuState*)c, null, t->ReadsFlags ? Flags.Arithmetic(c) : 0);
+        if (t->FlagsWritten != 0 || (long)result < 0)
+            Finish(c, op, t, null, result);
+        Access.Next(c, op);
+    }
+
+    public static void Special(CpuContext* c, Op* op)
+    {
+        c->CurrentOp = op;
+        InterpreterVcpu.Of(c).ExecuteX87Special((ThunkInfo*)op->Imm, op);
+        Access.Next(c, op);
+    }
+
+    /// <summary>#UD, #NM, and the x87 registers brought into the host's FPU.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    public static void Prepare(CpuContext* c, Op* op, ThunkInfo* t)
+    {
+        var traps = (FpuTraps)c->FpuTrap & t->Traps;
+        if ((traps & (FpuTraps.MmxUndefined | FpuTraps.SseUndefined | FpuTraps.AvxUndefined | FpuTraps.VexUndefined)) != 0)
+            InterpreterVcpu.Fault(c, op, Vectors.UD, 0);
+        if (traps != 0)
+            InterpreterVcpu.Fault(c, op, Vectors.NM, 0);
+        if (t->NeedsX87)
+            InterpreterVcpu.Of(c).LoadX87();
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    public static void Finish(CpuContext* c, Op* op, ThunkInfo* t, byte* memory, ulong result)
+    {
+        if ((long)result < 0)
+        {
+            c->CurrentOp = op;
+            InterpreterVcpu.Of(c).RunFailedThunk(t, memory);
+            return;
+        }
+
+        Flags.SetArithmetic(c, (Flags.Arithmetic(c) & ~t->FlagsWritten) | (result & t->FlagsWritten));
+    }
+
+    /// <summary>Opens a memory operand of any size: the host address, or an aligned bounce buffer.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static byte* Open(CpuContext* c, Op* op, ThunkInfo* t, ulong linear)
+    {
+        if ((linear & (ulong)(t->Alignment - 1)) != 0)
+            InterpreterVcpu.Fault(c, op, Vectors.GP, 0);
+        var entry = c->Tlb + Tlb.Index(linear);
+        var within = linear ^ (t->Writes ? entry->WriteTag : entry->ReadTag);
+        return within <= (ulong)(4096 - t->MemorySize) ? entry->Host + within : OpenSlow(c, op, t, linear);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    public static void Commit(CpuContext* c, Op* op, ThunkInfo* t, ulong linear)
+    {
+        c->CurrentOp = op;
+        InterpreterVcpu.Of(c).WriteBytes(linear, Bounce(c), t->MemorySize);
+    }
+
+    public static byte* Bounce(CpuContext* c) => (byte*)(((ulong)&c->Bounce + 63) & ~63UL);
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static byte* OpenSlow(CpuContext* c, Op* op, ThunkInfo* t, ulong linear)
+    {
+        c->CurrentOp = op;
+        var vcpu = InterpreterVcpu.Of(c);
+        if (t->Reads)
+            vcpu.ReadBytes(linear, Bounce(c), t->MemorySize);
+        if (t->Writes)
+            vcpu.CheckWrite(linear, t->MemorySize);
+        return Bounce(c);
+    }
+}
+
+internal unsafe struct ThunkMemory : IMemoryHandler
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
+    {
+        var t = (ThunkInfo*)op->Imm;
+        if ((c->FpuTrap & (byte)t->Traps) != 0 || (t->NeedsX87 && c->X87Live == 0))
+            ThunkHandlers.Prepare(c, op, t);
+        var linear = TEa.Linear(c, op, t->MemorySize, t->Writes);
+        var memory = ThunkHandlers.Open(c, op, t, linear);
+        var result = t->Code((CpuState*)c, memory, t->ReadsFlags ? Flags.Arithmetic(c) : 0);
+        if (t->FlagsWritten != 0 || (long)result < 0)
+            ThunkHandlers.Finish(c, op, t, memory, result);
+        if (t->Writes && memory == ThunkHandlers.Bounce(c))
+            ThunkHandlers.Commit(c, op, t, linear);
+        Access.Next(c, op);
+    }
+}
+
+/// <summary>Whole-register SSE moves of 16 bytes, the commonest vector instructions, without a thunk.</summary>
+internal unsafe struct LoadXmm : IMemoryHandler
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
+    {
+        var t = (ThunkInfo*)op->Imm;
+        if ((c->FpuTrap & (byte)t->Traps) != 0)
+            ThunkHandlers.Prepare(c, op, t);
+        var memory = ThunkHandlers.Open(c, op, t, TEa.Linear(c, op, 16, false));
+        *(Vector128<byte>*)((byte*)c + op->Dst) = Unsafe.ReadUnaligned<Vector128<byte>>(memory);
+        Access.Next(c, op);
+    }
+}
+
+internal unsafe struct StoreXmm : IMemoryHandler
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
+    {
+        var t = (ThunkInfo*)op->Imm;
+        if ((c->FpuTrap & (byte)t->Traps) != 0)
+            ThunkHandlers.Prepare(c, op, t);
+        var linear = TEa.Linear(c, op, 16, true);
+        var memory = ThunkHandlers.Open(c, op, t, linear);
+        Unsafe.WriteUnaligned(memory, Unsafe.ReadUnaligned<Vector128<byte>>((byte*)c + op->Src));
+        if (memory == ThunkHandlers.Bounce(c))
+            ThunkHandlers.Commit(c, op, t, linear);
+        Access.Next(c, op);
+    }
+}

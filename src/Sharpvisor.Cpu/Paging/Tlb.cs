@@ -1,0 +1,156 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Sharpvisor.Core.Host;
+
+namespace Sharpvisor.Cpu.Paging;
+
+/// <summary>One translation of a 4 KiB page of linear addresses to host memory.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct TlbEntry
+{
+    /// <summary>The page's linear address if it may be read by the fast path, else an address that never comes to this slot.</summary>
+    public ulong ReadTag;
+
+    /// <summary>The same for writes: pages that are clean, read-only or hold decoded code never match.</summary>
+    public ulong WriteTag;
+
+    /// <summary>The host address of the page's first byte.</summary>
+    public byte* Host;
+
+    /// <summary>The guest-physical address of the page; bit 0: the translation is global.</summary>
+    public ulong Physical;
+}
+
+/// <summary>
+/// A software TLB for data: direct mapped, one array for each kind of access right (user; kernel; kernel that may
+/// touch user pages), so that a look-up compares one tag.
+/// </summary>
+/// <remarks>
+/// Slots filled since the last flush are listed: a CR3 write costs what was used, not what could be. Not thread safe;
+/// each vCPU has its own.
+/// </remarks>
+internal sealed unsafe class Tlb : IDisposable
+{
+    public const int Bits = 11;
+    public const int Entries = 1 << Bits;
+
+    /// <summary>User, kernel with SMAP in force, kernel without.</summary>
+    public const int Kinds = 3;
+
+    private const int ListLimit = 2048;
+
+    private readonly TlbEntry* _entries;
+    private readonly int[] _filled = new int[ListLimit];
+    private int _filledCount;
+
+    public Tlb()
+    {
+        _entries = (TlbEntry*)HostMemory.Reserve(Kinds * Entries * (ulong)sizeof(TlbEntry), hugePages: false);
+        FlushAll();
+    }
+
+    public long Fills { get; private set; }
+
+    /// <summary>The array of one kind: 0 user, 1 kernel, 2 kernel with access to user pages.</summary>
+    public TlbEntry* Kind(int kind) => _entries + (kind * Entries);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static int Index(ulong linear) => (int)(linear >> 12) & (Entries - 1);
+
+    /// <summary>Drops everything, global pages too.</summary>
+    public void FlushAll()
+    {
+        for (var i = 0; i < Kinds * Entries; i++)
+            Invalidate(i);
+        _filledCount = 0;
+    }
+
+    /// <summary>Drops everything but global pages.</summary>
+    public void FlushNonGlobal()
+    {
+        if (_filledCount >= ListLimit)
+        {
+            for (var i = 0; i < Kinds * Entries; i++)
+            {
+                if ((_entries[i].Physical & 1) == 0)
+                    Invalidate(i);
+            }
+        }
+        else
+        {
+            for (var i = 0; i < _filledCount; i++)
+            {
+                if ((_entries[_filled[i]].Physical & 1) == 0)
+                    Invalidate(_filled[i]);
+            }
+        }
+
+        _filledCount = 0;
+    }
+
+    /// <summary>Drops one page in every kind, global or not.</summary>
+    public void FlushPage(ulong linear)
+    {
+        for (var kind = 0; kind < Kinds; kind++)
+        {
+            var i = (kind * Entries) + Index(linear);
+            if (((_entries[i].ReadTag ^ linear) & ~0xFFFUL) == 0 || ((_entries[i].WriteTag ^ linear) & ~0xFFFUL) == 0)
+                Invalidate(i);
+        }
+    }
+
+    /// <summary>Drops all small pages that were filled from one large page; <paramref name="length"/> is a power of two.</summary>
+    public void FlushRange(ulong start, ulong length)
+    {
+        if (length <= Entries * 4096UL)
+        {
+            for (var page = start; page < start + length; page += 4096)
+                FlushPage(page);
+            return;
+        }
+
+        for (var i = 0; i < Kinds * Entries; i++)
+        {
+            if (((_entries[i].ReadTag ^ start) & ~(length - 1)) == 0 || ((_entries[i].WriteTag ^ start) & ~(length - 1)) == 0)
+                Invalidate(i);
+        }
+    }
+
+    /// <summary>Takes a physical page out of the fast write path.</summary>
+    public void ProtectPhysicalPage(ulong physical)
+    {
+        for (var i = 0; i < Kinds * Entries; i++)
+        {
+            if ((_entries[i].Physical & ~0xFFFUL) == physical)
+                _entries[i].WriteTag = Impossible(i);
+        }
+    }
+
+    /// <summary>Fills a slot. A tag that is not to match is given as null.</summary>
+    public void Fill(int kind, ulong linear, byte* host, ulong physical, bool global, bool readable, bool writable)
+    {
+        Fills++;
+        var i = (kind * Entries) + Index(linear);
+        var page = linear & ~0xFFFUL;
+        ref var entry = ref _entries[i];
+        entry.ReadTag = readable ? page : Impossible(i);
+        entry.WriteTag = writable ? page : Impossible(i);
+        entry.Host = host;
+        entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0);
+        if (!global && _filledCount < ListLimit)
+            _filled[_filledCount++] = i;
+    }
+
+    public void Dispose() => HostMemory.Release(_entries, Kinds * Entries * (ulong)sizeof(TlbEntry));
+
+    /// <summary>A page address whose index is another slot's: no access that looks into slot i can match it.</summary>
+    private static ulong Impossible(int i) => (ulong)((i ^ 1) & (Entries - 1)) << 12;
+
+    private void Invalidate(int i)
+    {
+        ref var entry = ref _entries[i];
+        entry.ReadTag = Impossible(i);
+        entry.WriteTag = Impossible(i);
+        entry.Physical = 2; // no page
+    }
+}

@@ -1,0 +1,23 @@
+namespace Sharpvisor.Devices.Acpi;
+
+/// <summary>What a machine has that its ACPI tables tell.</summary>
+public sealed record AcpiOptions
+{
+    public required int ProcessorCount { get; init; }
+
+    /// <summary>The standard serial ports that are present: 1 for COM1 to 4 for COM4.</summary>
+    public IReadOnlyList<int> SerialPorts { get; init; } = [1];
+
+    /// <summary>The keyboard controller at ports 60h and 64h.</summary>
+    public bool HasI8042 { get; init; } = true;
+
+    public bool HasHpet { get; init; } = true;
+
+    public bool HasVga { get; init; }
+
+    /// <summary>Comparators of the HPET.</summary>
+    public int HpetTimers { get; init; } = 3;
+
+    /// <summary>Adds further devices to <c>\_SB</c>: a PCI host bridge, virtio-mmio windows.</summary>
+    public Action<AmlWriter>? AddDevices { get; init; }
+}

@@ -1,0 +1,74 @@
+using Sharpvisor.Devices.Timers;
+
+namespace Sharpvisor.Devices.Acpi;
+
+/// <summary>The differentiated system description table: the devices of <c>\_SB</c> that can't be enumerated.</summary>
+internal static class Dsdt
+{
+    private static readonly (ushort Port, int Irq)[] SerialPorts = [(0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3)];
+
+    public static byte[] Build(AcpiOptions options)
+    {
+        var aml = new AmlWriter();
+        // The SLP_TYP values of PM1a and PM1b for soft-off.
+        aml.NamePackage(@"\_S5", AcpiPm.SoftOff, AcpiPm.SoftOff, 0, 0);
+        aml.Scope(@"\_SB", sb =>
+        {
+            for (var i = 0; i < options.ProcessorCount; i++)
+                Processor(sb, i);
+            foreach (var port in options.SerialPorts)
+                SerialPort(sb, port);
+            Rtc(sb);
+            if (options.HasI8042)
+                Keyboard(sb);
+            if (options.HasHpet)
+                HpetDevice(sb);
+            options.AddDevices?.Invoke(sb);
+        });
+
+        var table = new AcpiTable("DSDT", 2);
+        table.Bytes(aml.Code);
+        return table.Finish();
+    }
+
+    private static void Processor(AmlWriter sb, int index) => sb.Device($"C{index:X3}", d =>
+    {
+        d.Name("_HID", "ACPI0007");
+        d.Name("_UID", (ulong)index);
+    });
+
+    private static void SerialPort(AmlWriter sb, int number) => sb.Device($"COM{number}", d =>
+    {
+        var (port, irq) = SerialPorts[number - 1];
+        d.HardwareId("PNP0501");
+        d.Name("_UID", (ulong)number);
+        d.Resources(AmlWriter.Ports(port, 8), AmlWriter.Irq(irq));
+    });
+
+    private static void Rtc(AmlWriter sb) => sb.Device("RTC", d =>
+    {
+        d.HardwareId("PNP0B00");
+        d.Resources(AmlWriter.Ports(0x70, 4), AmlWriter.Irq(8));
+    });
+
+    private static void Keyboard(AmlWriter sb)
+    {
+        sb.Device("KBD", d =>
+        {
+            d.HardwareId("PNP0303");
+            d.Resources(AmlWriter.Ports(0x60, 1), AmlWriter.Ports(0x64, 1), AmlWriter.Irq(1));
+        });
+        sb.Device("MOU", d =>
+        {
+            d.HardwareId("PNP0F13");
+            d.Resources(AmlWriter.Irq(12));
+        });
+    }
+
+    private static void HpetDevice(AmlWriter sb) => sb.Device("HPET", d =>
+    {
+        d.HardwareId("PNP0103");
+        d.Name("_UID", 0);
+        d.Resources(AmlWriter.Memory32((uint)Hpet.DefaultAddress, Hpet.Length, writable: false));
+    });
+}

@@ -1,0 +1,20 @@
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Testing.Guests;
+
+/// <summary>A machine that only remembers what its devices asked for.</summary>
+public sealed class RecordingMachine : IMachineControl
+{
+    /// <summary>Who asked for a reset, in order.</summary>
+    public List<string> Resets { get; } = [];
+
+    public List<string> PowerOffs { get; } = [];
+
+    public List<int> Exits { get; } = [];
+
+    public void RequestReset(string source) => Resets.Add(source);
+
+    public void RequestPowerOff(string source) => PowerOffs.Add(source);
+
+    public void RequestExit(int exitCode, string source) => Exits.Add(exitCode);
+}

@@ -1,0 +1,17 @@
+using Sharpvisor.Core;
+using Sharpvisor.Core.Buses;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Time;
+
+namespace Sharpvisor.Boards;
+
+/// <summary>What a board plugs its devices into.</summary>
+internal sealed record BoardContext(
+    GuestMemory Memory,
+    AddressSpace Ports,
+    AddressSpace Mmio,
+    MachineGate Gate,
+    Clock Clock,
+    GuestErrorLog Errors,
+    IMachineControl Control);

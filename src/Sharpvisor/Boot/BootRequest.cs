@@ -1,0 +1,21 @@
+namespace Sharpvisor.Boot;
+
+/// <summary>What to boot, and what the machine offers for it.</summary>
+public sealed record BootRequest
+{
+    /// <summary>A bzImage, an ELF vmlinux, or an ELF image with a PVH entry.</summary>
+    public required BootSource Kernel { get; init; }
+
+    public BootSource? Initrd { get; init; }
+
+    public string CommandLine { get; init; } = "";
+
+    /// <summary>RAM from address 0, in bytes.</summary>
+    public required ulong Below4G { get; init; }
+
+    /// <summary>RAM from 4 GiB, in bytes.</summary>
+    public ulong Above4G { get; init; }
+
+    /// <summary>Guest-physical address of the ACPI RSDP, or 0 for the guest to search it.</summary>
+    public ulong RsdpAddress { get; init; }
+}

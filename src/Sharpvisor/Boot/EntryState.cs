@@ -1,0 +1,86 @@
+// The processor as a kernel finds it at its entry. Linux: Documentation/arch/x86/boot.rst, "32-bit Boot Protocol" and
+// "64-bit Boot Protocol" (flat segments 0x10 and 0x18, interrupts off, RSI or ESI = boot_params). PVH: Xen
+// docs/misc/pvh.pandoc (flat segments, EBX = hvm_start_info, a 32-bit TSS of limit 0x67).
+using System.Buffers.Binary;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Boot;
+
+internal static class EntryState
+{
+    private const ushort CodeSelector = 0x10, DataSelector = 0x18;
+
+    // Type, S, DPL, P in the low byte; L is bit 13, D/B bit 14, G bit 15.
+    private const ushort Code64 = 0xA09B, Code32 = 0xC09B, Data = 0xC093, BusyTss32 = 0x008B;
+    private const ulong Cr0ProtectedMode = 0x11, Cr0Paging = 1UL << 31, Cr4Pae = 1UL << 5;
+    private const ulong EferLongModeEnabledAndActive = 0x500;
+    private const int Rbx = 3, Rsp = 4, Rsi = 6;
+
+    public static void SetLongMode(ref CpuState state, ulong entry, ulong bootParams)
+    {
+        SetFlat(ref state, entry, Code64);
+        state.Cr0 = Cr0ProtectedMode | Cr0Paging;
+        state.Cr3 = BootLayout.PageTables;
+        state.Cr4 = Cr4Pae;
+        state.Efer = EferLongModeEnabledAndActive;
+        state.Gpr[Rsi] = bootParams;
+        state.Gpr[Rsp] = BootLayout.StackTop;
+    }
+
+    public static void SetProtectedMode(ref CpuState state, ulong entry, ulong parameters, bool pvh)
+    {
+        SetFlat(ref state, entry, Code32);
+        state.Cr0 = Cr0ProtectedMode;
+        state.Gpr[pvh ? Rbx : Rsi] = parameters;
+        if (!pvh)
+            state.Gpr[Rsp] = BootLayout.StackTop;
+    }
+
+    /// <summary>The GDT in RAM that the selectors of the entry state come from.</summary>
+    public static byte[] Gdt(bool longMode)
+    {
+        var gdt = new byte[32];
+        BinaryPrimitives.WriteUInt64LittleEndian(gdt.AsSpan(CodeSelector), Descriptor(longMode ? Code64 : Code32));
+        BinaryPrimitives.WriteUInt64LittleEndian(gdt.AsSpan(DataSelector), Descriptor(Data));
+        return gdt;
+    }
+
+    /// <summary>Page tables for <see cref="BootLayout.PageTables"/>: 4 GiB mapped to themselves.</summary>
+    public static byte[] IdentityPageTables()
+    {
+        const ulong presentWritable = 3, largePage = 0x80;
+        var tables = new byte[6 * 4096];
+        Put(0, 0, BootLayout.PageTables + 0x1000 + presentWritable);
+        for (var gib = 0; gib < 4; gib++)
+        {
+            Put(1, gib, BootLayout.PageTables + 0x2000 + ((ulong)gib * 0x1000) + presentWritable);
+            for (var i = 0; i < 512; i++)
+                Put(2 + gib, i, ((((ulong)gib * 512) + (ulong)i) << 21) | largePage | presentWritable);
+        }
+
+        return tables;
+
+        void Put(int page, int index, ulong value) =>
+            BinaryPrimitives.WriteUInt64LittleEndian(tables.AsSpan((page * 4096) + (index * 8)), value);
+    }
+
+    private static void SetFlat(ref CpuState state, ulong entry, ushort code)
+    {
+        state.Gpr = default;
+        state.Rip = entry;
+        state.Rflags = 2;
+        for (var i = 0; i < 6; i++)
+            state.Segments[i] = new SegmentRegister { Limit = uint.MaxValue, Selector = DataSelector, Attributes = Data };
+        state.Segments[1] = new SegmentRegister { Limit = uint.MaxValue, Selector = CodeSelector, Attributes = code };
+        state.Ldtr = default;
+        state.Tr = new SegmentRegister { Limit = 0x67, Attributes = BusyTss32 };
+        state.Gdtr = new TableRegister { Base = BootLayout.Gdt, Limit = 31 };
+        state.Idtr = default;
+        state.Cr2 = state.Cr3 = state.Cr4 = state.Efer = 0;
+        state.Activity = ActivityState.Active;
+        state.InterruptShadow = state.NmiBlocked = false;
+    }
+
+    private static ulong Descriptor(ushort attributes) =>
+        0x000F_0000_0000_FFFF | ((ulong)attributes << 40);
+}

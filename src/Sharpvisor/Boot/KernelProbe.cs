@@ -1,0 +1,57 @@
+// Tells kernels apart by their magic numbers: bzImage ("HdrS" at 0x202, 0xAA55 at 0x1FE), ELF, and what people give by
+// mistake: an ARM64 Image ("ARM\x64" at 0x38, Documentation/arch/arm64/booting.rst), an EFI zboot image ("zimg" at 4),
+// compressed files, text.
+using System.Buffers.Binary;
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Boot;
+
+internal static class KernelProbe
+{
+    private const string WhatToGive = "give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry";
+
+    public static BootPlan Plan(BootRequest request)
+    {
+        var kernel = request.Kernel;
+        var head = kernel.Read(0, (int)Math.Min(kernel.Length, 0x400));
+        if (head.AsSpan().StartsWith(ElfImage.Magic))
+            return ElfLoader.Plan(request);
+        if (IsAt(head, 0x202, LinuxSetupHeader.Magic))
+            return BzImageLoader.Plan(request);
+        throw new ConfigurationException($"{kernel.Name}: {Describe(head)}; {WhatToGive}");
+    }
+
+    private static string Describe(byte[] head)
+    {
+        if (head.Length == 0)
+            return "is empty";
+        if (IsAt(head, 0x38, 0x644D5241))
+            return "is an ARM64 kernel";
+        if (IsAt(head, 4, 0x676D697A))
+            return "is an EFI zboot kernel, made for another architecture";
+        if (IsAt(head, 0x24, 0x016F2818))
+            return "is a 32-bit ARM kernel";
+        if (head is [0x1F, 0x8B, ..])
+            return "is compressed with gzip: unpack it first, or it is the kernel of another architecture";
+        if (head is [0x28, 0xB5, 0x2F, 0xFD, ..])
+            return "is compressed with zstd: unpack it first";
+        if (head is [0xFD, (byte)'7', (byte)'z', ..])
+            return "is compressed with xz: unpack it first";
+        if (!head.AsSpan().ContainsAnyExcept(TextCharacters))
+            return "is a text file, not a kernel";
+        if (IsAt16(head, 0x1FE, 0xAA55))
+            return "is a boot sector or disk image, not a kernel";
+        if (head.Length < 0x206)
+            return "is too short for a kernel";
+        return "is not a kernel";
+    }
+
+    private static readonly System.Buffers.SearchValues<byte> TextCharacters =
+        System.Buffers.SearchValues.Create([.. Enumerable.Range(0x20, 0x5F).Select(c => (byte)c), (byte)'\t', (byte)'\n', (byte)'\r', .. Enumerable.Range(0x80, 0x80).Select(c => (byte)c)]);
+
+    private static bool IsAt(byte[] head, int offset, uint magic) =>
+        head.Length >= offset + 4 && BinaryPrimitives.ReadUInt32LittleEndian(head.AsSpan(offset)) == magic;
+
+    private static bool IsAt16(byte[] head, int offset, ushort magic) =>
+        head.Length >= offset + 2 && BinaryPrimitives.ReadUInt16LittleEndian(head.AsSpan(offset)) == magic;
+}

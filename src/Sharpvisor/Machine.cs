@@ -1,0 +1,332 @@
+using System.Diagnostics;
+using System.Threading.Channels;
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Boards;
+using Sharpvisor.Boot;
+using Sharpvisor.Core;
+using Sharpvisor.Core.Buses;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Time;
+using Sharpvisor.Cpu;
+using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Cpu.Interpreter;
+
+namespace Sharpvisor;
+
+/// <summary>
+/// A PC. One thread runs each processor, one the timers; what the host or a device asks of the machine as a whole
+/// (reset, pause, end) is done in order by one loop, with every processor parked.
+/// </summary>
+public sealed class Machine : IAsyncDisposable, IMachineControl
+{
+    private const int DescribedFaults = 3;
+    private const ulong PhysicalAddressLimit = 1UL << 52;
+
+    private readonly MachineOptions _options;
+    private readonly ILogger _logger;
+    private readonly MachineGate _gate = new();
+    private readonly HostClock _clock;
+    private readonly PcBoard _board;
+    private readonly BootPlan? _plan;
+    private readonly IVcpu[] _vcpus;
+    private readonly VcpuThreads _threads;
+    private readonly Channel<Request> _requests = Channel.CreateUnbounded<Request>(new UnboundedChannelOptions { SingleReader = true });
+    private readonly TaskCompletionSource<MachineExit> _exit = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly List<IAsyncDisposable> _owned = [];
+    private Task? _loop;
+    private int _faults;
+    private int _disposed;
+
+    internal Machine(MachineOptions options)
+    {
+        _options = options;
+        _logger = options.Logger;
+        _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
+        if (options.DebugConsole is { } console)
+            _owned.Add(console.Backend);
+        // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
+        if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
+            throw new ConfigurationException($"{options.ProcessorCount} processors: give 1 to {MachineOptions.MaximumProcessors}");
+        var model = CpuModel.Parse(options.Cpu);
+        Errors = new GuestErrorLog(_logger) { Trace = options.GuestErrorTrace };
+        Memory = new GuestMemory(options.MemorySize);
+        _clock = new HostClock(_gate, e => OnInternalError(e, "timer"));
+        _clock.Pause();
+        try
+        {
+            Ports = new AddressSpace("io", 0x10000, _gate, Errors);
+            Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors);
+            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this), options);
+            _plan = options.Kernel is null ? null : BootPlan.Create(new BootRequest
+            {
+                Kernel = options.Kernel,
+                Initrd = options.Initrd,
+                CommandLine = options.CommandLine,
+                Below4G = Memory.Below4G,
+                Above4G = Memory.Above4G,
+                RsdpAddress = PcBoard.RsdpAddress,
+            });
+            if (_plan is null)
+                throw new ConfigurationException("nothing to boot: give a kernel with -kernel");
+            var environment = new CpuEnvironment
+            {
+                Memory = Memory,
+                Mmio = Mmio,
+                Ports = Ports,
+                Clock = _clock,
+                Gate = _gate,
+                Errors = Errors,
+                Logger = _logger,
+                Model = model,
+                ProcessorCount = options.ProcessorCount,
+                Trace = options.Trace,
+            };
+            var engine = options.Engine ?? new InterpreterEngine();
+            _vcpus = new IVcpu[options.ProcessorCount];
+            for (var i = 0; i < _vcpus.Length; i++)
+            {
+                _vcpus[i] = engine.CreateVcpu(i, environment, _board.LocalApics[i], _board.MsrDevices(i));
+                using (_gate.Enter())
+                    _board.Connect(i, _vcpus[i]);
+            }
+
+            _threads = new VcpuThreads(_vcpus, OnTripleFault, OnInternalError);
+            foreach (var backend in _owned.OfType<ThreadedCharBackend>())
+                backend.Faulted += e => OnInternalError(e, backend.Name);
+            PowerOn();
+        }
+        catch
+        {
+            foreach (var vcpu in _vcpus ?? [])
+                vcpu?.Dispose();
+            _clock.Dispose();
+            Memory.Dispose();
+            throw;
+        }
+    }
+
+    public string Name => _options.Name;
+
+    public GuestMemory Memory { get; }
+
+    public AddressSpace Ports { get; }
+
+    public AddressSpace Mmio { get; }
+
+    /// <summary>What the guest did wrong, counted.</summary>
+    public GuestErrorLog Errors { get; }
+
+    /// <summary>How the kernel was loaded.</summary>
+    public BootPlan? BootPlan => _plan;
+
+    public IReadOnlyList<IVcpu> Processors => _vcpus;
+
+    /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
+    /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>
+    public MemoryCharBackend Serial => _options.Serial[0] as MemoryCharBackend
+        ?? throw new InvalidOperationException($"COM1 leads to {_options.Serial[0]?.Name ?? "nothing"}; leave WithSerial out to use Serial");
+
+    /// <summary>Completes when the machine has ended.</summary>
+    public Task<MachineExit> Exit => _exit.Task;
+
+    public bool IsPaused { get; private set; }
+
+    public static MachineBuilder CreateBuilder() => new();
+
+    /// <summary>Waits for backends that want a peer first, then lets the processors run.</summary>
+    public async Task StartAsync(CancellationToken cancellation = default)
+    {
+        if (_loop is not null)
+            throw new InvalidOperationException("the machine has been started already");
+        foreach (var backend in _owned.OfType<IConnectableCharBackend>())
+            await backend.WaitForPeerAsync(cancellation).ConfigureAwait(false);
+        cancellation.ThrowIfCancellationRequested();
+        _threads.Start();
+        _clock.Resume();
+        _threads.Release();
+        _loop = Task.Run(LoopAsync, CancellationToken.None);
+    }
+
+    /// <summary>Waits until the machine has ended by itself or by <see cref="StopAsync"/>.</summary>
+    public Task<MachineExit> WaitForExitAsync(CancellationToken cancellation = default) => _exit.Task.WaitAsync(cancellation);
+
+    /// <summary>Stops processors and guest time.</summary>
+    public Task PauseAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Pause, cancellation);
+
+    public Task ResumeAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Resume, cancellation);
+
+    /// <summary>As the reset button does, whatever was said about rebooting.</summary>
+    public Task ResetAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Reset, cancellation);
+
+    /// <summary>Ends the machine at once, as pulling the plug does.</summary>
+    public Task<MachineExit> StopAsync(string message = "stopped", CancellationToken cancellation = default)
+    {
+        Stop(message);
+        return WaitForExitAsync(cancellation);
+    }
+
+    /// <summary>Like <see cref="StopAsync"/>, without waiting for it.</summary>
+    public void Stop(string message = "stopped") => End(new MachineExit(MachineExitReason.Stopped, 0, message));
+
+    /// <summary>Presses the power button: a guest that listens to ACPI shuts down.</summary>
+    public void PressPowerButton()
+    {
+        using (_gate.Enter())
+            _board.PressPowerButton();
+    }
+
+    void IMachineControl.RequestReset(string source)
+    {
+        if (_options.NoReboot)
+            End(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
+        else
+            Ask(new Request(RequestKind.Reset));
+    }
+
+    void IMachineControl.RequestPowerOff(string source) =>
+        End(new MachineExit(MachineExitReason.PowerOff, 0, $"the guest powered off ({source})"));
+
+    void IMachineControl.RequestExit(int exitCode, string source) =>
+        End(new MachineExit(MachineExitReason.DebugExit, exitCode, $"the guest ended the machine with code {exitCode} ({source})"));
+
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return;
+        Stop("the machine was disposed");
+        if (_loop is not null)
+            await _loop.ConfigureAwait(false);
+        // Backends first: what the guest said last is still to be written. Then the clock, whose timers use devices.
+        foreach (var backend in _owned)
+            await backend.DisposeAsync().ConfigureAwait(false);
+        _clock.Dispose();
+        foreach (var vcpu in _vcpus)
+            vcpu.Dispose();
+        Memory.Dispose();
+        _options.Kernel?.Dispose();
+        _options.Initrd?.Dispose();
+    }
+
+    /// <summary>Brings everything to the state at power-on. No vCPU runs.</summary>
+    private void PowerOn()
+    {
+        using (_gate.Enter())
+        {
+            _board.Reset();
+            foreach (var vcpu in _vcpus)
+                vcpu.Reset();
+            if (_plan is null)
+                return;
+            _board.ActAsFirmware();
+            _plan.WriteTo(Memory);
+            var state = _vcpus[0].GetState();
+            _plan.ApplyTo(ref state);
+            _vcpus[0].SetState(state);
+        }
+    }
+
+    private async Task LoopAsync()
+    {
+        MachineExit? exit = null;
+        try
+        {
+            await foreach (var request in _requests.Reader.ReadAllAsync().ConfigureAwait(false))
+            {
+                exit = request.Exit;
+                if (exit is not null)
+                    break;
+                Do(request.Kind);
+                request.Done?.TrySetResult();
+            }
+        }
+        catch (Exception e)
+        {
+            exit = Describe(e, "machine");
+        }
+
+        _requests.Writer.TryComplete();
+        _clock.Pause();
+        _threads.End();
+        while (_requests.Reader.TryRead(out var late))
+            late.Done?.TrySetException(new InvalidOperationException("the machine has ended"));
+        foreach (var line in _options.Serial.OfType<MemoryCharBackend>())
+            line.End(exit!.Message);
+        _exit.TrySetResult(exit!);
+    }
+
+    private void Do(RequestKind kind)
+    {
+        switch (kind)
+        {
+            case RequestKind.Pause when !IsPaused:
+                _threads.Park();
+                _clock.Pause();
+                IsPaused = true;
+                break;
+            case RequestKind.Resume when IsPaused:
+                IsPaused = false;
+                _clock.Resume();
+                _threads.Release();
+                break;
+            case RequestKind.Reset:
+                if (!IsPaused)
+                    _threads.Park();
+                PowerOn();
+                if (!IsPaused)
+                    _threads.Release();
+                break;
+        }
+    }
+
+    private void OnTripleFault(IVcpu vcpu)
+    {
+        var count = Interlocked.Increment(ref _faults);
+        if (count <= DescribedFaults)
+            _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
+        if (_options.NoReboot)
+            End(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"));
+        else
+            Ask(new Request(RequestKind.Reset));
+    }
+
+    private void OnInternalError(Exception e, string where) => End(Describe(e, where));
+
+    /// <summary>The one place where an error of ours ends up: named by the device it came from, logged with its stack.</summary>
+    private MachineExit Describe(Exception e, string where)
+    {
+        var device = new StackTrace(e).GetFrames().Select(f => f.GetMethod()?.DeclaringType)
+            .FirstOrDefault(t => t?.Namespace?.StartsWith("Sharpvisor.Devices", StringComparison.Ordinal) == true)?.Name;
+        var name = device is null ? where : $"{device}, called by {where}";
+        _logger.LogCritical(e, "internal error in {Name}; please report it", name);
+        return new MachineExit(MachineExitReason.InternalError, MachineExit.InternalErrorCode, $"internal error in {name}: {e.Message}");
+    }
+
+    private void End(MachineExit exit)
+    {
+        if (_loop is null && _disposed != 0)
+            _exit.TrySetResult(exit); // never started: there is no loop to do it
+        Ask(new Request(RequestKind.End, Exit: exit));
+    }
+
+    private bool Ask(Request request) => _requests.Writer.TryWrite(request);
+
+    private Task AskAsync(RequestKind kind, CancellationToken cancellation)
+    {
+        var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        if (_loop is null || !Ask(new Request(kind, done)))
+            return Task.FromException(new InvalidOperationException(_loop is null ? "the machine has not been started" : "the machine has ended"));
+        return done.Task.WaitAsync(cancellation);
+    }
+
+    private enum RequestKind
+    {
+        Pause,
+        Resume,
+        Reset,
+        End,
+    }
+
+    private sealed record Request(RequestKind Kind, TaskCompletionSource? Done = null, MachineExit? Exit = null);
+}

@@ -1,0 +1,101 @@
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Boot;
+using Sharpvisor.Core.Char;
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor;
+
+/// <summary>
+/// Describes a machine step by step:
+/// <code>
+/// await using var vm = await Machine.CreateBuilder().WithKernel("vmlinuz").WithInitrd("initrd.img")
+///     .WithCommandLine("console=ttyS0").StartAsync(ct);
+/// await vm.Serial.ExpectAsync("login:", ct);
+/// </code>
+/// </summary>
+/// <remarks>Files are opened at once. The machine owns what it was given, and disposes it.</remarks>
+public sealed class MachineBuilder
+{
+    private readonly List<ICharBackend?> _serial = [];
+
+    internal MachineBuilder()
+    {
+    }
+
+    /// <summary>What was described so far.</summary>
+    public MachineOptions Options { get; private set; } = new();
+
+    public MachineBuilder WithName(string name) => With(Options with { Name = name });
+
+    /// <param name="bytes">Of RAM.</param>
+    public MachineBuilder WithMemory(ulong bytes) => With(Options with { MemorySize = bytes });
+
+    public MachineBuilder WithProcessors(int count) => With(Options with { ProcessorCount = count });
+
+    /// <param name="model">A processor model with optional ,+feature and ,-feature.</param>
+    public MachineBuilder WithCpu(string model) => With(Options with { Cpu = model });
+
+    /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
+    public MachineBuilder WithKernel(string path) => WithKernel(BootSource.FromFile(path));
+
+    public MachineBuilder WithKernel(BootSource kernel) => With(Options with { Kernel = kernel });
+
+    /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
+    public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));
+
+    public MachineBuilder WithInitrd(BootSource initrd) => With(Options with { Initrd = initrd });
+
+    public MachineBuilder WithCommandLine(string commandLine) => With(Options with { CommandLine = commandLine });
+
+    /// <summary>Connects the next serial port, COM1 first. Without any call COM1 leads to <see cref="Machine.Serial"/>.</summary>
+    /// <param name="backend">Null: this port does not exist.</param>
+    public MachineBuilder WithSerial(ICharBackend? backend)
+    {
+        _serial.Add(backend);
+        return With(Options with { Serial = [.. _serial] });
+    }
+
+    /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>
+    public MachineBuilder WithoutReboot() => With(Options with { NoReboot = true });
+
+    /// <summary>Adds QEMU's isa-debug-exit: a guest that writes v ends the machine with the code (v &lt;&lt; 1) | 1.</summary>
+    public MachineBuilder WithDebugExit(ushort port = 0x501, int count = 2) => With(Options with { DebugExit = (port, count) });
+
+    /// <summary>Adds a port that prints each byte written to it.</summary>
+    public MachineBuilder WithDebugConsole(ICharBackend backend, ushort port = 0xE9) => With(Options with { DebugConsole = (port, backend) });
+
+    public MachineBuilder WithEngine(ICpuEngine engine) => With(Options with { Engine = engine });
+
+    public MachineBuilder WithTrace(CpuTrace? trace, Action<string>? guestErrors = null) =>
+        With(Options with { Trace = trace, GuestErrorTrace = guestErrors });
+
+    public MachineBuilder WithLogger(ILogger logger) => With(Options with { Logger = logger });
+
+    /// <summary>Makes the machine without starting it.</summary>
+    /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together.</exception>
+    public Machine Build() => new(Options.Serial.Count > 0 ? Options : Options with { Serial = [new MemoryCharBackend()] });
+
+    /// <summary>Makes the machine and starts it.</summary>
+    /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together.</exception>
+    public async Task<Machine> StartAsync(CancellationToken cancellation = default)
+    {
+        var machine = Build();
+        try
+        {
+            await machine.StartAsync(cancellation).ConfigureAwait(false);
+            return machine;
+        }
+        catch
+        {
+            await machine.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private MachineBuilder With(MachineOptions options)
+    {
+        Options = options;
+        return this;
+    }
+}

@@ -1,0 +1,34 @@
+namespace Sharpvisor;
+
+/// <summary>What ended a machine.</summary>
+public enum MachineExitReason
+{
+    /// <summary>The guest switched it off (ACPI S5).</summary>
+    PowerOff,
+
+    /// <summary>The guest asked for a reset, and the machine was made not to reboot.</summary>
+    Reset,
+
+    /// <summary>The guest wrote to isa-debug-exit.</summary>
+    DebugExit,
+
+    /// <summary>A processor took a triple fault, and the machine was made not to reboot.</summary>
+    TripleFault,
+
+    /// <summary>The host asked for it: <see cref="Machine.StopAsync"/>, Ctrl-A x.</summary>
+    Stopped,
+
+    /// <summary>An error of Sharpvisor itself; the log has it.</summary>
+    InternalError,
+}
+
+/// <summary>How a machine ended.</summary>
+/// <param name="Code">What a process that runs the machine should exit with.</param>
+/// <param name="Message">One line for a person.</param>
+public sealed record MachineExit(MachineExitReason Reason, int Code, string Message)
+{
+    public const int TripleFaultCode = 3;
+
+    /// <summary>EX_SOFTWARE of sysexits.h.</summary>
+    public const int InternalErrorCode = 70;
+}

@@ -1,0 +1,52 @@
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+using Sharpvisor.Boot;
+using Sharpvisor.Core.Char;
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor;
+
+/// <summary>What a machine is made of. <see cref="MachineBuilder"/> fills it in.</summary>
+public sealed record MachineOptions
+{
+    public const int MaximumProcessors = 64;
+
+    public string Name { get; init; } = "sharpvisor";
+
+    /// <summary>Bytes of RAM.</summary>
+    public ulong MemorySize { get; init; } = 512UL << 20;
+
+    public int ProcessorCount { get; init; } = 1;
+
+    /// <summary>A processor model with optional ,+feature and ,-feature.</summary>
+    public string Cpu { get; init; } = "sharp64";
+
+    public BootSource? Kernel { get; init; }
+
+    public BootSource? Initrd { get; init; }
+
+    public string CommandLine { get; init; } = "";
+
+    /// <summary>What COM1 to COM4 lead to; null where there is no port.</summary>
+    public IReadOnlyList<ICharBackend?> Serial { get; init; } = [];
+
+    /// <summary>End the machine instead of resetting it.</summary>
+    public bool NoReboot { get; init; }
+
+    /// <summary>The first port and the number of ports of isa-debug-exit; null for none.</summary>
+    public (ushort Port, int Count)? DebugExit { get; init; }
+
+    /// <summary>The port of a debug console and where it leads; null for none.</summary>
+    public (ushort Port, ICharBackend Backend)? DebugConsole { get; init; }
+
+    /// <summary>What runs the processors; null for the interpreter.</summary>
+    public ICpuEngine? Engine { get; init; }
+
+    /// <summary>What the processors write to the debug log.</summary>
+    public CpuTrace? Trace { get; init; }
+
+    /// <summary>Takes each guest error and unassigned access, for <c>-d guest_errors,unimp</c>.</summary>
+    public Action<string>? GuestErrorTrace { get; init; }
+
+    public ILogger Logger { get; init; } = NullLogger.Instance;
+}

@@ -1,0 +1,141 @@
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor;
+
+/// <summary>One thread for each vCPU, and the rendezvous that stops them all between two instructions.</summary>
+internal sealed class VcpuThreads
+{
+    // Nothing depends on its size: a kick ends a run early. It bounds how long an engine's own loop stays away from here.
+    private const long Budget = 1L << 40;
+
+    private readonly object _lock = new();
+    private readonly IReadOnlyList<IVcpu> _vcpus;
+    private readonly Action<IVcpu> _onShutdown;
+    private readonly Action<Exception, string> _onError;
+    private readonly Thread[] _threads;
+    private volatile bool _park = true, _end;
+    private int _parked, _ended;
+
+    /// <param name="onShutdown">A vCPU took a triple fault; it waits until the next <see cref="Park"/>.</param>
+    /// <param name="onError">A vCPU's thread ended by an exception.</param>
+    public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<Exception, string> onError)
+    {
+        _vcpus = vcpus;
+        _onShutdown = onShutdown;
+        _onError = onError;
+        _threads = [.. vcpus.Select(v => new Thread(() => Run(v)) { IsBackground = true, Name = $"vcpu{v.Index}" })];
+    }
+
+    /// <summary>Starts the threads; they wait for <see cref="Release"/>.</summary>
+    public void Start()
+    {
+        foreach (var thread in _threads)
+            thread.Start();
+    }
+
+    /// <summary>Returns when no vCPU runs. Not with the gate held: a vCPU may be waiting for it.</summary>
+    public void Park()
+    {
+        lock (_lock)
+        {
+            _park = true;
+            Monitor.PulseAll(_lock);
+        }
+
+        foreach (var vcpu in _vcpus)
+            vcpu.Kick();
+        lock (_lock)
+        {
+            while (_parked + _ended < _threads.Length)
+                Monitor.Wait(_lock);
+        }
+    }
+
+    public void Release()
+    {
+        lock (_lock)
+        {
+            _park = false;
+            Monitor.PulseAll(_lock);
+            // All have left before anyone can park them again, so that the count is right then.
+            while (_parked > 0)
+                Monitor.Wait(_lock);
+        }
+    }
+
+    /// <summary>Ends the threads, parked or not.</summary>
+    public void End()
+    {
+        lock (_lock)
+        {
+            _end = true;
+            Monitor.PulseAll(_lock);
+        }
+
+        foreach (var vcpu in _vcpus)
+            vcpu.Kick();
+        foreach (var thread in _threads)
+        {
+            if (thread.ThreadState.HasFlag(ThreadState.Unstarted))
+                continue;
+            thread.Join();
+        }
+    }
+
+    private void Run(IVcpu vcpu)
+    {
+        try
+        {
+            var waitForPark = false;
+            while (MayRun(waitForPark))
+            {
+                waitForPark = false;
+                switch (vcpu.Run(Budget))
+                {
+                    case VcpuExit.Halted:
+                        vcpu.WaitForWork();
+                        break;
+                    case VcpuExit.Shutdown:
+                        _onShutdown(vcpu);
+                        waitForPark = true;
+                        break;
+                }
+            }
+        }
+        catch (Exception e)
+        {
+            _onError(e, $"vCPU {vcpu.Index}");
+        }
+        finally
+        {
+            lock (_lock)
+            {
+                _ended++;
+                Monitor.PulseAll(_lock);
+            }
+        }
+    }
+
+    /// <summary>Parks when asked to; false when the thread shall end.</summary>
+    private bool MayRun(bool waitForPark)
+    {
+        if (!_park && !_end && !waitForPark)
+            return true;
+        lock (_lock)
+        {
+            while (waitForPark && !_park && !_end)
+                Monitor.Wait(_lock);
+            if (_end)
+                return false;
+            if (!_park)
+                return true;
+            _parked++;
+            Monitor.PulseAll(_lock);
+            while (_park && !_end)
+                Monitor.Wait(_lock);
+            _parked--;
+            Monitor.PulseAll(_lock);
+            return !_end;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+using Sharpvisor.Tests.Boot;
+
+namespace Sharpvisor.Cli.Tests;
+
+/// <summary>Every mistake on the command line: one line on standard error, exit code 2, no stack trace.</summary>
+public sealed class BadInputTests : IDisposable
+{
+    private readonly string _directory = Directory.CreateTempSubdirectory("sharpvisor-cli-").FullName;
+
+    public BadInputTests()
+    {
+        File.WriteAllBytes(Path.Combine(_directory, "vmlinuz"), SyntheticKernel.BzImage());
+        File.WriteAllBytes(Path.Combine(_directory, "cut"), SyntheticKernel.BzImage()[..3000]);
+        File.WriteAllBytes(Path.Combine(_directory, "elf32"), SyntheticKernel.Elf(is64: false));
+        File.WriteAllText(Path.Combine(_directory, "text"), "not a kernel\n");
+        var arm = new byte[128];
+        SyntheticKernel.U32(arm, 0x38, 0x644D5241);
+        File.WriteAllBytes(Path.Combine(_directory, "arm64"), arm);
+        using var initrd = File.Create(Path.Combine(_directory, "initrd"));
+        initrd.SetLength(600 << 20); // sparse
+    }
+
+    [Theory]
+    // memory and processors
+    [InlineData("-m 1 -kernel DIR/vmlinuz -serial null", "DIR/vmlinuz: the kernel needs memory at 0x200000 to 0x31fffff; the guest has 1 MiB there: give it at least 50M with -m")]
+    [InlineData("-m 0", "-m 0: out of range; give 1M to 64G")]
+    [InlineData("-m 1T", "-m 1T: out of range; give 1M to 64G")]
+    [InlineData("-m 99999999999999999999T", "-m 99999999999999999999T: out of range; give 1M to 64G")]
+    [InlineData("-m abc", "-m abc: not a size; give a number of MiB, or one with K, M or G: 512, 2G")]
+    [InlineData("-m -5", "-m -5: not a size; give a number of MiB, or one with K, M or G: 512, 2G")]
+    [InlineData("-m 1G,slots=2", "-m 1G,slots=2: \"slots=2\" is not supported, memory cannot be plugged in; give the size only")]
+    [InlineData("-m", "-m needs a value: -m SIZE")]
+    [InlineData("-smp 0", "-smp 0: out of range; give 1 to 64 processors")]
+    [InlineData("-smp 1000", "-smp 1000: out of range; give 1 to 64 processors")]
+    [InlineData("-smp two", "-smp two: \"two\" is not a number; give 1 to 64")]
+    [InlineData("-smp 4,cores=2", "-smp 4,cores=2: \"cores\" is not supported, there is no topology to choose; give the number of processors only")]
+    // what to boot
+    [InlineData("-nographic", "nothing to boot: give a kernel with -kernel, or try sharpvisor demo")]
+    [InlineData("-initrd DIR/initrd", "-initrd needs a kernel: give one with -kernel")]
+    [InlineData("-append quiet", "-append needs a kernel: give one with -kernel")]
+    [InlineData("-kernel DIR/missing", "DIR/missing: no such file; check the path")]
+    [InlineData("-kernel DIR", "DIR: is a directory; give a file")]
+    [InlineData("-serial null -kernel DIR/text", "DIR/text: is a text file, not a kernel; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry")]
+    [InlineData("-serial null -kernel DIR/cut", "DIR/cut: truncated bzImage: 6656 bytes expected, 3000 there; copy it again")]
+    [InlineData("-serial null -kernel DIR/elf32", "DIR/elf32: is a 32-bit ELF file without a PVH entry (Xen note 18); give a 64-bit vmlinux, a bzImage, or a kernel built with CONFIG_PVH")]
+    [InlineData("-serial null -kernel DIR/arm64", "DIR/arm64: is an ARM64 kernel; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry")]
+    [InlineData("-serial null -kernel DIR/vmlinuz -initrd DIR/initrd", "DIR/initrd: the initrd has 600 MiB, the guest has room for 448 MiB next to the kernel: give it at least 665M with -m")]
+    [InlineData("-kernel DIR/vmlinuz -initrd DIR/missing", "DIR/missing: no such file; check the path")]
+    [InlineData("-serial null -kernel DIR/vmlinuz -append LONG", "the kernel command line has 2048 bytes, DIR/vmlinuz takes 2047 at most: shorten -append")]
+    // where serial lines lead
+    [InlineData("-kernel DIR/vmlinuz -serial file:DIR/no/x", "file:DIR/no/x: cannot be written: no such directory; give another path")]
+    [InlineData("-serial stdio -serial stdio", "two devices on one stdio: -serial stdio and -serial stdio; give one of them file:PATH, pty, tcp: or null")]
+    [InlineData("-serial stdio -debugcon stdio", "two devices on one stdio: -serial stdio and -debugcon stdio; give one of them file:PATH, pty, tcp: or null")]
+    [InlineData("-serial null -serial null -serial null -serial null -serial null", "5 times -serial: a PC has 4 serial ports at most")]
+    [InlineData("-serial vc", "-serial vc: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off]")]
+    [InlineData("-debugcon vc", "-debugcon vc: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off]")]
+    [InlineData("-kernel DIR/vmlinuz -serial null -d int -D DIR/no/x", "-D DIR/no/x: cannot be written: Could not find a part of the path 'DIR/no/x'.; give another path")]
+    // the rest
+    [InlineData("-kernle x", "unknown flag -kernle; the nearest is -kernel; see sharpvisor run --help")]
+    [InlineData("--no-reboto", "unknown flag --no-reboto; the nearest is -no-reboot; see sharpvisor run --help")]
+    [InlineData("-S", "unknown flag -S; the nearest is -smp; see sharpvisor run --help")]
+    [InlineData("-nographic=yes", "-nographic takes no value: leave \"=yes\" out")]
+    [InlineData("-m 1G vmlinuz", "\"vmlinuz\" is not a flag; a kernel is given by -kernel vmlinuz")]
+    [InlineData("-accel kvm", "-accel kvm: not in this version; give interpreter")]
+    [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc")]
+    [InlineData("-display gtk", "-display gtk: there is no screen in this version; give none, and console=ttyS0 with -append")]
+    [InlineData("-device e1000", "-device e1000: not in this version; there is isa-debug-exit")]
+    [InlineData("-device isa-debug-exit,iobase=zz", "-device isa-debug-exit,iobase=zz: \"zz\" is not a number from 1 to 0xffff")]
+    [InlineData("-device isa-debug-exit,port=1", "-device isa-debug-exit,port=1: unknown option \"port=1\"; isa-debug-exit has iobase= and iosize=")]
+    [InlineData("-serial null -kernel DIR/vmlinuz -device isa-debug-exit,iobase=0xfffe,iosize=4", "isa-debug-exit: io range 0xfffe+0x4 does not fit in 0x10000; give another iobase")]
+    [InlineData("-global VGA.x=1", "-global VGA.x=1: not in this version; there is isa-debugcon.iobase=PORT")]
+    [InlineData("-d int,foo", "-d int,foo: unknown item \"foo\"; there are int, exec, in_asm, cpu_reset, guest_errors, unimp")]
+    [InlineData("doctor --yaml", "unknown flag --yaml; doctor has --json")]
+    [InlineData("rum", "unknown command \"rum\"; the nearest is run; see sharpvisor --help")]
+    public async Task Is_one_line_and_exit_code_2(string commandLine, string message)
+    {
+        string[] args = [.. commandLine.Split(' ').Select(a => a.Replace("DIR", _directory, StringComparison.Ordinal).Replace("LONG", new string('x', 2048), StringComparison.Ordinal))];
+        foreach (var variant in args[0].StartsWith('-') ? new string[][] { args, ["run", .. args] } : [args])
+        {
+            using StringWriter output = new(), errors = new();
+            var code = await CommandLineTool.RunAsync(variant, output, errors);
+            Assert.Equal($"sharpvisor: {message.Replace("DIR", _directory, StringComparison.Ordinal)}{Environment.NewLine}", errors.ToString());
+            Assert.Equal(2, code);
+            Assert.Equal("", output.ToString());
+        }
+    }
+
+    [Fact]
+    public async Task A_file_without_permission_is_named()
+    {
+        var path = Path.Combine(_directory, "secret");
+        await File.WriteAllTextAsync(path, "x");
+        if (OperatingSystem.IsWindows() || Environment.IsPrivilegedProcess)
+            return; // root reads everything
+        File.SetUnixFileMode(path, UnixFileMode.None);
+        using StringWriter output = new(), errors = new();
+        Assert.Equal(2, await CommandLineTool.RunAsync(["-kernel", path], output, errors));
+        Assert.Equal($"sharpvisor: {path}: may not be read by this user; check its permissions (chmod +r, or copy it){Environment.NewLine}", errors.ToString());
+    }
+
+    [Fact]
+    public async Task The_demo_without_a_cache_says_which_flags_to_give()
+    {
+        var before = Environment.GetEnvironmentVariable("SHARPVISOR_HOME");
+        Environment.SetEnvironmentVariable("SHARPVISOR_HOME", _directory);
+        try
+        {
+            using StringWriter output = new(), errors = new();
+            Assert.Equal(2, await CommandLineTool.RunAsync(["demo"], output, errors));
+            Assert.Equal(
+                $"sharpvisor: the demo's kernel is not in the guest cache ({_directory}/.cache/guests/cloud/vmlinuz): run ./sharpvisor demo on Debian to fetch it, or give your own with -kernel VMLINUZ -initrd INITRD{Environment.NewLine}",
+                errors.ToString());
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("SHARPVISOR_HOME", before);
+        }
+    }
+
+    public void Dispose() => Directory.Delete(_directory, recursive: true);
+}

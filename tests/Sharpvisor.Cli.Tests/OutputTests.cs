@@ -1,0 +1,48 @@
+using System.Text.Json;
+using Sharpvisor.Cli.Output;
+
+namespace Sharpvisor.Cli.Tests;
+
+public sealed class OutputTests
+{
+    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Demo, HelpText.Doctor];
+
+    [Theory]
+    [MemberData(nameof(Texts))]
+    public void Help_fits_a_terminal_of_80_by_24(string text)
+    {
+        var lines = text.Split('\n');
+        Assert.True(lines.Length <= 23, $"{lines.Length} lines");
+        Assert.All(lines, l => Assert.True(l.Length < 80, l));
+    }
+
+    [Fact]
+    public void Help_of_run_names_every_flag() =>
+        Assert.All(Cli.Parsing.RunFlags.Names.Except(["M", "global"]), f => Assert.Contains($"-{f}", HelpText.Run, StringComparison.Ordinal));
+
+    [Theory]
+    [InlineData("--help", "sharpvisor: a PC")]
+    [InlineData("run --help", "sharpvisor run FLAGS")]
+    [InlineData("demo --help", "sharpvisor demo")]
+    [InlineData("doctor --help", "sharpvisor doctor")]
+    [InlineData("--version", "sharpvisor 0.")]
+    public async Task Each_verb_has_help(string commandLine, string start)
+    {
+        using StringWriter output = new(), errors = new();
+        Assert.Equal(0, await CommandLineTool.RunAsync(commandLine.Split(' '), output, errors));
+        Assert.StartsWith(start, output.ToString(), StringComparison.Ordinal);
+        Assert.Equal("", errors.ToString());
+    }
+
+    [Fact]
+    public async Task Doctor_speaks_json()
+    {
+        using StringWriter output = new(), errors = new();
+        var code = await CommandLineTool.RunAsync(["doctor", "--json"], output, errors);
+        using var json = JsonDocument.Parse(output.ToString());
+        var checks = json.RootElement.EnumerateArray().ToDictionary(c => c.GetProperty("name").GetString()!, c => c.GetProperty("status").GetString());
+        Assert.Equal(["/dev/kvm", "Debian tools", "executable memory", "guest cache", "memory", "processor", "terminal"], checks.Keys.Order(StringComparer.Ordinal));
+        Assert.All(checks.Values, s => Assert.Contains(s, new[] { "ok", "warn", "fail" }));
+        Assert.Equal(checks.ContainsValue("fail") ? 1 : 0, code);
+    }
+}

@@ -1,0 +1,66 @@
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Cli.Parsing;
+using Sharpvisor.Cpu;
+
+namespace Sharpvisor.Cli.Tests.Parsing;
+
+public sealed class RunFlagsTests
+{
+    [Theory]
+    [InlineData("512", 512UL << 20)]
+    [InlineData("2G", 2UL << 30)]
+    [InlineData("2g", 2UL << 30)]
+    [InlineData("1.5G", 1536UL << 20)]
+    [InlineData("size=768", 768UL << 20)]
+    [InlineData("size=1G", 1UL << 30)]
+    [InlineData("524288K", 512UL << 20)]
+    [InlineData("1073741824b", 1UL << 30)]
+    public void Sizes_are_MiB_or_have_a_suffix(string text, ulong bytes) => Assert.Equal(bytes, Parse("-m", text).Memory);
+
+    [Theory]
+    [InlineData("4", 4)]
+    [InlineData("cpus=8", 8)]
+    [InlineData("2,maxcpus=2", 2)]
+    public void Processors(string text, int count) => Assert.Equal(count, Parse("-smp", text).Processors);
+
+    [Fact]
+    public void Flags_have_one_dash_or_two_and_values_after_a_space_or_an_equals_sign()
+    {
+        var settings = Parse("-kernel", "a", "--initrd", "b", "--append=-v root=/dev/ram", "--no-reboot");
+        Assert.Equal(("a", "b", "-v root=/dev/ram", true), (settings.Kernel, settings.Initrd, settings.Append, settings.NoReboot));
+    }
+
+    [Fact]
+    public void A_value_may_start_with_a_dash() => Assert.Equal("-s", Parse("-append", "-s").Append);
+
+    [Fact]
+    public void Serial_goes_to_stdio_unless_told_otherwise()
+    {
+        Assert.Equal([new CharSpec.Stdio()], Parse().Serial);
+        Assert.Equal([new CharSpec.Stdio()], Parse("-nographic").Serial);
+        Assert.Equal([new CharSpec.Null(), new CharSpec.Stdio()], Parse("-serial", "null", "-serial", "mon:stdio", "-nographic").Serial);
+        Assert.Empty(Parse("-nodefaults").Serial);
+        Assert.Empty(Parse("-debugcon", "stdio").Serial);
+    }
+
+    [Fact]
+    public void Debug_devices_and_logs()
+    {
+        var settings = Parse("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-debugcon", "null", "-global", "isa-debugcon.iobase=0x402", "-d", "int,in_asm,guest_errors");
+        Assert.Equal(((ushort)0xF4, 4), settings.DebugExit!.Value);
+        Assert.Equal(0x402, settings.DebugConsolePort);
+        Assert.Equal(TraceKinds.Int | TraceKinds.InAsm, settings.Trace);
+        Assert.True(settings.TraceGuestErrors);
+        Assert.Equal(((ushort)0x501, 2), Parse("-device", "isa-debug-exit").DebugExit!.Value);
+    }
+
+    [Theory]
+    [InlineData("memory", "m")]
+    [InlineData("cpus", "cpu")]
+    [InlineData("init", "initrd")]
+    [InlineData("Append", "append")]
+    [InlineData("noreboot", "no-reboot")]
+    public void The_nearest_flag_is_one_that_was_meant(string typed, string meant) => Assert.Equal(meant, Nearest.Of(typed, RunFlags.Names));
+
+    private static RunSettings Parse(params string[] args) => RunFlags.Parse(args);
+}
