@@ -100,18 +100,14 @@ public sealed class TestCase
     /// <summary>Arithmetic flags without a defined value when the run ends at <paramref name="rip"/>.</summary>
     public uint UndefinedFlagsAt(ulong rip)
     {
-        var i = Array.BinarySearch(_offsets, (int)(rip - Start));
-        if (i < 0)
-            return rip == End ? _undefined[^1] : 0;
+        if (rip >= End)
+            return _undefined[^1];
+        var i = IndexAt(rip);
         return _undefined[i] | _undefined[i + 1];
     }
 
-    /// <summary>The instruction that begins at an address, if one does.</summary>
-    public Instruction? InstructionAt(ulong rip)
-    {
-        var i = Array.BinarySearch(_offsets, (int)(rip - Start));
-        return i < 0 ? null : Instructions[i];
-    }
+    /// <summary>The instruction that a fault at this address belongs to.</summary>
+    public Instruction InstructionAt(ulong rip) => Instructions[IndexAt(rip)];
 
     public IEnumerable<string> Disassemble()
     {
@@ -124,6 +120,13 @@ public sealed class TestCase
             var bytes = Code.AsSpan(_offsets[i], instruction.Length);
             yield return $"{instruction.IP:x8} {Convert.ToHexStringLower(bytes),-24} {output.ToStringAndReset()}";
         }
+    }
+
+    /// <summary>FSTCW and the like are two: WAIT, and behind it what faults.</summary>
+    private int IndexAt(ulong rip)
+    {
+        var i = Array.BinarySearch(_offsets, (int)Math.Min(rip - Start, (ulong)Code.Length));
+        return Math.Clamp(i < 0 ? ~i - 1 : i, 0, Instructions.Count - 1);
     }
 
     private static void SetTarget(ref Instruction instruction, ulong target)
