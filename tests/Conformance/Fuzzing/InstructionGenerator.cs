@@ -82,7 +82,7 @@ public sealed class InstructionGenerator
 
         var fx = (Span<byte>)cpu.Fx;
         var precision = random.Next(4) switch { 0 => 0x000, 1 => 0x200, _ => 0x300 };
-        BitConverter.TryWriteBytes(fx, (ushort)(0x3F | precision | (random.Next(4) << 10)));
+        BitConverter.TryWriteBytes(fx, (ushort)(0x7F | precision | (random.Next(4) << 10)));
         BitConverter.TryWriteBytes(fx[2..], (ushort)((random.Next(8) << 11) | (random.Next(4) == 0 ? random.Next(0x80) & 0x3F : 0) | (random.Next(4) == 0 ? random.Next(0x10000) & 0x4700 : 0)));
         fx[4] = (byte)(random.Next(3) switch { 0 => 0, 1 => 0xFF, _ => random.Next(256) });
         for (var i = 0; i < 8; i++)

@@ -34,6 +34,9 @@ public sealed class InstructionTable
         Mnemonic.Storeall, Mnemonic.Umov, Mnemonic.Xbts, Mnemonic.Ibts, Mnemonic.Rdpmc,
     ];
 
+    /// <summary>PUSH of a segment register: 32 bits or 16 of them, as the processor likes (SDM vol. 2, PUSH).</summary>
+    private static readonly HashSet<Code> s_excludedCodes = [Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS];
+
     private readonly Code[][] _byMnemonic;
     private readonly Code[] _all;
 
@@ -62,6 +65,8 @@ public sealed class InstructionTable
     {
         var info = code.ToOpCode();
         if (!info.IsInstruction || !(bitness == 64 ? info.Mode64 : info.Mode32) || info.Encoding is not (EncodingKind.Legacy or EncodingKind.VEX))
+            return false;
+        if (s_excludedCodes.Contains(code))
             return false;
         if (code.CpuidFeatures().Any(f => !s_features.Contains(f)) || s_excluded.Contains(code.Mnemonic()))
             return false;

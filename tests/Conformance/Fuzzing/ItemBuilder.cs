@@ -249,7 +249,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
             case 1 when wide && random.Next(8) == 0:
                 // Not canonical: #GP, or #SS by way of rsp and rbp.
                 instruction.MemoryBase = Any(first);
-                return Load(instruction.MemoryBase, 0x8000_0000_0000UL << random.Next(16));
+                return Load(instruction.MemoryBase, (0x8000_0000_0000UL << random.Next(16)) + 0x10000);
             case < 4:
                 instruction.MemoryBase = Any(first);
                 var displacement = Displacement(ref instruction, wide);

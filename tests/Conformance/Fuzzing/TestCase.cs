@@ -75,11 +75,12 @@ public sealed class TestCase
                         SetTarget(ref instruction, target);
                     }
 
-                    instruction.IP = start + (ulong)writer.Bytes.Count;
+                    var ip = start + (ulong)writer.Bytes.Count;
                     offsets.Add(writer.Bytes.Count);
-                    if (!encoder.TryEncode(instruction, instruction.IP, out var length, out _))
+                    if (!encoder.TryEncode(instruction, ip, out var length, out _))
                         return null;
                     instruction.Length = (int)length;
+                    instruction.IP = ip; // after the length: Iced keeps the end
                     instructions.Add(instruction);
                 }
             }
@@ -99,11 +100,14 @@ public sealed class TestCase
     /// <summary>Arithmetic flags without a defined value when the run ends at <paramref name="rip"/>.</summary>
     public uint UndefinedFlagsAt(ulong rip)
     {
-        var i = Array.BinarySearch(_offsets, (int)(rip - Start));
-        if (i < 0)
-            return rip == End ? _undefined[^1] : 0;
+        if (rip >= End)
+            return _undefined[^1];
+        var i = IndexAt(rip);
         return _undefined[i] | _undefined[i + 1];
     }
+
+    /// <summary>The instruction that a fault at this address belongs to.</summary>
+    public Instruction InstructionAt(ulong rip) => Instructions[IndexAt(rip)];
 
     public IEnumerable<string> Disassemble()
     {
@@ -116,6 +120,13 @@ public sealed class TestCase
             var bytes = Code.AsSpan(_offsets[i], instruction.Length);
             yield return $"{instruction.IP:x8} {Convert.ToHexStringLower(bytes),-24} {output.ToStringAndReset()}";
         }
+    }
+
+    /// <summary>FSTCW and the like are two: WAIT, and behind it what faults.</summary>
+    private int IndexAt(ulong rip)
+    {
+        var i = Array.BinarySearch(_offsets, (int)Math.Min(rip - Start, (ulong)Code.Length));
+        return Math.Clamp(i < 0 ? ~i - 1 : i, 0, Instructions.Count - 1);
     }
 
     private static void SetTarget(ref Instruction instruction, ulong target)

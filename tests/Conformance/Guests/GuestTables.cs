@@ -50,7 +50,7 @@ internal sealed class GuestTables
     public static CpuState StartState(TestCase test)
     {
         CpuState state = default;
-        state.Cr0 = 0x8005_003B; // PG AM WP NE ET TS=0 MP PE
+        state.Cr0 = 0x8005_0033; // PG AM WP NE ET MP PE
         state.Cr3 = Root;
         state.Cr4 = 0x40620; // OSXSAVE OSXMMEXCPT OSFXSR PAE
         state.Efer = 0xD01; // NXE LMA LME SCE

@@ -66,7 +66,9 @@ public sealed partial class LayerTests
     [InlineData("Sharpvisor.Backends")]
     public void Each_device_and_backend_begins_by_saying_what_it_is(string project)
     {
-        var silent = SourcesOf(Path.Combine(Root, "src", project)).Where(f => !File.ReadAllText(f).StartsWith("// ", StringComparison.Ordinal));
+        var devices = SourcesOf(Path.Combine(Root, "src", project)).Where(f => Device().IsMatch(File.ReadAllText(f))).ToArray();
+        Assert.NotEmpty(devices);
+        var silent = devices.Where(f => !File.ReadAllText(f).StartsWith("// ", StringComparison.Ordinal));
         Assert.Empty(silent.Select(f => Path.GetRelativePath(Root, f)));
     }
 
@@ -94,6 +96,10 @@ public sealed partial class LayerTests
 
     [GeneratedRegex(@"^namespace\s+([\w.]+)", RegexOptions.Multiline)]
     private static partial Regex Namespace();
+
+    /// <summary>A class that a board or a user can name: what is behind its bases is a device or a backend.</summary>
+    [GeneratedRegex(@"^public (sealed |partial )*class \w+[^{]*:[^{]*\b(IBusDevice|ByteWideDevice|IMsrDevice|ILocalInterruptController|I\w+Backend|\w+CharBackend)\b", RegexOptions.Multiline)]
+    private static partial Regex Device();
 
     [GeneratedRegex(@"\b(TODO|FIXME|XXX|NotImplementedException)\b")]
     private static partial Regex Unfinished();
