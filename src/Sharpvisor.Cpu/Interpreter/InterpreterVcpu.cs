@@ -156,6 +156,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
         _c->X87Live = 0;
+        _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed
         FlushTlb(global: true);
         UpdateMode();
     }
