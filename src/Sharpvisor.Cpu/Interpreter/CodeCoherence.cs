@@ -25,6 +25,12 @@ internal sealed unsafe class CodeCoherence
         memory.CodeWritten += OnCodeWritten;
     }
 
+    /// <summary>
+    /// Serialises the rare read-modify-writes through <see cref="CpuContext.Bounce"/>: to a device, or to two pages that
+    /// do not follow each other in host memory.
+    /// </summary>
+    public Lock SplitLock { get; } = new();
+
     public void Add(InterpreterVcpu vcpu)
     {
         lock (_vcpus)

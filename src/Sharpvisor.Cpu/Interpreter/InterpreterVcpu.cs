@@ -116,6 +116,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
         finally
         {
+            ReleaseSplitLock();
             SaveX87();
             _inGuest = false;
             _current = null;
