@@ -49,6 +49,11 @@ public sealed unsafe partial class InterpreterVcpu
             if (index >= 0 && index < c->CurrentBlock->Count)
                 c->InstructionCount -= c->CurrentBlock->Count - index - 1;
         }
+        else
+        {
+            // Nothing was executed, but a guest that faults at each fetch must come to the end of its budget too.
+            c->InstructionCount++;
+        }
 
         c->Arch.Rip = (c->Arch.Rip + op->Offset) & c->RipMask;
         c->CurrentOp = _decoder.FetchOp;
