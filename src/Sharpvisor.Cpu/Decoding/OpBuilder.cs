@@ -184,7 +184,7 @@ internal sealed unsafe partial class OpBuilder
     {
         if ((ins.Mnemonic == Mnemonic.Tzcnt && !_model.Has(CpuFeature.Bmi1)) || (ins.Mnemonic == Mnemonic.Lzcnt && !_model.Has(CpuFeature.Lzcnt)))
             return false;
-        if (ins.HasLockPrefix || HostThunks.TryCreate(in ins, CodeSize) is not { } thunk)
+        if (ins.HasLockPrefix || ins.Mnemonic == Mnemonic.Crc32 || HostThunks.TryCreate(in ins, CodeSize) is not { } thunk)
             return false;
         var info = (ThunkInfo*)_cache.Allocate(sizeof(ThunkInfo));
         if (!_thunkIndex.TryGetValue(thunk, out var index))
@@ -206,6 +206,7 @@ internal sealed unsafe partial class OpBuilder
             Writes = thunk.WritesMemory,
             ReadsFlags = thunk.ReadsFlags,
             NeedsX87 = thunk.NeedsX87,
+            Waits = thunk.NeedsX87 && ins.Mnemonic is not (Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnclex),
         };
         op->Imm = (ulong)info;
         if (thunk.IsSpecial)

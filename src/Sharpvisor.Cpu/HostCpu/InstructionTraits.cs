@@ -67,7 +67,7 @@ internal sealed record InstructionTraits(ThunkForm Form, HostIsa Isa, bool UsesM
     private static readonly HashSet<Mnemonic> s_unaligned =
     [
         Mnemonic.Movups, Mnemonic.Movupd, Mnemonic.Movdqu, Mnemonic.Lddqu,
-        Mnemonic.Pcmpestri, Mnemonic.Pcmpestrm, Mnemonic.Pcmpistri, Mnemonic.Pcmpistrm,
+        Mnemonic.Pcmpestri, Mnemonic.Pcmpestri64, Mnemonic.Pcmpestrm, Mnemonic.Pcmpestrm64, Mnemonic.Pcmpistri, Mnemonic.Pcmpistrm,
     ];
 
     /// <summary>The only VEX encodings that demand it.</summary>

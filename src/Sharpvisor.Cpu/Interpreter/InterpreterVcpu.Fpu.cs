@@ -145,6 +145,12 @@ public sealed unsafe partial class InterpreterVcpu
         Raise(Vectors.MF);
     }
 
+    internal void RaisePendingX87()
+    {
+        if (HostX87.IsExceptionPending(&_c->Arch))
+            RaiseX87();
+    }
+
     private void ThunkHandlersCheck(ThunkInfo* info, Op* op)
     {
         if ((_c->FpuTrap & (byte)info->Traps) != 0)

@@ -15,7 +15,7 @@ public sealed unsafe partial class InterpreterVcpu
     internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
     {
         Mnemonic.Lahf or Mnemonic.Sahf or Mnemonic.Clc or Mnemonic.Stc or Mnemonic.Cmc or Mnemonic.Cld or Mnemonic.Std
-            or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
+            or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
             or Mnemonic.Shld or Mnemonic.Shrd or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b or Mnemonic.Xlatb
             or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das or Mnemonic.Salc
             or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
@@ -59,6 +59,9 @@ public sealed unsafe partial class InterpreterVcpu
                 return false;
             case Mnemonic.Salc:
                 Access.Set<byte>(c, 0, Flags.Carry(c) ? 0xFFUL : 0);
+                return false;
+            case Mnemonic.Crc32:
+                AccumulateCrc32(in ins, op);
                 return false;
             case Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt: // the latter two on a model without them
                 BitScan(in ins, op);
@@ -228,6 +231,21 @@ public sealed unsafe partial class InterpreterVcpu
         var index = ins.Mnemonic is Mnemonic.Bsf or Mnemonic.Tzcnt ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
         WriteRegister(ins.Op0Register, (ulong)index);
         Flags.SetArithmetic(_c, Flags.Arithmetic(_c) & ~Rflags.ZF);
+    }
+
+    private void AccumulateCrc32(in Instruction ins, Op* op)
+    {
+        var size = ins.Op1Kind == OpKind.Memory ? ins.MemorySize.GetSize() : ins.Op1Register.GetSize();
+        var data = ReadOperand(in ins, 1, op, size);
+        var crc = (uint)Access.Get<uint>(_c, OpBuilder.RegisterOffset(ins.Op0Register));
+        crc = size switch
+        {
+            1 => BitOperations.Crc32C(crc, (byte)data),
+            2 => BitOperations.Crc32C(crc, (ushort)data),
+            4 => BitOperations.Crc32C(crc, (uint)data),
+            _ => BitOperations.Crc32C(crc, data),
+        };
+        WriteRegister(ins.Op0Register, crc);
     }
 
     /// <summary>BT with a register index and a memory operand: the index is signed and reaches beyond the operand.</summary>

@@ -156,6 +156,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
         _c->X87Live = 0;
+        _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed
         FlushTlb(global: true);
         UpdateMode();
     }
@@ -278,7 +279,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         while (c->InstructionCount < limit)
         {
             // INTR (bit 0) counts only with EFLAGS.IF (bit 9).
-            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0)
+            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && CanServePending())
                 return;
             if (c->Slow != 0)
             {
@@ -297,6 +298,17 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             if (c->Arch.Activity != ActivityState.Active)
                 return;
         }
+    }
+
+    /// <summary>Whether something is pending that need not wait: interrupts do in a shadow, NMIs until IRET.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private bool CanServePending()
+    {
+        var pending = (PendingEvents)Volatile.Read(ref _c->Pending);
+        if ((pending & ~(PendingEvents.Interrupt | PendingEvents.Nmi)) != 0)
+            return true;
+        return !_c->Arch.InterruptShadow
+            && (((pending & PendingEvents.Interrupt) != 0 && (_c->Arch.Rflags & Rflags.IF) != 0) || ((pending & PendingEvents.Nmi) != 0 && !_c->Arch.NmiBlocked));
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]

@@ -23,7 +23,10 @@ internal unsafe struct ThunkInfo
     public int MemorySize;
     public int Alignment;
     public FpuTraps Traps;
-    public bool Reads, Writes, ReadsFlags, NeedsX87, CanFail;
+    public bool Reads, Writes, ReadsFlags, NeedsX87;
+
+    /// <summary>An x87 or MMX instruction that raises #MF when an exception is pending.</summary>
+    public bool Waits;
 }
 
 /// <summary>Instructions that the host executes: vector, x87 and some integer instructions.</summary>
@@ -56,8 +59,17 @@ internal static unsafe class ThunkHandlers
             InterpreterVcpu.Fault(c, op, Vectors.UD, 0);
         if (traps != 0)
             InterpreterVcpu.Fault(c, op, Vectors.NM, 0);
-        if (t->NeedsX87)
+        if (!t->NeedsX87)
+            return;
+        if (c->X87Live == 0)
             InterpreterVcpu.Of(c).LoadX87();
+
+        // An exception that waits is raised before the operand is touched; there is none while all are masked.
+        if (t->Waits && (*(ushort*)&c->Arch.X87 & 0x3F) != 0x3F)
+        {
+            c->CurrentOp = op;
+            InterpreterVcpu.Of(c).RaisePendingX87();
+        }
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
@@ -98,10 +110,10 @@ internal static unsafe class ThunkHandlers
     {
         c->CurrentOp = op;
         var vcpu = InterpreterVcpu.Of(c);
+        if (t->Writes)
+            vcpu.CheckWrite(linear, t->MemorySize); // an operand that is read and written is checked for writing at once
         if (t->Reads)
             vcpu.ReadBytes(linear, Bounce(c), t->MemorySize);
-        if (t->Writes)
-            vcpu.CheckWrite(linear, t->MemorySize);
         return Bounce(c);
     }
 }
@@ -112,7 +124,7 @@ internal unsafe struct ThunkMemory : IMemoryHandler
     public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
     {
         var t = (ThunkInfo*)op->Imm;
-        if ((c->FpuTrap & (byte)t->Traps) != 0 || (t->NeedsX87 && c->X87Live == 0))
+        if ((c->FpuTrap & (byte)t->Traps) != 0 || t->NeedsX87)
             ThunkHandlers.Prepare(c, op, t);
         var linear = TEa.Linear(c, op, t->MemorySize, t->Writes);
         var memory = ThunkHandlers.Open(c, op, t, linear);

@@ -1,0 +1,158 @@
+using System.Diagnostics;
+using System.Text;
+
+namespace Sharpvisor.Cli.Tests;
+
+/// <summary>The tool as a process of its own: exit codes, pipes, and a terminal that is itself again afterwards.</summary>
+public sealed class ProcessTests : IDisposable
+{
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(30);
+    private readonly string _directory = Directory.CreateTempSubdirectory("sharpvisor-process-").FullName;
+
+    private string Kernel => Path.Combine(_directory, "tiny");
+
+    [Fact]
+    public async Task Debug_exit_is_the_exit_code()
+    {
+        TinyGuest.WriteDebugExit(Kernel, 0x10);
+        using var tool = Start("dotnet", [.. Tool("-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
+        Assert.Equal(0x21, await ExitCode(tool));
+    }
+
+    [Fact]
+    public async Task A_triple_fault_tells_why_and_exits_with_3()
+    {
+        TinyGuest.WriteTripleFault(Kernel);
+        using var tool = Start("dotnet", [.. Tool("-no-reboot")]);
+        var errors = await tool.StandardError.ReadToEndAsync();
+        Assert.Equal(3, await ExitCode(tool));
+        Assert.StartsWith("sharpvisor: triple fault on processor 0\n", errors, StringComparison.Ordinal);
+        Assert.Contains("ud2", errors, StringComparison.OrdinalIgnoreCase);
+        Assert.EndsWith("sharpvisor: triple fault on processor 0\n", errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task From_a_pipe_every_byte_goes_to_the_guest_and_its_end_is_not_the_end()
+    {
+        TinyGuest.WriteEcho(Kernel);
+        using var tool = Start("dotnet", [.. Tool()]);
+        await ReadUntil(tool.StandardOutput, "Hi");
+        await tool.StandardInput.WriteAsync("a\u0001x");
+        tool.StandardInput.Close();
+        await ReadUntil(tool.StandardOutput, "a\u0001x");
+        await Task.Delay(100);
+        Assert.False(tool.HasExited);
+        await Kill(tool.Id, "TERM");
+        Assert.Equal(128 + 15, await ExitCode(tool));
+    }
+
+    [Fact]
+    public async Task Ctrl_A_x_ends_the_machine_and_restores_the_terminal()
+    {
+        var (terminal, _) = await StartOnTerminal();
+        using (terminal)
+        {
+            await terminal.StandardInput.WriteAsync("abc\u0003");
+            await ReadUntil(terminal.StandardOutput, "abc\u0003");
+            await terminal.StandardInput.WriteAsync("\u0001x");
+            await terminal.StandardInput.FlushAsync();
+            await Restored(terminal, 0);
+        }
+    }
+
+    [Theory]
+    [InlineData("TERM", 128 + 15)]
+    [InlineData("INT", 128 + 2)]
+    [InlineData("HUP", 128 + 1)]
+    [InlineData("KILL", 128 + 9)]
+    public async Task A_signal_ends_the_machine_and_the_terminal_is_restored(string signal, int code)
+    {
+        var (terminal, pid) = await StartOnTerminal();
+        using (terminal)
+        {
+            await Kill(pid, signal);
+            await Restored(terminal, code);
+        }
+    }
+
+    public void Dispose() => Directory.Delete(_directory, recursive: true);
+
+    /// <summary>Runs the tool on a pseudo terminal of script(1), between two reports of the terminal's mode.</summary>
+    private async Task<(Process Terminal, int Pid)> StartOnTerminal()
+    {
+        TinyGuest.WriteEcho(Kernel);
+        var tool = string.Join(' ', Tool().Select(a => $"'{a}'"));
+        // The guard of a killed process needs a moment to restore the mode.
+        var script = $"echo before=$(stty -g); sh -c 'echo pid=$$; exec dotnet \"$@\"' - {tool}; c=$?; sleep 0.5; echo; echo after=$(stty -g) code=$c";
+        var terminal = Start("script", ["-qec", script, "/dev/null"]);
+        _before = (await ReadUntil(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
+        var pid = int.Parse((await ReadUntil(terminal.StandardOutput, "\n")).Trim());
+        await ReadUntil(terminal.StandardOutput, "Hi");
+        return (terminal, pid);
+    }
+
+    private string _before = "";
+
+    private async Task Restored(Process terminal, int code)
+    {
+        await ReadUntil(terminal.StandardOutput, "after=");
+        Assert.Equal($"{_before} code={code}", (await ReadUntil(terminal.StandardOutput, "\n")).Trim());
+    }
+
+    private string[] Tool(params string[] more) =>
+        [typeof(CommandLineTool).Assembly.Location, "run", "-m", "64", "-kernel", Kernel, "-nographic", .. more];
+
+    private static Process Start(string program, string[] args)
+    {
+        var start = new ProcessStartInfo(program) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var arg in args)
+            start.ArgumentList.Add(arg);
+        return Process.Start(start)!;
+    }
+
+    private static async Task Kill(int pid, string signal)
+    {
+        using var kill = Process.Start("kill", [$"-{signal}", $"{pid}"]);
+        await kill.WaitForExitAsync().WaitAsync(Limit);
+    }
+
+    private static async Task<int> ExitCode(Process process)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        try
+        {
+            await process.WaitForExitAsync(limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            process.Kill(entireProcessTree: true);
+            throw;
+        }
+
+        return process.ExitCode;
+    }
+
+    private static async Task<string> ReadUntil(StreamReader reader, string text)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var read = new StringBuilder();
+        var buffer = new char[1];
+        while (!read.ToString().EndsWith(text, StringComparison.Ordinal))
+        {
+            int count;
+            try
+            {
+                count = await reader.ReadAsync(buffer, limit.Token);
+            }
+            catch (OperationCanceledException)
+            {
+                throw new TimeoutException($"no \"{text}\" in: {read}");
+            }
+
+            Assert.True(count > 0, $"ended without \"{text}\": {read}");
+            read.Append(buffer[0]);
+        }
+
+        return read.ToString();
+    }
+}
