@@ -135,7 +135,12 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void RaiseSmi() => Post(PendingEvents.Smi);
 
-    public void RaiseInit() => Post(PendingEvents.Init);
+    public void RaiseInit()
+    {
+        // What came before is void; a start-up IPI that follows must stay, also when both are served at once.
+        Interlocked.And(ref _c->Pending, ~(int)(PendingEvents.Startup | PendingEvents.Nmi | PendingEvents.Smi));
+        Post(PendingEvents.Init);
+    }
 
     public void RaiseStartup(byte vector)
     {
@@ -422,7 +427,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             ServeCodeRequests();
         if ((pending & PendingEvents.Init) != 0)
         {
-            Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Startup | PendingEvents.Nmi | PendingEvents.Smi));
+            Interlocked.And(ref c->Pending, ~(int)PendingEvents.Init);
             ResetState(init: true);
         }
 
