@@ -117,6 +117,9 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void WaitForWork()
     {
+        // Post sets Pending and then looks whether this thread is in the guest; this thread has left the guest and now
+        // looks at Pending. Without a full fence both could see the old value, and a wake-up would be lost.
+        Interlocked.MemoryBarrier();
         while (!HasWork())
             _sleep.Sleep(long.MaxValue);
     }
