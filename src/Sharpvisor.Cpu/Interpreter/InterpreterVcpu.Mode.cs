@@ -64,7 +64,7 @@ public sealed unsafe partial class InterpreterVcpu
 
         c->Arch.Activity = Index == 0 ? ActivityState.Active : ActivityState.WaitForSipi;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.CpuReset) != 0)
-            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}\n");
+            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}");
         FlushTlb(global: true);
         UpdateMode();
     }
