@@ -122,6 +122,7 @@ public sealed unsafe partial class InterpreterVcpu
         if ((s.Cr0 & (ControlRegisters.TS | ControlRegisters.MP)) == (ControlRegisters.TS | ControlRegisters.MP))
             traps |= FpuTraps.WaitNotAvailable;
         c->FpuTrap = (byte)traps;
+        SetCodeSegment(is64 ? 0 : cs.Base, is64 ? uint.MaxValue : cs.Limit);
         c->LookupKey = (_epoch << 16) | ((ulong)c->Cpl << 8) | c->Mode;
         UpdateTlbKind();
         UpdateSlow();
