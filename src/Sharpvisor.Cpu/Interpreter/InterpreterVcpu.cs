@@ -18,7 +18,7 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// </summary>
 public sealed unsafe partial class InterpreterVcpu : IVcpu
 {
-    private const int JumpEntries = 4096;
+    private const int JumpEntries = 16384;
     private const int FetchEntries = 256;
     private const int MaxCodeSegments = 1024;
 
@@ -310,7 +310,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 11)) & (JumpEntries - 1);
+    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 14)) & (JumpEntries - 1);
 
     private void Post(PendingEvents events)
     {
@@ -435,8 +435,14 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
 
         var physical = TranslateFetch(linear);
-        var second = _blocks.MayCross(physical, mode) ? TranslateFetch(WrapLinear((linear | 0xFFF) + 1)) : ulong.MaxValue;
-        var block = _blocks.Find(physical, mode, second);
+        var block = _blocks.Find(physical, mode);
+        if (block != null && block->SecondPage != ulong.MaxValue)
+        {
+            var second = TranslateFetch(NextPage(linear));
+            while (block != null && block->SecondPage != second)
+                block = _blocks.Find(physical, mode, block);
+        }
+
         if (block == null)
             block = Decode(rip, linear, physical, mode);
         if (c->Is64 == 0 && block->Count == 1 && rip + block->Length - 1 > c->Arch.Segments[CS].Limit)
