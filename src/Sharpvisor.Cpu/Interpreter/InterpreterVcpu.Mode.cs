@@ -9,6 +9,7 @@ public sealed unsafe partial class InterpreterVcpu
 {
     public void Reset()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         Interlocked.And(ref _c->Pending, (int)(PendingEvents.Kick | PendingEvents.Code));
         _history.Clear();
         ResetState(init: false);

@@ -11,6 +11,10 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// <summary>Instructions that are too rare for a handler of their own: those of user mode.</summary>
 public sealed unsafe partial class InterpreterVcpu
 {
+    private const uint PausesBeforeYield = 64;
+
+    private uint _pauses;
+
     /// <summary>Whether the block ends with this instruction.</summary>
     internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
     {
@@ -130,8 +134,9 @@ public sealed unsafe partial class InterpreterVcpu
                 or Mnemonic.Bndcu or Mnemonic.Bndcn or Mnemonic.Bndldx or Mnemonic.Bndstx:
                 return false; // hints, and what was MPX: no operation
             case Mnemonic.Pause:
-                // Another vCPU may need this host processor to make progress.
-                if (_environment.ProcessorCount > 1)
+                // Another vCPU may need this host processor to make progress. Not each time: who yields may be gone for
+                // a time slice, and most locks are free again within microseconds.
+                if (_environment.ProcessorCount > 1 && (++_pauses & (PausesBeforeYield - 1)) == 0)
                     Thread.Yield();
                 return false;
             case Mnemonic.Jmp:

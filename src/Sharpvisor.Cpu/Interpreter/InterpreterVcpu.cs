@@ -77,7 +77,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public int Index { get; }
 
-    public long InstructionCount => Volatile.Read(ref _c->InstructionCount);
+    public long InstructionCount => _disposed ? 0 : Volatile.Read(ref _c->InstructionCount);
 
     /// <summary>The vCPU that the calling thread runs, if any.</summary>
     internal static InterpreterVcpu? Current => _current;
@@ -94,6 +94,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public VcpuExit Run(long budget)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var limit = budget > long.MaxValue - _c->InstructionCount ? long.MaxValue : _c->InstructionCount + budget;
         _current = this;
         _inGuest = true;
@@ -168,6 +169,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public CpuState GetState()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var state = _c->Arch;
         state.Rflags = Flags.Get(_c);
         return state;
@@ -175,6 +177,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void SetState(in CpuState state)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         _c->Arch = state;
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
