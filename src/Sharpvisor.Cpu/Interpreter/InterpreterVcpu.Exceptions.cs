@@ -436,6 +436,23 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
+    /// <summary>The same for ports: R/W 10b, with CR4.DE only.</summary>
+    private void CheckPortWatch(ushort port, int size)
+    {
+        var dr7 = _c->Arch.Dr[7];
+        if ((dr7 & 0xFF) == 0 || (_c->Arch.Cr4 & ControlRegisters.DE) == 0)
+            return;
+        for (var i = 0; i < 4; i++)
+        {
+            if (((dr7 >> (2 * i)) & 3) == 0 || ((dr7 >> (16 + (4 * i))) & 3) != 2)
+                continue;
+            var length = ((dr7 >> (18 + (4 * i))) & 3) + 1;
+            var start = _c->Arch.Dr[i] & ~(length - 1);
+            if (port < start + length && start < port + (ulong)size)
+                _c->PendingDr6 |= 1UL << i;
+        }
+    }
+
     private void RaiseDebugTrap(ulong bits)
     {
         _c->PendingDr6 = 0;

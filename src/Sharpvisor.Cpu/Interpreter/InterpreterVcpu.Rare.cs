@@ -718,6 +718,7 @@ public sealed unsafe partial class InterpreterVcpu
     /// <summary>IOPL, else the I/O permission bitmap of the TSS.</summary>
     private void CheckPort(ushort port, int size)
     {
+        CheckPortWatch(port, size);
         if (!IsProtected || (!IsVm86 && _c->Cpl <= ((_c->Arch.Rflags >> 12) & 3)))
             return;
         ref var tr = ref _c->Arch.Tr;
