@@ -44,7 +44,16 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly int _physicalBits;
     private readonly ulong _cr4Mask;
     private GCHandle _self;
+<<<<<<< HEAD
     private readonly List<CodeRequest> _ownWrites = [];
+=======
+
+    /// <summary>The instruction at work is followed by a single-step trap.</summary>
+    private bool _singleStep;
+
+    /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
+    private bool _debugHeld;
+>>>>>>> cputests
     private readonly Dictionary<(ulong Base, uint Limit), ulong> _epochs = [];
     private ulong _epoch;
     private ulong _lastEpoch;
@@ -182,6 +191,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
         _c->X87Live = 0;
+        _debugHeld = false;
         _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed
         FlushTlb(global: true);
         UpdateMode();
@@ -405,17 +415,21 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             return; // another vCPU is writing there: nothing has been executed yet
         if ((slow & SlowReasons.Trace) != 0)
             TraceBlock(block);
-        var trap = (c->Arch.Rflags & Rflags.TF) != 0;
+        _singleStep = (c->Arch.Rflags & Rflags.TF) != 0;
         c->Arch.InterruptShadow = false;
         c->Arch.Rflags &= ~Rflags.RF;
-        c->PendingDr6 = 0;
+        if (!_debugHeld)
+            c->PendingDr6 = 0;
+        _debugHeld = false;
         UpdateSlow();
         c->CurrentBlock = block;
         c->InstructionCount += block->Count;
         ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
-        if (trap && !c->Arch.InterruptShadow)
+        if (_debugHeld)
+            return; // MOV SS: data breakpoints are told after the next instruction, a single step is not
+        if (_singleStep)
             c->PendingDr6 |= DebugStatus.SingleStep;
-        if (c->PendingDr6 != 0 && !c->Arch.InterruptShadow)
+        if (c->PendingDr6 != 0)
             RaiseDebugTrap(c->PendingDr6);
     }
 
