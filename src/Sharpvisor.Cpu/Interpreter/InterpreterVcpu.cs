@@ -44,16 +44,13 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly int _physicalBits;
     private readonly ulong _cr4Mask;
     private GCHandle _self;
-<<<<<<< HEAD
     private readonly List<CodeRequest> _ownWrites = [];
-=======
 
     /// <summary>The instruction at work is followed by a single-step trap.</summary>
     private bool _singleStep;
 
     /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
     private bool _debugHeld;
->>>>>>> cputests
     private readonly Dictionary<(ulong Base, uint Limit), ulong> _epochs = [];
     private ulong _epoch;
     private ulong _lastEpoch;
