@@ -34,8 +34,12 @@ public sealed class InstructionTable
         Mnemonic.Storeall, Mnemonic.Umov, Mnemonic.Xbts, Mnemonic.Ibts, Mnemonic.Rdpmc,
     ];
 
-    /// <summary>PUSH of a segment register: 32 bits or 16 of them, as the processor likes (SDM vol. 2, PUSH).</summary>
-    private static readonly HashSet<Code> s_excludedCodes = [Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS];
+    /// <summary>
+    /// PUSH of a segment register: 32 bits or 16 of them, as the processor likes (SDM vol. 2, PUSH). MOVSXD of 16 bits:
+    /// Intel's reads 2 bytes, AMD's 4.
+    /// </summary>
+    private static readonly HashSet<Code> s_excludedCodes =
+        [Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS, Code.Movsxd_r16_rm16];
 
     private readonly Code[][] _byMnemonic;
     private readonly Code[] _all;
