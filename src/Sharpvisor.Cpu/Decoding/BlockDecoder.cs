@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Core.Host;
 using Sharpvisor.Cpu.Cpuid;
@@ -19,6 +20,7 @@ internal sealed unsafe class BlockDecoder : IDisposable
     private readonly Decoder[] _decoders;
     private readonly OpBuilder _builder;
     private readonly Op* _ops;
+    private readonly Block* _noBlock = (Block*)NativeMemory.AllocZeroed((nuint)(sizeof(Block) + sizeof(Op)));
 
     /// <param name="smp">Other vCPUs exist: LOCK means something.</param>
     public BlockDecoder(CpuModel model, bool smp)
@@ -36,22 +38,28 @@ internal sealed unsafe class BlockDecoder : IDisposable
 
     public OpBuilder Builder => _builder;
 
-    /// <summary>Makes the block at a place; raises #PF or #GP when its first instruction can't be fetched.</summary>
-    public Block* Decode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    public void Dispose()
     {
-        while (true)
-        {
-            var block = TryDecode(vcpu, cache, rip, linear, physical, mode);
-            if (block != null)
-                return block;
-        }
+        HostMemory.Release(_ops, ((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096);
+        NativeMemory.Free(_noBlock);
     }
 
-    public void Dispose() => HostMemory.Release(_ops, ((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096);
-
-    /// <summary>Null: the bytes changed while they were read.</summary>
-    private Block* TryDecode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    /// <summary>A block that does nothing but leave, as a dropped one does.</summary>
+    public Block* NoBlock(nint staleExit)
     {
+        var op = (Op*)(_noBlock + 1);
+        op->Fn = staleExit;
+        *_noBlock = new Block { Stale = true, Ops = op };
+        return _noBlock;
+    }
+
+    /// <summary>
+    /// Makes the block at a place; raises #PF or #GP when its first instruction can't be fetched. Null: the bytes changed
+    /// while they were read.
+    /// </summary>
+    public Block* Decode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    {
+        var mark = cache.Used;
         var code = vcpu.HostPointer(physical);
         var inPage = Math.Min(MaxBytes, 4096 - (int)(physical & 0xFFF));
         new ReadOnlySpan<byte>(code, inPage).CopyTo(_bytes);
@@ -116,9 +124,17 @@ internal sealed unsafe class BlockDecoder : IDisposable
             vcpu.Coherence.MarkCode(vcpu, second, BlockCache.Lines(block, second >> 12));
         var first = Math.Min(length, inPage);
         if (!new ReadOnlySpan<byte>(code, first).SequenceEqual(_bytes.AsSpan(0, first)))
+        {
+            cache.Release(mark);
             return null;
+        }
+
         if (second != ulong.MaxValue && !new ReadOnlySpan<byte>(vcpu.HostPointer(second), length - first).SequenceEqual(_bytes.AsSpan(first, length - first)))
+        {
+            cache.Release(mark);
             return null;
+        }
+
         return block;
     }
 

@@ -64,7 +64,7 @@ public sealed unsafe partial class InterpreterVcpu
 
         c->Arch.Activity = Index == 0 ? ActivityState.Active : ActivityState.WaitForSipi;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.CpuReset) != 0)
-            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}\n");
+            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}");
         FlushTlb(global: true);
         UpdateMode();
     }
@@ -106,6 +106,16 @@ public sealed unsafe partial class InterpreterVcpu
         }
 
         c->Mode = (uint)mode;
+
+        // Look-ups are remembered by RIP, which is an offset in CS.
+        var codeBase = is64 ? 0 : cs.Base;
+        var codeLimit = is64 ? uint.MaxValue : cs.Limit;
+        if (codeBase != _codeBase || codeLimit != _codeLimit)
+        {
+            (_codeBase, _codeLimit) = (codeBase, codeLimit);
+            _epoch++;
+        }
+
         var traps = FpuTraps.None;
         if ((s.Cr0 & (ControlRegisters.EM | ControlRegisters.TS)) != 0)
             traps |= FpuTraps.X87NotAvailable;

@@ -289,7 +289,7 @@ public sealed unsafe partial class InterpreterVcpu
     private void CommitLinear(byte* p, ulong linear, int size)
     {
         if (p == (byte*)&_c->Bounce)
-            WriteLinear(linear, size, ReadSized(p, size));
+            CommitLinear(linear, size);
     }
 
     private void DoubleShift(in Instruction ins, Op* op)
@@ -299,11 +299,17 @@ public sealed unsafe partial class InterpreterVcpu
         var count = (int)(ins.Op2Kind == OpKind.Register ? _c->Arch.Gpr[1] : ins.GetImmediate(2)) & (size == 8 ? 63 : 31);
         var memory = ins.Op0Kind == OpKind.Memory;
         var linear = memory ? MemoryLinear(op, size, true) : 0;
+        if (memory && count == 0)
+        {
+            ReadLinear(linear, size);
+            return;
+        }
+
         var p = memory ? OpenLinear(linear, size) : (byte*)_c + OpBuilder.RegisterOffset(ins.Op0Register);
         var a = ReadSized(p, size);
         if (count == 0)
         {
-            if (!memory && size == 4)
+            if (size == 4)
                 WriteRegister(ins.Op0Register, a);
             return;
         }

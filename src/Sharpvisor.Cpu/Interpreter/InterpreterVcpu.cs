@@ -21,6 +21,9 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private const int JumpEntries = 4096;
     private const int FetchEntries = 256;
 
+    /// <summary>A vCPU that halts for long is not sent more than this: dropping all its code is cheaper then.</summary>
+    private const int MaximumCodeRequests = 256;
+
     [ThreadStatic]
     private static InterpreterVcpu? _current;
 
@@ -40,11 +43,15 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly int _physicalBits;
     private readonly ulong _cr4Mask;
     private GCHandle _self;
+    private readonly List<CodeRequest> _ownWrites = [];
     private ulong _epoch;
+    private ulong _codeBase;
+    private uint _codeLimit;
     private int _startupVector;
     private volatile bool _inGuest;
     private volatile int _codeRequestCount;
-    private bool _disposed;
+    private bool _codeRequestsLost;
+    private volatile bool _disposed;
 
     internal InterpreterVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence)
     {
@@ -109,14 +116,22 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
         finally
         {
+            ReleaseSplitLock();
             SaveX87();
             _inGuest = false;
             _current = null;
+
+            // Whoever posts sets Pending first and looks at _inGuest then; the caller looks at Pending next. Without a
+            // full fence here both could see the old value, and a halted vCPU would sleep through an interrupt.
+            Interlocked.MemoryBarrier();
         }
     }
 
     public void WaitForWork()
     {
+        // Post sets Pending and then looks whether this thread is in the guest; this thread has left the guest and now
+        // looks at Pending. Without a full fence both could see the old value, and a wake-up would be lost.
+        Interlocked.MemoryBarrier();
         while (!HasWork())
             _sleep.Sleep(long.MaxValue);
     }
@@ -127,7 +142,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     {
         if (asserted)
             Post(PendingEvents.Interrupt);
-        else
+        else if (!_disposed)
             Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Interrupt);
     }
 
@@ -135,7 +150,13 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void RaiseSmi() => Post(PendingEvents.Smi);
 
-    public void RaiseInit() => Post(PendingEvents.Init);
+    public void RaiseInit()
+    {
+        // What came before INIT dies with it. A SIPI that follows at once must not: so it is not for the vCPU to clear.
+        if (!_disposed)
+            Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Startup);
+        Post(PendingEvents.Init);
+    }
 
     public void RaiseStartup(byte vector)
     {
@@ -194,31 +215,55 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     internal void Post(CodeRequest request)
     {
+        if (_disposed)
+            return;
         lock (_codeRequests)
         {
-            _codeRequests.Enqueue(request);
+            if (_codeRequests.Count < MaximumCodeRequests)
+                _codeRequests.Enqueue(request);
+            else
+                _codeRequestsLost = true;
             _codeRequestCount = _codeRequests.Count;
         }
 
         Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
-        Interlocked.MemoryBarrier();
+    }
+
+    /// <summary>A read-modify-write to these lines of a page with code is about to happen: look at them again after this block.</summary>
+    internal void NoteOwnWrite(ulong page, ulong lines)
+    {
+        _ownWrites.Add(new CodeRequest(page, lines));
+        Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
     }
 
     internal void ServeCodeRequests()
     {
+        // The bit goes first and in any case: a request may be served by the spinning in MarkCode before its sender has
+        // set the bit, and a bit without a request would keep the run loop from ever executing again.
+        if ((Volatile.Read(ref _c->Pending) & (int)PendingEvents.Code) != 0)
+            Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Code);
+        foreach (var write in _ownWrites)
+            _coherence.OnRmwDone(write.Page, write.Lines);
+        _ownWrites.Clear();
         if (_codeRequestCount == 0)
             return;
-        Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Code);
         lock (_codeRequests)
         {
             while (_codeRequests.TryDequeue(out var request))
             {
+                if (_codeRequestsLost)
+                    continue;
                 if (request.Lines == 0)
                     ProtectPage(request.Page);
                 else
                     DropCode(request.Page >> 12, request.Lines);
-                if (request.Rebroadcast)
-                    _coherence.DropOnOthers(this, request.Page, request.Lines);
+            }
+
+            if (_codeRequestsLost)
+            {
+                _codeRequestsLost = false;
+                _tlb.FlushAll();
+                _blocks.DropAll(StaleHandler);
             }
 
             _codeRequestCount = 0;
@@ -227,8 +272,9 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     internal void ProtectPage(ulong physicalPage) => _tlb.ProtectPhysicalPage(physicalPage);
 
-    internal void DropCode(ulong page, ulong lines) =>
-        _blocks.Drop(page, lines, (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit);
+    internal void DropCode(ulong page, ulong lines) => _blocks.Drop(page, lines, StaleHandler);
+
+    private static nint StaleHandler => (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit;
 
     /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
     internal void NewEpoch()
@@ -252,6 +298,9 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     private void Post(PendingEvents events)
     {
+        // A device or a debugger may know the processor for longer than it lives.
+        if (_disposed)
+            return;
         Interlocked.Or(ref _c->Pending, (int)events);
         if (!_inGuest)
             _sleep.Wake();
@@ -331,6 +380,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             CheckCodeBreakpoints(rip);
         var single = (slow & (SlowReasons.Debug | SlowReasons.Shadow)) != 0;
         var block = FindBlock(rip, c->Mode | (single ? (uint)BlockMode.Single : 0));
+        if (block->Stale)
+            return; // another vCPU is writing there: nothing has been executed yet
         if ((slow & SlowReasons.Trace) != 0)
             TraceBlock(block);
         var trap = (c->Arch.Rflags & Rflags.TF) != 0;
@@ -381,6 +432,13 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
 
         var block = _decoder.Decode(this, _blocks, rip, linear, physical, mode);
+        if (block == null)
+        {
+            // The bytes changed meanwhile. The run loop looks for what is pending before it tries again: a guest that
+            // writes there for ever must not keep this vCPU from anything.
+            return _decoder.NoBlock(StaleHandler);
+        }
+
         _blocks.Add(block);
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.InAsm) != 0)
             trace.Write(DescribeBlock(block, rip));
@@ -423,7 +481,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             ServeCodeRequests();
         if ((pending & PendingEvents.Init) != 0)
         {
-            Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Startup | PendingEvents.Nmi | PendingEvents.Smi));
+            Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Nmi | PendingEvents.Smi));
+            pending &= ~(PendingEvents.Nmi | PendingEvents.Smi);
             ResetState(init: true);
         }
 

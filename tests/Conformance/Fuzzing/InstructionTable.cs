@@ -35,11 +35,13 @@ public sealed class InstructionTable
     ];
 
     /// <summary>
-    /// PUSH of a segment register: 32 bits or 16 of them, as the processor likes (SDM vol. 2, PUSH). MOVSXD of 16 bits:
-    /// Intel's reads 2 bytes, AMD's 4.
+    /// PUSH of a segment register writes 32 bits or 16 of them, MOVSXD with a 16-bit operand reads 16 or 32, as the
+    /// processor likes (SDM vol. 2, PUSH and MOVSXD; AMD reads 32).
     /// </summary>
     private static readonly HashSet<Code> s_excludedCodes =
-        [Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS, Code.Movsxd_r16_rm16];
+    [
+        Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS, Code.Movsxd_r16_rm16,
+    ];
 
     private readonly Code[][] _byMnemonic;
     private readonly Code[] _all;
