@@ -172,7 +172,9 @@ internal sealed unsafe partial class OpBuilder
     {
         if (Is64)
             return op->Segment >= 4 || op->AddressSize != 4 ? EaKind.Segment : op->Index == ZeroOffset ? EaKind.Base : EaKind.Index;
-        return IsFlat && op->Segment < 4 && op->AddressSize == 2 ? EaKind.Flat32 : EaKind.Segment;
+
+        // A code segment is never written: that has to be checked even when it is flat.
+        return IsFlat && op->Segment is InterpreterVcpu.ES or InterpreterVcpu.SS or InterpreterVcpu.DS && op->AddressSize == 2 ? EaKind.Flat32 : EaKind.Segment;
     }
 
     private bool BuildRare(Op* op, in Instruction ins)
@@ -206,7 +208,8 @@ internal sealed unsafe partial class OpBuilder
             Writes = thunk.WritesMemory,
             ReadsFlags = thunk.ReadsFlags,
             NeedsX87 = thunk.NeedsX87,
-            Waits = thunk.NeedsX87 && ins.Mnemonic is not (Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnclex),
+            Waits = thunk.NeedsX87 && ins.Mnemonic is not (Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnclex
+                or Mnemonic.Fninit or Mnemonic.Fnstenv or Mnemonic.Fnsave),
         };
         op->Imm = (ulong)info;
         if (thunk.IsSpecial)

@@ -36,6 +36,8 @@ public sealed unsafe partial class InterpreterVcpu
     {
         ThunkHandlersCheck(info, op);
         LoadX87();
+        if (info->Waits)
+            RaisePendingX87(); // before the operand is touched
         var ins = (Instruction*)((byte*)info + ((sizeof(ThunkInfo) + 15) & ~15));
         byte* memory = null;
         ulong linear = 0;

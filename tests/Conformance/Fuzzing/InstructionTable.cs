@@ -27,7 +27,7 @@ public sealed class InstructionTable
         Mnemonic.Cpuid, Mnemonic.Rdtsc, Mnemonic.Syscall, Mnemonic.Sysenter, Mnemonic.Sysret, Mnemonic.Sysexit, Mnemonic.Int, Mnemonic.Int1, Mnemonic.Int3,
         Mnemonic.Into, Mnemonic.Rsm, Mnemonic.Lar, Mnemonic.Lsl, Mnemonic.Verr, Mnemonic.Verw, Mnemonic.Sldt, Mnemonic.Str, Mnemonic.Smsw,
         Mnemonic.Sgdt, Mnemonic.Sidt, Mnemonic.Arpl,
-        Mnemonic.Fldenv, Mnemonic.Fnstenv, Mnemonic.Fstenv, Mnemonic.Fnsave, Mnemonic.Fsave, Mnemonic.Frstor, Mnemonic.Fxsave, Mnemonic.Fxsave64,
+        Mnemonic.Fnstenv, Mnemonic.Fstenv, Mnemonic.Fnsave, Mnemonic.Fsave, Mnemonic.Fxsave, Mnemonic.Fxsave64,
         Mnemonic.Fndisi, Mnemonic.Fneni, Mnemonic.Fdisi, Mnemonic.Feni, Mnemonic.Fnsetpm, Mnemonic.Fsetpm, Mnemonic.Frstpm, Mnemonic.Fstdw, Mnemonic.Fstsg,
         Mnemonic.Iret, Mnemonic.Iretd, Mnemonic.Iretq, Mnemonic.Retf, Mnemonic.Lds, Mnemonic.Les, Mnemonic.Lfs, Mnemonic.Lgs, Mnemonic.Lss,
         Mnemonic.Popf, Mnemonic.Popfd, Mnemonic.Popfq, Mnemonic.Ud0, Mnemonic.Ud1, Mnemonic.Salc, Mnemonic.Reservednop, Mnemonic.Loadall,

@@ -4,7 +4,8 @@ namespace Conformance.Fuzzing;
 
 /// <summary>An instruction with what is known only when the sequence has been laid out.</summary>
 /// <param name="Target">For a branch, or a MOV that loads a jump's target: the item it leads to, else -1.</param>
-public readonly record struct Step(Instruction Instruction, int Target = -1);
+/// <param name="Prefix">A byte in front that changes nothing, or 0.</param>
+public readonly record struct Step(Instruction Instruction, int Target = -1, byte Prefix = 0);
 
 /// <summary>One instruction under test, behind the MOVs that make its operands reach where they should.</summary>
 public sealed record Item(IReadOnlyList<Step> Steps);
@@ -77,9 +78,11 @@ public sealed class TestCase
 
                     var ip = start + (ulong)writer.Bytes.Count;
                     offsets.Add(writer.Bytes.Count);
-                    if (!encoder.TryEncode(instruction, ip, out var length, out _))
+                    if (step.Prefix != 0)
+                        writer.WriteByte(step.Prefix);
+                    if (!encoder.TryEncode(instruction, start + (ulong)writer.Bytes.Count, out _, out _))
                         return null;
-                    instruction.Length = (int)length;
+                    instruction.Length = writer.Bytes.Count - offsets[^1];
                     instruction.IP = ip; // after the length: Iced keeps the end
                     instructions.Add(instruction);
                 }
@@ -143,12 +146,5 @@ public sealed class TestCase
                     instruction.Immediate32 = (uint)target;
                 break;
         }
-    }
-
-    private sealed class ByteWriter : CodeWriter
-    {
-        public List<byte> Bytes { get; } = [];
-
-        public override void WriteByte(byte value) => Bytes.Add(value);
     }
 }
