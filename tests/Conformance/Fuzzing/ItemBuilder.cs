@@ -47,6 +47,17 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         return new Item([.. _setup, new Step(instruction, target, prefix)]);
     }
 
+    /// <summary>A store to the code ahead: the constant of an instruction that <see cref="Patched"/> made.</summary>
+    public Item Patch(int target)
+    {
+        var memory = new MemoryOperand(Register.None, Register.None, 1, (long)arena.CodeAddress, bitness == 64 ? 8 : 4);
+        var code = random.Next(2) == 0 ? Code.Mov_rm32_imm32 : Code.Mov_rm8_imm8;
+        return new Item([new Step(Instruction.Create(code, memory, (int)(uint)Values.Integer(random) & (code == Code.Mov_rm8_imm8 ? 0xFF : -1)), target)]);
+    }
+
+    /// <summary>An instruction whose last four bytes are a constant.</summary>
+    public Item Patched() => new([new Step(Instruction.Create(Code.Add_rm32_imm32, Any(Register.EAX), (int)(uint)Values.Integer(random)))]);
+
     /// <summary>A prefix that leaves the instruction what it is, 0 if the one picked does not.</summary>
     private byte UselessPrefix(in Instruction instruction)
     {
@@ -427,6 +438,14 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                 return false;
             if (instruction.FlowControl == FlowControl.Return)
                 return stack == arena.UnmappedAddress || PushTarget();
+            if (instruction.Mnemonic is Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq)
+            {
+                // No trap flag, no alignment check: the host's way out would run with it.
+                var flags = random.Next(0x4000) & ~0x100;
+                _setup.Add(new Step(Instruction.Create(bitness == 64 ? Code.Pushq_imm32 : Code.Pushd_imm32, flags)));
+                return stack < arena.UnmappedAddress && stack > arena.ScratchAddress + 8;
+            }
+
             if (instruction.Mnemonic is Mnemonic.Enter)
                 instruction.Immediate16 = (ushort)random.Next(0, 512);
         }

@@ -3,7 +3,10 @@ using Iced.Intel;
 namespace Conformance.Fuzzing;
 
 /// <summary>An instruction with what is known only when the sequence has been laid out.</summary>
-/// <param name="Target">For a branch, or a MOV that loads a jump's target: the item it leads to, else -1.</param>
+/// <param name="Target">
+/// For a branch, or a MOV that loads a jump's target: the item it leads to. For a MOV to memory: the item whose last
+/// four bytes it changes. Else -1.
+/// </param>
 /// <param name="Prefix">A byte in front that changes nothing, or 0.</param>
 public readonly record struct Step(Instruction Instruction, int Target = -1, byte Prefix = 0);
 
@@ -73,7 +76,12 @@ public sealed class TestCase
                     if (step.Target >= 0)
                     {
                         var target = start + (ulong)(pass == 0 ? writer.Bytes.Count : starts[Math.Min(step.Target, items.Count)]);
-                        SetTarget(ref instruction, target);
+                        if (instruction.Op0Kind != OpKind.Memory)
+                            SetTarget(ref instruction, target);
+                        else if (step.Target < items.Count && IsPatched(items[step.Target]))
+                            instruction.MemoryDisplacement64 = start + (ulong)(pass == 0 ? 0 : starts[step.Target + 1] - 4);
+                        else
+                            return null; // what it changes was left out
                     }
 
                     var ip = start + (ulong)writer.Bytes.Count;
@@ -131,6 +139,8 @@ public sealed class TestCase
         var i = Array.BinarySearch(_offsets, (int)Math.Min(rip - Start, (ulong)Code.Length));
         return Math.Clamp(i < 0 ? ~i - 1 : i, 0, Instructions.Count - 1);
     }
+
+    private static bool IsPatched(Item item) => item.Steps[^1] is { Prefix: 0, Instruction: { Code: Iced.Intel.Code.Add_rm32_imm32, Op0Kind: OpKind.Register } };
 
     private static void SetTarget(ref Instruction instruction, ulong target)
     {
