@@ -191,8 +191,6 @@ internal sealed unsafe partial class OpBuilder
 
     private bool TryBuildThunk(Op* op, in Instruction ins, int memory)
     {
-        if ((ins.Mnemonic == Mnemonic.Tzcnt && !_model.Has(CpuFeature.Bmi1)) || (ins.Mnemonic == Mnemonic.Lzcnt && !_model.Has(CpuFeature.Lzcnt)))
-            return false;
         if (ins.HasLockPrefix || ins.Mnemonic == Mnemonic.Crc32 || HostThunks.TryCreate(in ins, CodeSize) is not { } thunk)
             return false;
         var info = (ThunkInfo*)_cache.Allocate(sizeof(ThunkInfo));
@@ -218,19 +216,13 @@ internal sealed unsafe partial class OpBuilder
             *(Instruction*)_cache.Allocate(sizeof(Instruction)) = ins;
             op->Fn = (nint)(delegate*<CpuContext*, Op*, void>)&ThunkHandlers.Special;
         }
+        else if (ChooseVector(op, in ins, memory) is var handler and not 0)
+        {
+            op->Fn = handler;
+        }
         else if (memory < 0 || thunk.MemorySize == 0)
         {
             op->Fn = (nint)(delegate*<CpuContext*, Op*, void>)&ThunkHandlers.Register;
-        }
-        else if (ins.Code is Code.Movups_xmm_xmmm128 or Code.Movaps_xmm_xmmm128 or Code.Movdqu_xmm_xmmm128 or Code.Movdqa_xmm_xmmm128 or Code.Movupd_xmm_xmmm128 or Code.Movapd_xmm_xmmm128)
-        {
-            op->Dst = (ushort)XmmOffset(ins.Op0Register);
-            op->Fn = Handlers.PickFixed<LoadXmm, ulong>(Ea(op));
-        }
-        else if (ins.Code is Code.Movups_xmmm128_xmm or Code.Movaps_xmmm128_xmm or Code.Movdqu_xmmm128_xmm or Code.Movdqa_xmmm128_xmm or Code.Movupd_xmmm128_xmm or Code.Movapd_xmmm128_xmm)
-        {
-            op->Src = (ushort)XmmOffset(ins.Op1Register);
-            op->Fn = Handlers.PickFixed<StoreXmm, ulong>(Ea(op));
         }
         else
         {

@@ -107,15 +107,6 @@ public sealed unsafe partial class InterpreterVcpu
 
         c->Mode = (uint)mode;
 
-        // Look-ups are remembered by RIP, which is an offset in CS.
-        var codeBase = is64 ? 0 : cs.Base;
-        var codeLimit = is64 ? uint.MaxValue : cs.Limit;
-        if (codeBase != _codeBase || codeLimit != _codeLimit)
-        {
-            (_codeBase, _codeLimit) = (codeBase, codeLimit);
-            _epoch++;
-        }
-
         var traps = FpuTraps.None;
         if ((s.Cr0 & (ControlRegisters.EM | ControlRegisters.TS)) != 0)
             traps |= FpuTraps.X87NotAvailable;
@@ -132,6 +123,7 @@ public sealed unsafe partial class InterpreterVcpu
         if ((s.Cr0 & (ControlRegisters.TS | ControlRegisters.MP)) == (ControlRegisters.TS | ControlRegisters.MP))
             traps |= FpuTraps.WaitNotAvailable;
         c->FpuTrap = (byte)traps;
+        SetCodeSegment(is64 ? 0 : cs.Base, is64 ? uint.MaxValue : cs.Limit);
         c->LookupKey = (_epoch << 16) | ((ulong)c->Cpl << 8) | c->Mode;
         UpdateTlbKind();
         UpdateSlow();

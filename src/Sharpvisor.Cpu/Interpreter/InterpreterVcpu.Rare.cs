@@ -15,7 +15,7 @@ public sealed unsafe partial class InterpreterVcpu
     internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
     {
         Mnemonic.Lahf or Mnemonic.Sahf or Mnemonic.Clc or Mnemonic.Stc or Mnemonic.Cmc or Mnemonic.Cld or Mnemonic.Std
-            or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
+            or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
             or Mnemonic.Shld or Mnemonic.Shrd or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b or Mnemonic.Xlatb
             or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das or Mnemonic.Salc
             or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
@@ -62,9 +62,6 @@ public sealed unsafe partial class InterpreterVcpu
                 return false;
             case Mnemonic.Crc32:
                 AccumulateCrc32(in ins, op);
-                return false;
-            case Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt: // the latter two on a model without them
-                BitScan(in ins, op);
                 return false;
             case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc:
                 BitTestMemory(in ins, op);
@@ -215,22 +212,6 @@ public sealed unsafe partial class InterpreterVcpu
             case 4: Access.Set<uint>(_c, offset, value); break;
             default: Access.Set<ulong>(_c, offset, value); break;
         }
-    }
-
-    private void BitScan(in Instruction ins, Op* op)
-    {
-        var size = ins.Op0Register.GetSize();
-        var value = ReadOperand(in ins, 1, op, size);
-        if (value == 0)
-        {
-            // The destination stays; with 32 bits its upper half is cleared on some processors and kept on others.
-            Flags.SetArithmetic(_c, Flags.Arithmetic(_c) | Rflags.ZF);
-            return;
-        }
-
-        var index = ins.Mnemonic is Mnemonic.Bsf or Mnemonic.Tzcnt ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
-        WriteRegister(ins.Op0Register, (ulong)index);
-        Flags.SetArithmetic(_c, Flags.Arithmetic(_c) & ~Rflags.ZF);
     }
 
     private void AccumulateCrc32(in Instruction ins, Op* op)

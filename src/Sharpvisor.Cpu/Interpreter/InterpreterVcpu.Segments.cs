@@ -525,8 +525,7 @@ public sealed unsafe partial class InterpreterVcpu
     internal ulong Pop(ref ulong rsp, int size)
     {
         var linear = Access.Segmented(_c, _c->CurrentOp, SS, rsp & _c->StackMask, size, write: false);
-        if (_c->Is64 != 0 && !IsCanonical(linear))
-            Raise(Vectors.SS, 0);
+        CheckStackCanonical(linear, size);
         var value = ReadLinear(linear, size);
         rsp = (rsp & ~_c->StackMask) | ((rsp + (ulong)size) & _c->StackMask);
         return value;
@@ -534,11 +533,16 @@ public sealed unsafe partial class InterpreterVcpu
 
     internal void SetStackPointer(ulong rsp) => _c->Arch.Gpr[4] = MergeStackPointer(_c->Arch.Gpr[4], rsp);
 
-    private void WriteStack(ulong linear, int size, ulong value)
+    internal void WriteStack(ulong linear, int size, ulong value)
     {
-        if (_c->Is64 != 0 && !IsCanonical(linear))
-            Raise(Vectors.SS, 0);
+        CheckStackCanonical(linear, size);
         WriteLinear(linear, size, value);
+    }
+
+    private void CheckStackCanonical(ulong linear, int size)
+    {
+        if (_c->Is64 != 0 && (!IsCanonical(linear) || !IsCanonical(linear + (ulong)size - 1)))
+            Raise(Vectors.SS, 0);
     }
 
     /// <summary>SP or ESP replaced, the rest as hardware leaves it: a 32-bit stack pointer clears the upper half.</summary>

@@ -20,6 +20,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 {
     private const int JumpEntries = 4096;
     private const int FetchEntries = 256;
+    private const int MaxCodeSegments = 1024;
 
     /// <summary>A vCPU that halts for long is not sent more than this: dropping all its code is cheaper then.</summary>
     private const int MaximumCodeRequests = 256;
@@ -44,9 +45,10 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly ulong _cr4Mask;
     private GCHandle _self;
     private readonly List<CodeRequest> _ownWrites = [];
+    private readonly Dictionary<(ulong Base, uint Limit), ulong> _epochs = [];
     private ulong _epoch;
-    private ulong _codeBase;
-    private uint _codeLimit;
+    private ulong _lastEpoch;
+    private (ulong Base, uint Limit) _codeSegment;
     private int _startupVector;
     private volatile bool _inGuest;
     private volatile int _codeRequestCount;
@@ -279,8 +281,22 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
     internal void NewEpoch()
     {
-        _epoch++;
+        _epochs.Clear();
+        _epochs.Add(_codeSegment, _epoch = ++_lastEpoch);
         _c->LookupKey = (_epoch << 16) | ((ulong)_c->Cpl << 8) | _c->Mode;
+    }
+
+    /// <summary>Look-ups go by RIP, an offset: each base and limit of CS has an epoch of its own.</summary>
+    private void SetCodeSegment(ulong codeBase, uint limit)
+    {
+        var segment = (codeBase, limit);
+        if (segment == _codeSegment)
+            return;
+        _codeSegment = segment;
+        if (_epochs.Count >= MaxCodeSegments)
+            _epochs.Clear(); // epochs are never used again: what was remembered under them is void
+        if (!_epochs.TryGetValue(segment, out _epoch))
+            _epochs.Add(segment, _epoch = ++_lastEpoch);
     }
 
     /// <summary>What the operations of a dropped block become: leave, and look the rest up again.</summary>
@@ -364,6 +380,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private Block* Lookup(ulong rip, JumpEntry* entry)
     {
         var block = FindBlock(rip, _c->Mode);
+        if (_c->Is64 == 0 && rip + block->Length - 1 > _c->Arch.Segments[CS].Limit)
+            block = FindBlock(rip, _c->Mode | (uint)BlockMode.Single); // only the instructions before the limit
         entry->Rip = rip;
         entry->Key = _c->LookupKey;
         entry->Block = block;
@@ -419,7 +437,11 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         var physical = TranslateFetch(linear);
         var second = _blocks.MayCross(physical, mode) ? TranslateFetch(WrapLinear((linear | 0xFFF) + 1)) : ulong.MaxValue;
         var block = _blocks.Find(physical, mode, second);
-        return block != null ? block : Decode(rip, linear, physical, mode);
+        if (block == null)
+            block = Decode(rip, linear, physical, mode);
+        if (c->Is64 == 0 && block->Count == 1 && rip + block->Length - 1 > c->Arch.Segments[CS].Limit)
+            Raise(Vectors.GP, 0); // the instruction runs over the limit
+        return block;
     }
 
     private Block* Decode(ulong rip, ulong linear, ulong physical, uint mode)

@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using System.Runtime.Intrinsics;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Paging;
@@ -129,38 +128,6 @@ internal unsafe struct ThunkMemory : IMemoryHandler
         if (t->FlagsWritten != 0 || (long)result < 0)
             ThunkHandlers.Finish(c, op, t, result);
         if (t->Writes && memory == ThunkHandlers.Bounce(c) && (long)result >= 0)
-            ThunkHandlers.Commit(c, op, t, linear);
-        Access.Next(c, op);
-    }
-}
-
-/// <summary>Whole-register SSE moves of 16 bytes, the commonest vector instructions, without a thunk.</summary>
-internal unsafe struct LoadXmm : IMemoryHandler
-{
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
-    {
-        var t = (ThunkInfo*)op->Imm;
-        if ((c->FpuTrap & (byte)t->Traps) != 0)
-            ThunkHandlers.Prepare(c, op, t);
-        var memory = ThunkHandlers.Open(c, op, t, TEa.Linear(c, op, 16, false));
-        *(Vector128<byte>*)((byte*)c + op->Dst) = Unsafe.ReadUnaligned<Vector128<byte>>(memory);
-        Access.Next(c, op);
-    }
-}
-
-internal unsafe struct StoreXmm : IMemoryHandler
-{
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
-    {
-        var t = (ThunkInfo*)op->Imm;
-        if ((c->FpuTrap & (byte)t->Traps) != 0)
-            ThunkHandlers.Prepare(c, op, t);
-        var linear = TEa.Linear(c, op, 16, true);
-        var memory = ThunkHandlers.Open(c, op, t, linear);
-        Unsafe.WriteUnaligned(memory, Unsafe.ReadUnaligned<Vector128<byte>>((byte*)c + op->Src));
-        if (memory == ThunkHandlers.Bounce(c))
             ThunkHandlers.Commit(c, op, t, linear);
         Access.Next(c, op);
     }
