@@ -44,7 +44,8 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         if (target < 0 && !encoder.TryEncode(instruction, arena.CodeAddress, out _, out _))
             return null; // AH with a REX prefix, for instance
         var prefix = target < 0 && random.Next(24) == 0 ? UselessPrefix(instruction) : (byte)0;
-        return new Item([.. _setup, new Step(instruction, target, prefix)]);
+        var prefixes = prefix == 0 ? 0 : random.Next(4) == 0 ? random.Next(2, 16) : 1;
+        return new Item([.. _setup, new Step(instruction, target, prefix, prefixes)]);
     }
 
     /// <summary>A store to the code ahead: the constant of an instruction that <see cref="Patched"/> made.</summary>
@@ -388,6 +389,8 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
 
     private void AddPrefixes(ref Instruction instruction, OpCodeInfo info)
     {
+        if (random.Next(128) == 0 && !info.IsPrivileged && instruction.FlowControl == FlowControl.Next)
+            instruction.HasLockPrefix = true; // where it is not allowed: #UD
         if (info.CanUseLockPrefix && instruction.Op0Kind == OpKind.Memory && random.Next(3) == 0)
             instruction.HasLockPrefix = true;
         if (random.Next(24) == 0 && Enumerable.Range(0, instruction.OpCount).Any(IsMemory(instruction)))

@@ -7,8 +7,9 @@ namespace Conformance.Fuzzing;
 /// For a branch, or a MOV that loads a jump's target: the item it leads to. For a MOV to memory: the item whose last
 /// four bytes it changes. Else -1.
 /// </param>
-/// <param name="Prefix">A byte in front that changes nothing, or 0.</param>
-public readonly record struct Step(Instruction Instruction, int Target = -1, byte Prefix = 0);
+/// <param name="Prefix">A byte in front that changes nothing.</param>
+/// <param name="Prefixes">How often it is there. More than 15 bytes in all are #GP.</param>
+public readonly record struct Step(Instruction Instruction, int Target = -1, byte Prefix = 0, int Prefixes = 0);
 
 /// <summary>One instruction under test, behind the MOVs that make its operands reach where they should.</summary>
 public sealed record Item(IReadOnlyList<Step> Steps);
@@ -86,7 +87,7 @@ public sealed class TestCase
 
                     var ip = start + (ulong)writer.Bytes.Count;
                     offsets.Add(writer.Bytes.Count);
-                    if (step.Prefix != 0)
+                    for (var n = 0; n < step.Prefixes; n++)
                         writer.WriteByte(step.Prefix);
                     if (!encoder.TryEncode(instruction, start + (ulong)writer.Bytes.Count, out _, out _))
                         return null;
@@ -140,7 +141,7 @@ public sealed class TestCase
         return Math.Clamp(i < 0 ? ~i - 1 : i, 0, Instructions.Count - 1);
     }
 
-    private static bool IsPatched(Item item) => item.Steps[^1] is { Prefix: 0, Instruction: { Code: Iced.Intel.Code.Add_rm32_imm32, Op0Kind: OpKind.Register } };
+    private static bool IsPatched(Item item) => item.Steps[^1] is { Prefixes: 0, Instruction: { Code: Iced.Intel.Code.Add_rm32_imm32, Op0Kind: OpKind.Register } };
 
     private static void SetTarget(ref Instruction instruction, ulong target)
     {
