@@ -466,9 +466,10 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     private Block* Decode(ulong rip, ulong linear, ulong physical, uint mode)
     {
-        if (_blocks.IsFull)
+        if (_blocks.IsFull || _decoder.Builder.IsFull)
         {
             _blocks.Clear();
+            _decoder.Builder.Clear();
             NewEpoch();
         }
 

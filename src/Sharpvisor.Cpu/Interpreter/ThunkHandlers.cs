@@ -16,9 +16,6 @@ internal unsafe struct ThunkInfo
     /// <summary>Of RFLAGS.</summary>
     public ulong FlagsWritten;
 
-    /// <summary>Index into <see cref="BlockDecoder.Thunks"/>.</summary>
-    public int Index;
-
     public int MemorySize;
     public int Alignment;
     public FpuTraps Traps;
@@ -38,7 +35,7 @@ internal static unsafe class ThunkHandlers
             Prepare(c, op, t);
         var result = t->Code((CpuState*)c, null, t->ReadsFlags ? Flags.Arithmetic(c) : 0);
         if (t->FlagsWritten != 0 || (long)result < 0)
-            Finish(c, op, t, null, result);
+            Finish(c, op, t, result);
         Access.Next(c, op);
     }
 
@@ -72,12 +69,12 @@ internal static unsafe class ThunkHandlers
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
-    public static void Finish(CpuContext* c, Op* op, ThunkInfo* t, byte* memory, ulong result)
+    public static void Finish(CpuContext* c, Op* op, ThunkInfo* t, ulong result)
     {
         if ((long)result < 0)
         {
             c->CurrentOp = op;
-            InterpreterVcpu.Of(c).RunFailedThunk(t, memory);
+            InterpreterVcpu.Of(c).RaiseThunkException(HostThunk.ResultOf(result));
             return;
         }
 
@@ -130,8 +127,8 @@ internal unsafe struct ThunkMemory : IMemoryHandler
         var memory = ThunkHandlers.Open(c, op, t, linear);
         var result = t->Code((CpuState*)c, memory, t->ReadsFlags ? Flags.Arithmetic(c) : 0);
         if (t->FlagsWritten != 0 || (long)result < 0)
-            ThunkHandlers.Finish(c, op, t, memory, result);
-        if (t->Writes && memory == ThunkHandlers.Bounce(c))
+            ThunkHandlers.Finish(c, op, t, result);
+        if (t->Writes && memory == ThunkHandlers.Bounce(c) && (long)result >= 0)
             ThunkHandlers.Commit(c, op, t, linear);
         Access.Next(c, op);
     }
