@@ -100,6 +100,9 @@ internal sealed unsafe class BlockDecoder : IDisposable
                 tooLong = instruction.IsInvalid && _reader.Position - length >= LongestInstruction;
             }
 
+            // In 64-bit mode these prefixes do nothing: RSP and RBP keep their #SS, the others their #GP.
+            if (decoder.Bitness == 64 && instruction.SegmentPrefix is Register.ES or Register.CS or Register.SS or Register.DS)
+                instruction.SegmentPrefix = Register.None;
             ended = _builder.Build(_ops + count, in instruction, length, tooLong);
             length += instruction.Length;
             count++;

@@ -82,6 +82,26 @@ internal static unsafe class Access
             StoreSlow(c, op, linear, sizeof(T), value);
     }
 
+    /// <summary>A push in 64-bit mode by an instruction whose operand's segment is another one.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreStack<T>(CpuContext* c, Op* op, ulong linear, ulong value) where T : unmanaged
+    {
+        var entry = c->Tlb + Tlb.Index(linear);
+        var within = linear ^ entry->WriteTag;
+        if (within <= (ulong)(4096 - sizeof(T)))
+            Width.WriteRaw<T>(entry->Host + within, value);
+        else
+            StoreStackSlow(c, op, linear, sizeof(T), value);
+    }
+
+    /// <summary>#GP(0) for a branch out of the canonical addresses: the branch itself faults, before it changes anything.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void CheckTarget(CpuContext* c, Op* op, ulong rip)
+    {
+        if ((ulong)((long)(rip << 16) >> 16) != rip)
+            InterpreterVcpu.Fault(c, op, Vectors.GP, 0);
+    }
+
     /// <summary>
     /// Opens an operand that is read and written: its host address, or a bounce buffer that
     /// <see cref="Commit{T}"/> writes back.
@@ -132,6 +152,13 @@ internal static unsafe class Access
     {
         c->CurrentOp = op;
         InterpreterVcpu.Of(c).WriteLinear(linear, size, value);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void StoreStackSlow(CpuContext* c, Op* op, ulong linear, int size, ulong value)
+    {
+        c->CurrentOp = op;
+        InterpreterVcpu.Of(c).WriteStack(linear, size, value);
     }
 
     /// <summary>SDM vol. 3, 5.3 and 5.4: present, type, limit, expand-down.</summary>

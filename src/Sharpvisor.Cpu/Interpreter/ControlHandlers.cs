@@ -33,15 +33,22 @@ internal static unsafe class ControlHandlers
     {
         var rsp = c->Arch.Gpr[4];
         var rip = Access.Load<ulong>(c, op, rsp);
+        Access.CheckTarget(c, op, rip);
         c->Arch.Gpr[4] = rsp + 8 + op->Imm;
         c->Arch.Rip = rip;
     }
 
-    public static void JumpReg64(CpuContext* c, Op* op) => c->Arch.Rip = *(ulong*)((byte*)c + op->Src);
+    public static void JumpReg64(CpuContext* c, Op* op)
+    {
+        var target = *(ulong*)((byte*)c + op->Src);
+        Access.CheckTarget(c, op, target);
+        c->Arch.Rip = target;
+    }
 
     public static void CallReg64(CpuContext* c, Op* op)
     {
         var target = *(ulong*)((byte*)c + op->Src);
+        Access.CheckTarget(c, op, target);
         var rsp = c->Arch.Gpr[4] - 8;
         Access.Store<ulong>(c, op, rsp, c->Arch.Rip + op->Next);
         c->Arch.Gpr[4] = rsp;
@@ -98,8 +105,13 @@ internal static unsafe class ControlHandlers
 
 internal unsafe struct JumpMem : IMemoryHandler
 {
-    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress =>
-        c->Arch.Rip = Access.Load<T>(c, op, TEa.Linear(c, op, sizeof(T), false));
+    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
+    {
+        var target = Access.Load<T>(c, op, TEa.Linear(c, op, sizeof(T), false));
+        if (sizeof(T) == 8)
+            Access.CheckTarget(c, op, target);
+        c->Arch.Rip = target;
+    }
 }
 
 internal unsafe struct CallMem : IMemoryHandler
@@ -109,8 +121,9 @@ internal unsafe struct CallMem : IMemoryHandler
         var target = Access.Load<T>(c, op, TEa.Linear(c, op, sizeof(T), false));
         if (sizeof(T) == 8)
         {
+            Access.CheckTarget(c, op, target);
             var rsp = c->Arch.Gpr[4] - 8;
-            Access.Store<ulong>(c, op, rsp, c->Arch.Rip + op->Next);
+            Access.StoreStack<ulong>(c, op, rsp, c->Arch.Rip + op->Next);
             c->Arch.Gpr[4] = rsp;
         }
         else

@@ -65,7 +65,7 @@ public sealed unsafe partial class InterpreterVcpu
 
         c->Arch.Activity = Index == 0 ? ActivityState.Active : ActivityState.WaitForSipi;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.CpuReset) != 0)
-            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}\n");
+            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}");
         FlushTlb(global: true);
         UpdateMode();
     }
@@ -108,15 +108,6 @@ public sealed unsafe partial class InterpreterVcpu
 
         c->Mode = (uint)mode;
 
-        // Look-ups are remembered by RIP, which is an offset in CS.
-        var codeBase = is64 ? 0 : cs.Base;
-        var codeLimit = is64 ? uint.MaxValue : cs.Limit;
-        if (codeBase != _codeBase || codeLimit != _codeLimit)
-        {
-            (_codeBase, _codeLimit) = (codeBase, codeLimit);
-            _epoch++;
-        }
-
         var traps = FpuTraps.None;
         if ((s.Cr0 & (ControlRegisters.EM | ControlRegisters.TS)) != 0)
             traps |= FpuTraps.X87NotAvailable;
@@ -133,6 +124,7 @@ public sealed unsafe partial class InterpreterVcpu
         if ((s.Cr0 & (ControlRegisters.TS | ControlRegisters.MP)) == (ControlRegisters.TS | ControlRegisters.MP))
             traps |= FpuTraps.WaitNotAvailable;
         c->FpuTrap = (byte)traps;
+        SetCodeSegment(is64 ? 0 : cs.Base, is64 ? uint.MaxValue : cs.Limit);
         c->LookupKey = (_epoch << 16) | ((ulong)c->Cpl << 8) | c->Mode;
         UpdateTlbKind();
         UpdateSlow();
@@ -142,7 +134,12 @@ public sealed unsafe partial class InterpreterVcpu
         s.Base == 0 && s.Limit == uint.MaxValue && (s.Attributes & 0x90) == 0x90
         && (code ? (s.Attributes & 8) != 0 : (s.Attributes & 0xE) == 2);
 
-    private void UpdateTlbKind() => _c->Tlb = _tlb.Kind(CurrentKind);
+    private void UpdateTlbKind()
+    {
+        // Alignment checks are made on the slow path: while they are in force no access has another one.
+        _alignmentCheck = _c->Cpl == 3 && (_c->Arch.Rflags & Rflags.AC) != 0 && (_c->Arch.Cr0 & ControlRegisters.AM) != 0;
+        _c->Tlb = _tlb.Kind(_alignmentCheck ? Tlb.EmptyKind : CurrentKind);
+    }
 
     private void UpdateSlow()
     {

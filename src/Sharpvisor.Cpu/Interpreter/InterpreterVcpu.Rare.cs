@@ -19,7 +19,7 @@ public sealed unsafe partial class InterpreterVcpu
     internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
     {
         Mnemonic.Lahf or Mnemonic.Sahf or Mnemonic.Clc or Mnemonic.Stc or Mnemonic.Cmc or Mnemonic.Cld or Mnemonic.Std
-            or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
+            or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
             or Mnemonic.Shld or Mnemonic.Shrd or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b or Mnemonic.Xlatb
             or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das or Mnemonic.Salc
             or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
@@ -66,9 +66,6 @@ public sealed unsafe partial class InterpreterVcpu
                 return false;
             case Mnemonic.Crc32:
                 AccumulateCrc32(in ins, op);
-                return false;
-            case Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt: // the latter two on a model without them
-                BitScan(in ins, op);
                 return false;
             case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc:
                 BitTestMemory(in ins, op);
@@ -154,15 +151,15 @@ public sealed unsafe partial class InterpreterVcpu
                 FarReturn(ins.Code switch { Code.Retfw or Code.Retfw_imm16 => 2, Code.Retfd or Code.Retfd_imm16 => 4, _ => 8 }, ins.OpCount == 0 ? 0 : (int)ins.GetImmediate(0));
                 return true;
             case Mnemonic.Int3:
-                SoftwareInterrupt(3, NextRip(op));
+                SoftwareInterrupt(3, NextRip(op), ioplSensitive: false);
                 return true;
             case Mnemonic.Int:
-                SoftwareInterrupt((int)ins.GetImmediate(0), NextRip(op));
+                SoftwareInterrupt((int)ins.GetImmediate(0), NextRip(op), ioplSensitive: true);
                 return true;
             case Mnemonic.Into:
                 if (!Flags.Overflow(c))
                     return false;
-                SoftwareInterrupt(4, NextRip(op));
+                SoftwareInterrupt(4, NextRip(op), ioplSensitive: false);
                 return true;
             case Mnemonic.Int1:
                 SoftwareDebugTrap(NextRip(op));
@@ -220,22 +217,6 @@ public sealed unsafe partial class InterpreterVcpu
             case 4: Access.Set<uint>(_c, offset, value); break;
             default: Access.Set<ulong>(_c, offset, value); break;
         }
-    }
-
-    private void BitScan(in Instruction ins, Op* op)
-    {
-        var size = ins.Op0Register.GetSize();
-        var value = ReadOperand(in ins, 1, op, size);
-        if (value == 0)
-        {
-            // The destination stays; with 32 bits its upper half is cleared on some processors and kept on others.
-            Flags.SetArithmetic(_c, Flags.Arithmetic(_c) | Rflags.ZF);
-            return;
-        }
-
-        var index = ins.Mnemonic is Mnemonic.Bsf or Mnemonic.Tzcnt ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
-        WriteRegister(ins.Op0Register, (ulong)index);
-        Flags.SetArithmetic(_c, Flags.Arithmetic(_c) & ~Rflags.ZF);
     }
 
     private void AccumulateCrc32(in Instruction ins, Op* op)
@@ -655,7 +636,7 @@ public sealed unsafe partial class InterpreterVcpu
             LoadSegment(index, selector);
             SetStackPointer(rsp);
             if (index == SS)
-                SetShadow();
+                SetStackShadow();
             return;
         }
 
@@ -681,8 +662,6 @@ public sealed unsafe partial class InterpreterVcpu
         var selector = (ushort)ReadLinear(WrapLinear(linear + (ulong)size), 2);
         LoadSegment(ins.Mnemonic switch { Mnemonic.Les => ES, Mnemonic.Lds => DS, Mnemonic.Lss => SS, Mnemonic.Lfs => FS, _ => GS }, selector);
         WriteRegister(ins.Op0Register, offset);
-        if (ins.Mnemonic == Mnemonic.Lss)
-            SetShadow();
     }
 
     private void FarTransfer(in Instruction ins, Op* op, bool call)
@@ -731,6 +710,7 @@ public sealed unsafe partial class InterpreterVcpu
     /// <summary>IOPL, else the I/O permission bitmap of the TSS.</summary>
     private void CheckPort(ushort port, int size)
     {
+        CheckPortWatch(port, size);
         if (!IsProtected || (!IsVm86 && _c->Cpl <= ((_c->Arch.Rflags >> 12) & 3)))
             return;
         ref var tr = ref _c->Arch.Tr;

@@ -29,9 +29,9 @@ public sealed unsafe partial class InterpreterVcpu
                 register.Limit = 0xFFFF;
                 register.Attributes = 0xF3;
             }
-            else if (!register.Present)
+            else
             {
-                register.Attributes = 0x93;
+                register.Attributes = (ushort)((register.Attributes & ~0x9F) | 0x93); // limit and size stay: unreal mode
             }
 
             UpdateMode();
@@ -248,6 +248,7 @@ public sealed unsafe partial class InterpreterVcpu
                     Raise(Vectors.GP, (uint)(target & ~3));
                 if (!code.Present)
                     Raise(Vectors.NP, (uint)(target & ~3));
+                CheckEntry(code, entry);
                 SetCs(MarkAccessed(code, codeAddress).ToRegister((ushort)((target & ~3) | _c->Cpl)), _c->Cpl, entry);
                 break;
             case 5 when !IsLongMode: // task gate
@@ -351,6 +352,8 @@ public sealed unsafe partial class InterpreterVcpu
             Raise(Vectors.GP, (uint)(target & ~3));
         if (!code.Present)
             Raise(Vectors.NP, (uint)(target & ~3));
+        CheckEntry(code, entry);
+        code = MarkAccessed(code, codeAddress);
         var oldCs = c->Arch.Segments[CS].Selector;
         if (code.IsConforming || code.Dpl == c->Cpl)
         {
@@ -358,7 +361,7 @@ public sealed unsafe partial class InterpreterVcpu
             Push(ref rsp, size, oldCs);
             Push(ref rsp, size, next);
             SetStackPointer(rsp);
-            SetCs(MarkAccessed(code, codeAddress).ToRegister((ushort)((target & ~3) | c->Cpl)), c->Cpl, entry);
+            SetCs(code.ToRegister((ushort)((target & ~3) | c->Cpl)), c->Cpl, entry);
             return;
         }
 
@@ -394,7 +397,7 @@ public sealed unsafe partial class InterpreterVcpu
         stack.Push(size, next);
         c->Arch.Segments[SS] = newSs;
         c->Cpl = (byte)cpl;
-        var cs = MarkAccessed(code, codeAddress).ToRegister((ushort)((target & ~3) | cpl));
+        var cs = code.ToRegister((ushort)((target & ~3) | cpl));
         SetCs(cs, cpl, entry);
         c->Arch.Gpr[4] = longMode ? stack.Rsp : MergeStackPointer(oldRsp, stack.Rsp);
     }
@@ -503,6 +506,13 @@ public sealed unsafe partial class InterpreterVcpu
         return MarkAccessed(descriptor, address).ToRegister((ushort)((selector & ~3) | _c->Cpl));
     }
 
+    /// <summary>The entry point of a call gate.</summary>
+    private void CheckEntry(Descriptor code, ulong entry)
+    {
+        if (IsLongMode ? !IsCanonical(entry) : entry > code.Limit)
+            Raise(Vectors.GP, 0);
+    }
+
     private void SetCs(SegmentRegister cs, int cpl, ulong rip)
     {
         _c->Arch.Segments[CS] = cs;
@@ -525,8 +535,7 @@ public sealed unsafe partial class InterpreterVcpu
     internal ulong Pop(ref ulong rsp, int size)
     {
         var linear = Access.Segmented(_c, _c->CurrentOp, SS, rsp & _c->StackMask, size, write: false);
-        if (_c->Is64 != 0 && !IsCanonical(linear))
-            Raise(Vectors.SS, 0);
+        CheckStackCanonical(linear, size);
         var value = ReadLinear(linear, size);
         rsp = (rsp & ~_c->StackMask) | ((rsp + (ulong)size) & _c->StackMask);
         return value;
@@ -534,11 +543,16 @@ public sealed unsafe partial class InterpreterVcpu
 
     internal void SetStackPointer(ulong rsp) => _c->Arch.Gpr[4] = MergeStackPointer(_c->Arch.Gpr[4], rsp);
 
-    private void WriteStack(ulong linear, int size, ulong value)
+    internal void WriteStack(ulong linear, int size, ulong value)
     {
-        if (_c->Is64 != 0 && !IsCanonical(linear))
-            Raise(Vectors.SS, 0);
+        CheckStackCanonical(linear, size);
         WriteLinear(linear, size, value);
+    }
+
+    private void CheckStackCanonical(ulong linear, int size)
+    {
+        if (_c->Is64 != 0 && (!IsCanonical(linear) || !IsCanonical(linear + (ulong)size - 1)))
+            Raise(Vectors.SS, 0);
     }
 
     /// <summary>SP or ESP replaced, the rest as hardware leaves it: a 32-bit stack pointer clears the upper half.</summary>

@@ -18,8 +18,9 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// </summary>
 public sealed unsafe partial class InterpreterVcpu : IVcpu
 {
-    private const int JumpEntries = 4096;
+    private const int JumpEntries = 16384;
     private const int FetchEntries = 256;
+    private const int MaxCodeSegments = 1024;
 
     /// <summary>A vCPU that halts for long is not sent more than this: dropping all its code is cheaper then.</summary>
     private const int MaximumCodeRequests = 256;
@@ -44,9 +45,16 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly ulong _cr4Mask;
     private GCHandle _self;
     private readonly List<CodeRequest> _ownWrites = [];
+
+    /// <summary>The instruction at work is followed by a single-step trap.</summary>
+    private bool _singleStep;
+
+    /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
+    private bool _debugHeld;
+    private readonly Dictionary<(ulong Base, uint Limit), ulong> _epochs = [];
     private ulong _epoch;
-    private ulong _codeBase;
-    private uint _codeLimit;
+    private ulong _lastEpoch;
+    private (ulong Base, uint Limit) _codeSegment;
     private int _startupVector;
     private volatile bool _inGuest;
     private volatile int _codeRequestCount;
@@ -130,6 +138,9 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void WaitForWork()
     {
+        // Post sets Pending and then looks whether this thread is in the guest; this thread has left the guest and now
+        // looks at Pending. Without a full fence both could see the old value, and a wake-up would be lost.
+        Interlocked.MemoryBarrier();
         while (!HasWork())
             _sleep.Sleep(long.MaxValue);
     }
@@ -177,6 +188,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
         _c->X87Live = 0;
+        _debugHeld = false;
         _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed
         FlushTlb(global: true);
         UpdateMode();
@@ -279,8 +291,22 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
     internal void NewEpoch()
     {
-        _epoch++;
+        _epochs.Clear();
+        _epochs.Add(_codeSegment, _epoch = ++_lastEpoch);
         _c->LookupKey = (_epoch << 16) | ((ulong)_c->Cpl << 8) | _c->Mode;
+    }
+
+    /// <summary>Look-ups go by RIP, an offset: each base and limit of CS has an epoch of its own.</summary>
+    private void SetCodeSegment(ulong codeBase, uint limit)
+    {
+        var segment = (codeBase, limit);
+        if (segment == _codeSegment)
+            return;
+        _codeSegment = segment;
+        if (_epochs.Count >= MaxCodeSegments)
+            _epochs.Clear(); // epochs are never used again: what was remembered under them is void
+        if (!_epochs.TryGetValue(segment, out _epoch))
+            _epochs.Add(segment, _epoch = ++_lastEpoch);
     }
 
     /// <summary>What the operations of a dropped block become: leave, and look the rest up again.</summary>
@@ -294,7 +320,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 11)) & (JumpEntries - 1);
+    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 14)) & (JumpEntries - 1);
 
     private void Post(PendingEvents events)
     {
@@ -364,6 +390,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private Block* Lookup(ulong rip, JumpEntry* entry)
     {
         var block = FindBlock(rip, _c->Mode);
+        if (_c->Is64 == 0 && rip + block->Length - 1 > _c->Arch.Segments[CS].Limit)
+            block = FindBlock(rip, _c->Mode | (uint)BlockMode.Single); // only the instructions before the limit
         entry->Rip = rip;
         entry->Key = _c->LookupKey;
         entry->Block = block;
@@ -384,17 +412,21 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             return; // another vCPU is writing there: nothing has been executed yet
         if ((slow & SlowReasons.Trace) != 0)
             TraceBlock(block);
-        var trap = (c->Arch.Rflags & Rflags.TF) != 0;
+        _singleStep = (c->Arch.Rflags & Rflags.TF) != 0;
         c->Arch.InterruptShadow = false;
         c->Arch.Rflags &= ~Rflags.RF;
-        c->PendingDr6 = 0;
+        if (!_debugHeld)
+            c->PendingDr6 = 0;
+        _debugHeld = false;
         UpdateSlow();
         c->CurrentBlock = block;
         c->InstructionCount += block->Count;
         ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
-        if (trap && !c->Arch.InterruptShadow)
+        if (_debugHeld)
+            return; // MOV SS: data breakpoints are told after the next instruction, a single step is not
+        if (_singleStep)
             c->PendingDr6 |= DebugStatus.SingleStep;
-        if (c->PendingDr6 != 0 && !c->Arch.InterruptShadow)
+        if (c->PendingDr6 != 0)
             RaiseDebugTrap(c->PendingDr6);
     }
 
@@ -417,16 +449,27 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
 
         var physical = TranslateFetch(linear);
-        var second = _blocks.MayCross(physical, mode) ? TranslateFetch(WrapLinear((linear | 0xFFF) + 1)) : ulong.MaxValue;
-        var block = _blocks.Find(physical, mode, second);
-        return block != null ? block : Decode(rip, linear, physical, mode);
+        var block = _blocks.Find(physical, mode);
+        if (block != null && block->SecondPage != ulong.MaxValue)
+        {
+            var second = TranslateFetch(NextPage(linear));
+            while (block != null && block->SecondPage != second)
+                block = _blocks.Find(physical, mode, block);
+        }
+
+        if (block == null)
+            block = Decode(rip, linear, physical, mode);
+        if (c->Is64 == 0 && block->Count == 1 && rip + block->Length - 1 > c->Arch.Segments[CS].Limit)
+            Raise(Vectors.GP, 0); // the instruction runs over the limit
+        return block;
     }
 
     private Block* Decode(ulong rip, ulong linear, ulong physical, uint mode)
     {
-        if (_blocks.IsFull)
+        if (_blocks.IsFull || _decoder.Builder.IsFull)
         {
             _blocks.Clear();
+            _decoder.Builder.Clear();
             NewEpoch();
         }
 

@@ -353,7 +353,7 @@ internal unsafe struct PushMem64 : IMemoryHandler
     {
         var value = Access.Load<T>(c, op, TEa.Linear(c, op, sizeof(T), false));
         var rsp = c->Arch.Gpr[4] - (ulong)sizeof(T);
-        Access.Store<T>(c, op, rsp, value);
+        Access.StoreStack<T>(c, op, rsp, value);
         c->Arch.Gpr[4] = rsp;
         Access.Next(c, op);
     }
