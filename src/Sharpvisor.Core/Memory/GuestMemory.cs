@@ -130,6 +130,10 @@ public sealed unsafe class GuestMemory : IDisposable
     {
         if (length == 0 || !IsRam(gpa, length))
             return;
+
+        // The bytes must be seen by all before the masks are read: an engine sets a mask and then reads the bytes, so
+        // that either it sees the new bytes or its mask is seen here.
+        Interlocked.MemoryBarrier();
         var last = gpa + length - 1;
         for (var page = gpa & ~(ulong)(PageSize - 1); page <= last; page += PageSize)
         {

@@ -27,28 +27,21 @@ internal sealed unsafe class BlockCache : IDisposable
     /// <summary>True when there is no room for another block of any length: <see cref="Clear"/> before decoding.</summary>
     public bool IsFull => ArenaSize - _used < 16384;
 
-    public Block* Find(ulong physical, uint mode, ulong secondPage)
+    /// <summary>The next block of this place and mode after <paramref name="previous"/>, or the first if that is null.</summary>
+    /// <remarks>There are several where an instruction runs over into a page that was not always the same.</remarks>
+    public Block* Find(ulong physical, uint mode, Block* previous = null)
     {
-        for (var block = _buckets[Hash(physical, mode)]; block != null; block = block->HashNext)
-        {
-            if (block->Physical == physical && block->Mode == mode && (block->SecondPage == ulong.MaxValue || block->SecondPage == secondPage))
-                return block;
-        }
-
-        return null;
+        var block = previous == null ? _buckets[Hash(physical, mode)] : previous->HashNext;
+        while (block != null && (block->Physical != physical || block->Mode != mode))
+            block = block->HashNext;
+        return block;
     }
 
-    /// <summary>Whether a block at this place, decoded before, runs over into the next page.</summary>
-    public bool MayCross(ulong physical, uint mode)
-    {
-        for (var block = _buckets[Hash(physical, mode)]; block != null; block = block->HashNext)
-        {
-            if (block->Physical == physical && block->Mode == mode)
-                return block->SecondPage != ulong.MaxValue;
-        }
+    /// <summary>Bytes of the arena in use.</summary>
+    public ulong Used => _used;
 
-        return false;
-    }
+    /// <summary>Gives back what was allocated since <see cref="Used"/> was read, for a block that came to nothing.</summary>
+    public void Release(ulong used) => _used = used;
 
     /// <summary>Bytes of the arena for what a block refers to.</summary>
     public void* Allocate(int size)
@@ -65,7 +58,7 @@ internal sealed unsafe class BlockCache : IDisposable
         block->HashNext = bucket;
         bucket = block;
         AddToPage(block->Physical >> 12, block);
-        if (block->SecondPage != ulong.MaxValue)
+        if (block->SecondPage != ulong.MaxValue && block->SecondPage >> 12 != block->Physical >> 12)
             AddToPage(block->SecondPage >> 12, block);
     }
 
@@ -86,11 +79,21 @@ internal sealed unsafe class BlockCache : IDisposable
             if (other != page && _pages.TryGetValue(other, out var others))
                 others.Remove((nint)block);
             Unlink(block);
-            for (var op = 0; op <= block->Count; op++)
-                block->Ops[op].Fn = staleExit;
-            block->Stale = true;
-            BlocksDropped++;
+            MakeStale(block, staleExit);
         }
+    }
+
+    /// <summary>Drops all blocks. Unlike <see cref="Clear"/> while one is executing.</summary>
+    public void DropAll(nint staleExit)
+    {
+        for (var i = 0; i < Buckets; i++)
+        {
+            for (var block = _buckets[i]; block != null; block = block->HashNext)
+                MakeStale(block, staleExit);
+            _buckets[i] = null;
+        }
+
+        _pages.Clear();
     }
 
     /// <summary>Drops everything. No block may be executing.</summary>
@@ -111,21 +114,29 @@ internal sealed unsafe class BlockCache : IDisposable
     /// <summary>The lines of a page that a block covers.</summary>
     public static ulong Lines(Block* block, ulong page)
     {
-        int start, end;
+        var start = (int)(block->Physical & 0xFFF);
+        var end = start + block->Length;
+        ulong lines = 0;
         if (block->Physical >> 12 == page)
-        {
-            start = (int)(block->Physical & 0xFFF);
-            end = Math.Min(start + block->Length, 4096);
-        }
-        else
-        {
-            start = 0;
-            end = (int)(block->Physical & 0xFFF) + block->Length - 4096;
-        }
+            lines = LinesBetween(start, Math.Min(end, 4096));
+        if (block->SecondPage >> 12 == page) // may be the same page mapped twice
+            lines |= LinesBetween(0, end - 4096);
+        return lines;
+    }
 
+    private static ulong LinesBetween(int start, int end)
+    {
         var first = start >> 6;
         var last = (Math.Max(end, start + 1) - 1) >> 6;
         return (ulong.MaxValue >> (63 - (last - first))) << first;
+    }
+
+    private void MakeStale(Block* block, nint staleExit)
+    {
+        for (var op = 0; op <= block->Count; op++)
+            block->Ops[op].Fn = staleExit;
+        block->Stale = true;
+        BlocksDropped++;
     }
 
     private static int Hash(ulong physical, uint mode) => (int)(((physical * 0x9E37_79B9_7F4A_7C15) >> 40) ^ (mode * 977)) & (Buckets - 1);

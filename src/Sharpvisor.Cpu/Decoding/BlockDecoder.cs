@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Core.Host;
 using Sharpvisor.Cpu.Cpuid;
@@ -19,6 +20,7 @@ internal sealed unsafe class BlockDecoder : IDisposable
     private readonly Decoder[] _decoders;
     private readonly OpBuilder _builder;
     private readonly Op* _ops;
+    private readonly Block* _noBlock = (Block*)NativeMemory.AllocZeroed((nuint)(sizeof(Block) + sizeof(Op)));
 
     /// <param name="smp">Other vCPUs exist: LOCK means something.</param>
     public BlockDecoder(CpuModel model, bool smp)
@@ -36,22 +38,28 @@ internal sealed unsafe class BlockDecoder : IDisposable
 
     public OpBuilder Builder => _builder;
 
-    /// <summary>Makes the block at a place; raises #PF or #GP when its first instruction can't be fetched.</summary>
-    public Block* Decode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    public void Dispose()
     {
-        while (true)
-        {
-            var block = TryDecode(vcpu, cache, rip, linear, physical, mode);
-            if (block != null)
-                return block;
-        }
+        HostMemory.Release(_ops, ((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096);
+        NativeMemory.Free(_noBlock);
     }
 
-    public void Dispose() => HostMemory.Release(_ops, ((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096);
-
-    /// <summary>Null: the bytes changed while they were read.</summary>
-    private Block* TryDecode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    /// <summary>A block that does nothing but leave, as a dropped one does.</summary>
+    public Block* NoBlock(nint staleExit)
     {
+        var op = (Op*)(_noBlock + 1);
+        op->Fn = staleExit;
+        *_noBlock = new Block { Stale = true, Ops = op };
+        return _noBlock;
+    }
+
+    /// <summary>
+    /// Makes the block at a place; raises #PF or #GP when its first instruction can't be fetched. Null: the bytes changed
+    /// while they were read.
+    /// </summary>
+    public Block* Decode(InterpreterVcpu vcpu, BlockCache cache, ulong rip, ulong linear, ulong physical, uint mode)
+    {
+        var mark = cache.Used;
         var code = vcpu.HostPointer(physical);
         var inPage = Math.Min(MaxBytes, 4096 - (int)(physical & 0xFFF));
         new ReadOnlySpan<byte>(code, inPage).CopyTo(_bytes);
@@ -92,6 +100,9 @@ internal sealed unsafe class BlockDecoder : IDisposable
                 tooLong = instruction.IsInvalid && _reader.Position - length >= LongestInstruction;
             }
 
+            // In 64-bit mode these prefixes do nothing: RSP and RBP keep their #SS, the others their #GP.
+            if (decoder.Bitness == 64 && instruction.SegmentPrefix is Register.ES or Register.CS or Register.SS or Register.DS)
+                instruction.SegmentPrefix = Register.None;
             ended = _builder.Build(_ops + count, in instruction, length, tooLong);
             length += instruction.Length;
             count++;
@@ -111,14 +122,34 @@ internal sealed unsafe class BlockDecoder : IDisposable
         Buffer.MemoryCopy(_ops, block->Ops, (count + 1) * sizeof(Op), (count + 1) * sizeof(Op));
 
         // From here on a store to these bytes is noticed; one that came before has to be seen now.
-        vcpu.Coherence.MarkCode(vcpu, physical, BlockCache.Lines(block, physical >> 12));
+        var coherence = vcpu.Coherence;
+        var lines = BlockCache.Lines(block, physical >> 12);
+        var secondLines = second == ulong.MaxValue ? 0 : BlockCache.Lines(block, second >> 12);
+        coherence.MarkCode(vcpu, physical, lines);
         if (second != ulong.MaxValue)
-            vcpu.Coherence.MarkCode(vcpu, second, BlockCache.Lines(block, second >> 12));
+            coherence.MarkCode(vcpu, second, secondLines);
+
+        // While it waited there, this vCPU may have served the request of a store that cleared the mark again: the
+        // block was not there to be dropped, and later stores would find no mark.
+        if (!coherence.IsMarked(physical, lines) || (second != ulong.MaxValue && !coherence.IsMarked(second, secondLines)))
+        {
+            cache.Release(mark);
+            return null;
+        }
+
         var first = Math.Min(length, inPage);
         if (!new ReadOnlySpan<byte>(code, first).SequenceEqual(_bytes.AsSpan(0, first)))
+        {
+            cache.Release(mark);
             return null;
+        }
+
         if (second != ulong.MaxValue && !new ReadOnlySpan<byte>(vcpu.HostPointer(second), length - first).SequenceEqual(_bytes.AsSpan(first, length - first)))
+        {
+            cache.Release(mark);
             return null;
+        }
+
         return block;
     }
 

@@ -1,4 +1,5 @@
 using Iced.Intel;
+using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.State;
 
@@ -89,6 +90,16 @@ internal sealed unsafe partial class OpBuilder
                 return Exchange<XaddRegReg, XaddMemReg>(op, in ins, memory);
             case Mnemonic.Cmpxchg:
                 return Exchange<CmpxchgRegReg, CmpxchgMemReg>(op, in ins, memory);
+            case Mnemonic.Bsf:
+                return Extend<BitCountReg<Bsf>, BitCountMem<Bsf>>(op, in ins, memory);
+            case Mnemonic.Bsr:
+                return Extend<BitCountReg<Bsr>, BitCountMem<Bsr>>(op, in ins, memory);
+            case Mnemonic.Tzcnt: // BSF on a model without it
+                return _model.Has(CpuFeature.Bmi1) ? Extend<BitCountReg<Tzcnt>, BitCountMem<Tzcnt>>(op, in ins, memory) : Extend<BitCountReg<Bsf>, BitCountMem<Bsf>>(op, in ins, memory);
+            case Mnemonic.Lzcnt: // BSR on a model without it
+                return _model.Has(CpuFeature.Lzcnt) ? Extend<BitCountReg<Lzcnt>, BitCountMem<Lzcnt>>(op, in ins, memory) : Extend<BitCountReg<Bsr>, BitCountMem<Bsr>>(op, in ins, memory);
+            case Mnemonic.Popcnt:
+                return Extend<BitCountReg<Popcnt>, BitCountMem<Popcnt>>(op, in ins, memory);
             case Mnemonic.Bswap:
                 op->Dst = Reg(in ins, 0);
                 return Handlers.Pick<Bswap>(Size(in ins, 0));

@@ -13,12 +13,17 @@ namespace Sharpvisor.Cpu.Decoding;
 /// </summary>
 internal sealed unsafe partial class OpBuilder
 {
+    /// <summary>A guest can think of endless instructions.</summary>
+    private const int MaximumThunks = 1 << 14;
+
     private readonly CpuModel _model;
     private readonly bool _smp;
 
     /// <summary>By code: 1 the model has it, 2 it is #UD.</summary>
     private readonly byte[] _supported = new byte[Enum.GetValues<Code>().Length];
-    private readonly Dictionary<HostThunk, int> _thunkIndex = [];
+
+    /// <summary>The thunks that blocks refer to: they keep the code in memory.</summary>
+    private readonly HashSet<HostThunk> _thunks = [];
     private BlockCache _cache = null!;
     private ulong _rip;
     private uint _mode;
@@ -29,8 +34,10 @@ internal sealed unsafe partial class OpBuilder
         _smp = smp;
     }
 
-    /// <summary>The thunks in use, by <see cref="ThunkInfo.Index"/>.</summary>
-    public List<HostThunk> Thunks { get; } = [];
+    /// <summary>True when no more thunks should be held: <see cref="Clear"/>, together with the blocks.</summary>
+    public bool IsFull => _thunks.Count >= MaximumThunks;
+
+    public void Clear() => _thunks.Clear();
 
     private bool IsSupported(in Instruction ins)
     {
@@ -165,7 +172,9 @@ internal sealed unsafe partial class OpBuilder
     {
         if (Is64)
             return op->Segment >= 4 || op->AddressSize != 4 ? EaKind.Segment : op->Index == ZeroOffset ? EaKind.Base : EaKind.Index;
-        return IsFlat && op->Segment < 4 && op->AddressSize == 2 ? EaKind.Flat32 : EaKind.Segment;
+
+        // A code segment is never written: that has to be checked even when it is flat.
+        return IsFlat && op->Segment is InterpreterVcpu.ES or InterpreterVcpu.SS or InterpreterVcpu.DS && op->AddressSize == 2 ? EaKind.Flat32 : EaKind.Segment;
     }
 
     private bool BuildRare(Op* op, in Instruction ins)
@@ -182,23 +191,14 @@ internal sealed unsafe partial class OpBuilder
 
     private bool TryBuildThunk(Op* op, in Instruction ins, int memory)
     {
-        if ((ins.Mnemonic == Mnemonic.Tzcnt && !_model.Has(CpuFeature.Bmi1)) || (ins.Mnemonic == Mnemonic.Lzcnt && !_model.Has(CpuFeature.Lzcnt)))
-            return false;
         if (ins.HasLockPrefix || ins.Mnemonic == Mnemonic.Crc32 || HostThunks.TryCreate(in ins, CodeSize) is not { } thunk)
             return false;
         var info = (ThunkInfo*)_cache.Allocate(sizeof(ThunkInfo));
-        if (!_thunkIndex.TryGetValue(thunk, out var index))
-        {
-            index = Thunks.Count;
-            Thunks.Add(thunk);
-            _thunkIndex.Add(thunk, index);
-        }
-
+        _thunks.Add(thunk);
         *info = new ThunkInfo
         {
             Code = thunk.Code,
             FlagsWritten = thunk.FlagsWritten & Rflags.Arithmetic,
-            Index = index,
             MemorySize = thunk.MemorySize,
             Alignment = Math.Max(1, thunk.Alignment),
             Traps = Traps(thunk, in ins),
@@ -206,7 +206,8 @@ internal sealed unsafe partial class OpBuilder
             Writes = thunk.WritesMemory,
             ReadsFlags = thunk.ReadsFlags,
             NeedsX87 = thunk.NeedsX87,
-            Waits = thunk.NeedsX87 && ins.Mnemonic is not (Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnclex),
+            Waits = thunk.NeedsX87 && ins.Mnemonic is not (Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnclex
+                or Mnemonic.Fninit or Mnemonic.Fnstenv or Mnemonic.Fnsave),
         };
         op->Imm = (ulong)info;
         if (thunk.IsSpecial)
@@ -215,19 +216,13 @@ internal sealed unsafe partial class OpBuilder
             *(Instruction*)_cache.Allocate(sizeof(Instruction)) = ins;
             op->Fn = (nint)(delegate*<CpuContext*, Op*, void>)&ThunkHandlers.Special;
         }
+        else if (ChooseVector(op, in ins, memory) is var handler and not 0)
+        {
+            op->Fn = handler;
+        }
         else if (memory < 0 || thunk.MemorySize == 0)
         {
             op->Fn = (nint)(delegate*<CpuContext*, Op*, void>)&ThunkHandlers.Register;
-        }
-        else if (ins.Code is Code.Movups_xmm_xmmm128 or Code.Movaps_xmm_xmmm128 or Code.Movdqu_xmm_xmmm128 or Code.Movdqa_xmm_xmmm128 or Code.Movupd_xmm_xmmm128 or Code.Movapd_xmm_xmmm128)
-        {
-            op->Dst = (ushort)XmmOffset(ins.Op0Register);
-            op->Fn = Handlers.PickFixed<LoadXmm, ulong>(Ea(op));
-        }
-        else if (ins.Code is Code.Movups_xmmm128_xmm or Code.Movaps_xmmm128_xmm or Code.Movdqu_xmmm128_xmm or Code.Movdqa_xmmm128_xmm or Code.Movupd_xmmm128_xmm or Code.Movapd_xmmm128_xmm)
-        {
-            op->Src = (ushort)XmmOffset(ins.Op1Register);
-            op->Fn = Handlers.PickFixed<StoreXmm, ulong>(Ea(op));
         }
         else
         {

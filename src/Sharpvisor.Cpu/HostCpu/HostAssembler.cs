@@ -77,5 +77,15 @@ internal sealed class HostAssembler : CodeWriter
 
     public void Land(int jump) => _bytes[jump - 1] = checked((byte)(sbyte)(_length - jump));
 
+    /// <summary>Marks the next instruction for <see cref="SimdTrap"/>; <see cref="LandTrap"/> says where its failure exit is.</summary>
+    public int MarkTrap()
+    {
+        Raw(SimdTrap.Mark);
+        Raw(0, 0, 0, 0);
+        return _length;
+    }
+
+    public void LandTrap(int marked) => BitConverter.TryWriteBytes(_bytes.AsSpan(marked - 4), _length - marked);
+
     private static MemoryOperand At(Register address, int offset) => new(address, offset, offset is >= -128 and <= 127 ? 1 : 8);
 }

@@ -28,6 +28,12 @@ public enum ThunkResult
 {
     Done,
 
+    /// <summary>
+    /// Done, but nothing was stored or popped: an x87 instruction that stores to memory raised an unmasked exception
+    /// before that. The next waiting instruction will raise #MF (SDM vol. 1, 8.5).
+    /// </summary>
+    NotStored,
+
     /// <summary>#XM: an unmasked SIMD floating-point exception. Registers and memory are unchanged, MXCSR has the flags.</summary>
     SimdException,
 
@@ -41,14 +47,8 @@ public enum ThunkResult
 /// </summary>
 public sealed unsafe class HostThunk
 {
-    /// <summary>In a result of <see cref="Code"/>: nothing was executed, an exception is or may become due.</summary>
+    /// <summary>In a result of <see cref="Code"/>: not simply done, see <see cref="ResultOf"/>.</summary>
     public const ulong Attention = 1UL << 63;
-
-    /// <summary>With <see cref="Attention"/>: #MF. Without it, MXCSR unmasks an exception.</summary>
-    public const ulong PendingX87 = 1UL << 62;
-
-    private const uint MxcsrFlags = 0x3F, PreComputation = 0x07, UnderflowFlag = 0x10, FlushToZero = 0x8000;
-    private const uint UnderflowMask = 0x800, MxcsrMasks = 0x1F80;
 
     private readonly CodeSegment? _segment;
 
@@ -60,9 +60,8 @@ public sealed unsafe class HostThunk
 
     /// <summary>
     /// Executes the instruction on the registers of a state, with its memory operand at a host address and the guest's
-    /// arithmetic flags. Returns RFLAGS, of which the bits of <see cref="FlagsWritten"/> mean something; or
-    /// <see cref="Attention"/>. Use <see cref="Run"/> unless the instruction can't get there
-    /// (<see cref="NeedsX87"/> and <see cref="UsesMxcsr"/> both false).
+    /// arithmetic flags. Returns RFLAGS, of which the bits of <see cref="FlagsWritten"/> mean something; or, when the
+    /// highest bit is set, what <see cref="ResultOf"/> explains.
     /// Null when <see cref="IsSpecial"/>.
     /// </summary>
     public delegate* unmanaged[SuppressGCTransition]<CpuState*, byte*, ulong, ulong> Code { get; }
@@ -93,7 +92,7 @@ public sealed unsafe class HostThunk
     /// <summary>The instruction touches x87 or MMX registers: <see cref="HostX87.Load"/> must have been called on this thread.</summary>
     public bool NeedsX87 { get; internal init; }
 
-    /// <summary>The instruction is subject to MXCSR.</summary>
+    /// <summary>The instruction is subject to MXCSR, and may end in <see cref="ThunkResult.SimdException"/>.</summary>
     public bool UsesMxcsr { get; internal init; }
 
     /// <summary>VEX encoded: #UD in real and virtual-8086 mode, also when only general registers are used.</summary>
@@ -105,70 +104,13 @@ public sealed unsafe class HostThunk
     {
         var result = Code(state, memory, flags);
         if ((long)result < 0)
-            return RunAttention(state, memory, ref flags, result);
+            return ResultOf(result);
         flags = (flags & ~FlagsWritten) | (result & FlagsWritten);
         return ThunkResult.Done;
     }
 
-    [MethodImpl(MethodImplOptions.NoInlining)]
-    private ThunkResult RunAttention(CpuState* state, byte* memory, ref ulong flags, ulong result) =>
-        (result & PendingX87) != 0 ? ThunkResult.X87Exception : RunUnmasked(state, memory, ref flags);
+    /// <summary>How a thunk ended that returned <paramref name="result"/>.</summary>
+    public static ThunkResult ResultOf(ulong result) => (long)result < 0 ? (ThunkResult)(uint)result : ThunkResult.Done;
 
-    /// <summary>
-    /// The guest unmasks a SIMD exception. The instruction runs on copies with all of them masked, so that the host
-    /// gets no SIGFPE; what it raised decides whether the copies become real (SDM vol. 1, 11.5).
-    /// </summary>
-    private ThunkResult RunUnmasked(CpuState* state, byte* memory, ref ulong flags)
-    {
-        var guest = state->Mxcsr;
-        var unmasked = ~(guest >> 7) & MxcsrFlags;
-        var masked = (guest & ~MxcsrFlags) | MxcsrMasks;
-        if ((guest & UnderflowMask) == 0)
-            masked &= ~FlushToZero; // flushing happens only while underflow is masked
-        var bounce = stackalloc byte[64 + 32];
-        bounce = (byte*)(((nuint)bounce + 31) & ~(nuint)31);
-        byte* x87 = stackalloc byte[512 + 16];
-        x87 = (byte*)(((nuint)x87 + 15) & ~(nuint)15);
-        if (NeedsX87)
-            HostX87.SaveImage(x87);
-
-        CpuState copy;
-        var newFlags = RunMasked(state, &copy, masked, memory, bounce, flags);
-        var raised = copy.Mxcsr & MxcsrFlags;
-        if ((unmasked & UnderflowFlag) != 0 && (raised & UnderflowFlag) == 0)
-        {
-            // Unmasked, underflow is raised by a tiny result even when it is exact. Flushing tells.
-            CpuState probe;
-            if (NeedsX87)
-                HostX87.RestoreImage(x87);
-            RunMasked(state, &probe, masked | FlushToZero, memory, bounce + 32, flags);
-            raised |= probe.Mxcsr & UnderflowFlag;
-        }
-
-        if ((raised & unmasked & PreComputation) != 0)
-            raised &= PreComputation; // the operation was not begun
-        if ((raised & unmasked) != 0)
-        {
-            if (NeedsX87)
-                HostX87.RestoreImage(x87);
-            state->Mxcsr = guest | raised;
-            return ThunkResult.SimdException;
-        }
-
-        if (WritesMemory)
-            Buffer.MemoryCopy(bounce, memory, MemorySize, MemorySize);
-        *state = copy;
-        state->Mxcsr = guest | raised;
-        flags = (flags & ~FlagsWritten) | (newFlags & FlagsWritten);
-        return ThunkResult.Done;
-    }
-
-    private ulong RunMasked(CpuState* state, CpuState* copy, uint mxcsr, byte* memory, byte* bounce, ulong flags)
-    {
-        *copy = *state;
-        copy->Mxcsr = mxcsr;
-        if (MemorySize != 0)
-            Buffer.MemoryCopy(memory, bounce, 32, MemorySize);
-        return Code(copy, MemorySize != 0 ? bounce : null, flags);
-    }
+    internal static ulong Failure(ThunkResult result) => Attention | (uint)result;
 }

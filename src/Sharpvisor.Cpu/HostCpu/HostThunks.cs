@@ -16,9 +16,10 @@ public static unsafe class HostThunks
     private static readonly Lock s_lock = new();
     private static readonly ThunkCompiler s_compiler = new();
     private static readonly Dictionary<(ThunkKey Key, bool Is64), HostThunk?> s_thunks = [];
+    private static readonly HashSet<CodeSegment> s_forever = [];
     private static CodeSegment? s_segment;
 
-    /// <summary>Whether instructions can be executed natively here: Linux on x86-64 with executable memory.</summary>
+    /// <summary>Whether instructions can be executed natively here: Linux on x86-64 with executable memory and .NET's signal handlers.</summary>
     public static bool IsSupported { get; } = Probe();
 
     /// <summary>The thunk of an instruction decoded in 16-, 32- or 64-bit code; null when it isn't one to run natively.</summary>
@@ -59,8 +60,6 @@ public static unsafe class HostThunks
         }
     }
 
-    private static readonly HashSet<CodeSegment> s_forever = [];
-
     private static HostThunk? Create(in Instruction instruction, InstructionTraits traits, int bitness)
     {
         if (s_compiler.Compile(instruction, traits, bitness) is not var (code, description))
@@ -99,7 +98,8 @@ public static unsafe class HostThunks
         try
         {
             s_segment = new CodeSegment();
-            return true;
+            s_forever.Add(s_segment);
+            return SimdTrap.TryInstall(s_segment);
         }
         catch (ConfigurationException)
         {

@@ -139,15 +139,6 @@ public static unsafe class HostX87
     /// <summary>What every MMX instruction but EMMS does to the x87 stack: all registers valid, top 0.</summary>
     internal static void EnterMmx() => s_enterMmx();
 
-    /// <summary>The FPU as it is, to come back to by <see cref="RestoreImage"/>; 512 bytes, 16-byte aligned.</summary>
-    internal static void SaveImage(byte* area) => s_fxsave(area);
-
-    internal static void RestoreImage(byte* area)
-    {
-        *(uint*)(area + MxcsrOffset) = 0x1F80;
-        s_fxrstor(area);
-    }
-
     private static ushort ControlWordOf(CpuState* state) => *(ushort*)((byte*)&state->X87 + ControlWord);
 
     private static ushort SetControlWord(CpuState* state, ushort value) =>

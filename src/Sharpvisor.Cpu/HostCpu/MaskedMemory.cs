@@ -62,8 +62,7 @@ public static unsafe class MaskedMemory
         {
             Mnemonic.Maskmovq => StoreMmxBytes(instruction, state, ref memory),
             Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu => Store(
-                Vector(state, instruction.Op1Register), Vector(state, instruction.Op2Register), 16, 1, DestinationIndex(instruction, state),
-                ulong.MaxValue >> (64 - DestinationBits(instruction)), ref memory),
+                Vector(state, instruction.Op1Register), Vector(state, instruction.Op2Register), 16, 1, DestinationIndex(instruction, state), ref memory),
             _ => MaskedMove(instruction, state, ref memory),
         };
     }
@@ -118,16 +117,16 @@ public static unsafe class MaskedMemory
         var size = instruction.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vpmaskmovd ? 4 : 8;
         var length = instruction.Op1Register.GetSize();
         var mask = Vector(state, instruction.Op1Register);
-        var (start, addressMask) = Start(instruction, state);
+        var start = Start(instruction, state);
         if (instruction.Op0Kind == OpKind.Memory)
-            return Store(Vector(state, instruction.Op2Register), mask, length, size, start, addressMask, ref memory);
+            return Store(Vector(state, instruction.Op2Register), mask, length, size, start, ref memory);
 
         YmmValue loaded = default;
         for (var i = 0; i < length / size; i++)
         {
             if (!IsSelected(mask, i, size))
                 continue;
-            if (!memory.TryRead((start + (ulong)(i * size)) & addressMask, size, out var value))
+            if (!memory.TryRead(start + (ulong)(i * size), size, out var value))
                 return false;
             SetElement((byte*)&loaded, i, size, value);
         }
@@ -136,19 +135,19 @@ public static unsafe class MaskedMemory
         return true;
     }
 
-    private static bool Store<T>(byte* source, byte* mask, int length, int size, ulong start, ulong addressMask, ref T memory)
+    private static bool Store<T>(byte* source, byte* mask, int length, int size, ulong start, ref T memory)
         where T : IElementMemory, allows ref struct
     {
         for (var i = 0; i < length / size; i++)
         {
-            if (IsSelected(mask, i, size) && !memory.CanWrite((start + (ulong)(i * size)) & addressMask, size))
+            if (IsSelected(mask, i, size) && !memory.CanWrite(start + (ulong)(i * size), size))
                 return false;
         }
 
         for (var i = 0; i < length / size; i++)
         {
             if (IsSelected(mask, i, size))
-                memory.Write((start + (ulong)(i * size)) & addressMask, size, Element(source, i, size));
+                memory.Write(start + (ulong)(i * size), size, Element(source, i, size));
         }
 
         return true;
@@ -161,8 +160,7 @@ public static unsafe class MaskedMemory
         HostX87.PeekMmx(registers);
         var source = (byte*)(registers + (instruction.Op1Register - Register.MM0));
         var mask = (byte*)(registers + (instruction.Op2Register - Register.MM0));
-        var addressMask = ulong.MaxValue >> (64 - DestinationBits(instruction));
-        if (!Store(source, mask, 8, 1, DestinationIndex(instruction, state), addressMask, ref memory))
+        if (!Store(source, mask, 8, 1, DestinationIndex(instruction, state), ref memory))
             return false;
         HostX87.EnterMmx();
         return true;
@@ -179,19 +177,15 @@ public static unsafe class MaskedMemory
         _ => 64,
     };
 
-    /// <summary>The offset of an ordinary memory operand and the mask of its address size.</summary>
-    private static (ulong Start, ulong Mask) Start(in Instruction instruction, CpuState* state)
+    /// <summary>The offset of an ordinary memory operand. Only its start is cut to the address size.</summary>
+    private static ulong Start(in Instruction instruction, CpuState* state)
     {
         if (instruction.IsIPRelativeMemoryOperand)
-        {
-            var mask = instruction.MemoryBase == Register.EIP ? uint.MaxValue : ulong.MaxValue;
-            return (instruction.IPRelativeMemoryAddress & mask, mask);
-        }
-
+            return instruction.IPRelativeMemoryAddress & (instruction.MemoryBase == Register.EIP ? uint.MaxValue : ulong.MaxValue);
         var (start, addressMask) = VsibStart(instruction, state);
         if (instruction.MemoryIndex != Register.None)
             start += General(state, instruction.MemoryIndex) * (ulong)instruction.MemoryIndexScale;
-        return (start & addressMask, addressMask);
+        return start & addressMask;
     }
 
     /// <summary>Base and displacement.</summary>

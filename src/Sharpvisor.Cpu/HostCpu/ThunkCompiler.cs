@@ -223,17 +223,10 @@ internal sealed class ThunkCompiler
     private bool EmitRegisters(Instruction instruction, InstructionTraits traits, ThunkDescription description, int operand)
     {
         var mxcsr = traits.UsesMxcsr;
-        var unmasked = -1;
+        var trap = -1;
         var pending = -1;
         if (description.NeedsX87)
             pending = EmitPendingCheck();
-        if (mxcsr)
-        {
-            _asm.Load32(Register.EAX, Register.RDI, StateLayout.Mxcsr);
-            _asm.Raw(0xF7, 0xD0); // not eax
-            _asm.Raw(0xA9, 0x80, 0x1F, 0x00, 0x00); // test eax, 1F80h
-            unmasked = _asm.Jump(0x75);
-        }
 
         AllocateRegisters();
         if (_state != Register.RDI)
@@ -252,41 +245,53 @@ internal sealed class ThunkCompiler
             _asm.OnMemory(Code.Ldmxcsr_m32, _state, StateLayout.Mxcsr);
         LoadRegisters(traits);
         Patch(ref instruction, operand);
+        if (mxcsr)
+            trap = _asm.MarkTrap();
         if (!_asm.TryAdd(instruction))
             return false;
         StoreRegisters(traits);
         if (description.WritesFlags)
             EmitFlagsOut(description);
-        for (var i = saved.Count - 1; i >= 0; i--)
-            _asm.Add(Instruction.Create(Code.Pop_r64, saved[i]));
+        RestoreCalleeSaved(saved);
         var control = -1;
         if (mxcsr)
         {
             _asm.OnMemory(Code.Stmxcsr_m32, _state, StateLayout.Mxcsr);
-            _asm.Add(Instruction.Create(Code.Test_rm32_imm32, new MemoryOperand(_state, StateLayout.Mxcsr, 8), 0xE040));
+            _asm.Load32(Register.ESI, _state, StateLayout.Mxcsr);
+            _asm.Raw(0x81, 0xE6, 0xC0, 0xFF, 0x00, 0x00); // and esi, FFC0h
+            _asm.Raw(0x81, 0xFE, 0x80, 0x1F, 0x00, 0x00); // cmp esi, 1F80h
             control = _asm.Jump(0x75);
         }
 
         Finish();
         if (mxcsr)
         {
-            // Rounding, flush-to-zero and denormals-are-zero must not leak into .NET's arithmetic.
             _asm.Land(control);
-            _asm.Raw(0xC7, 0x44, 0x24, 0xF8, 0x80, 0x1F, 0x00, 0x00); // mov dword [rsp-8], 1F80h
-            _asm.OnMemory(Code.Ldmxcsr_m32, Register.RSP, -8);
+            RestoreHostMxcsr();
             Finish();
-            _asm.Land(unmasked);
-            Return(HostThunk.Attention);
+
+            // SimdTrap leads here: the processor left all registers as they were before the instruction.
+            _asm.LandTrap(trap);
+            RestoreCalleeSaved(saved);
+            _asm.OnMemory(Code.Stmxcsr_m32, _state, StateLayout.Mxcsr);
+            RestoreHostMxcsr();
+            ClearUpperHalf();
+            Return(HostThunk.Failure(ThunkResult.SimdException));
         }
 
         if (pending >= 0)
             EmitPendingExit(pending);
         return true;
 
-        void Finish()
+        void ClearUpperHalf()
         {
             if (UsesUpperHalf())
                 _asm.Raw(0xC5, 0xF8, 0x77); // vzeroupper: no penalty for .NET's legacy SSE code
+        }
+
+        void Finish()
+        {
+            ClearUpperHalf();
             if (!description.WritesFlags)
                 ReturnZero();
             else
@@ -325,6 +330,19 @@ internal sealed class ThunkCompiler
         }
 
         return saved;
+    }
+
+    private void RestoreCalleeSaved(List<Register> saved)
+    {
+        for (var i = saved.Count - 1; i >= 0; i--)
+            _asm.Add(Instruction.Create(Code.Pop_r64, saved[i]));
+    }
+
+    /// <summary>Masks, rounding, flush-to-zero and denormals-are-zero must not leak into .NET's arithmetic.</summary>
+    private void RestoreHostMxcsr()
+    {
+        _asm.Raw(0xC7, 0x44, 0x24, 0xF8, 0x80, 0x1F, 0x00, 0x00); // mov dword [rsp-8], 1F80h
+        _asm.OnMemory(Code.Ldmxcsr_m32, Register.RSP, -8);
     }
 
     private Register HostRegister(int number) => number == 4 ? _stackPointer : Register.RAX + number;
@@ -422,7 +440,7 @@ internal sealed class ThunkCompiler
     private void EmitPendingExit(int jump)
     {
         _asm.Land(jump);
-        Return(HostThunk.Attention | HostThunk.PendingX87);
+        Return(HostThunk.Failure(ThunkResult.X87Exception));
     }
 
     private bool EmitX87(Instruction instruction, InstructionTraits traits, ThunkDescription description, int operand)
@@ -452,7 +470,22 @@ internal sealed class ThunkCompiler
         _asm.OnMemory(Code.Fldcw_m2byte, Register.RDI, StateLayout.X87ControlWord);
         Execute();
         _asm.OnMemory(Code.Fnstenv_m28byte, Register.RSP, -64);
+        var notStored = -1;
+        if (description.WritesMemory)
+        {
+            // An exception other than that of precision prevented the store.
+            EmitUnmaskedX87();
+            _asm.Raw(0x89, 0xC1, 0xDF, 0xE0, 0x21, 0xC8, 0xA8, 0x1F); // mov ecx, eax; fnstsw ax; and eax, ecx; test al, 1Fh
+            notStored = _asm.Jump(0x75);
+        }
+
         ReturnFlags();
+        if (notStored >= 0)
+        {
+            _asm.Land(notStored);
+            Return(HostThunk.Failure(ThunkResult.NotStored));
+        }
+
         EmitPendingExit(pending);
         return true;
 

@@ -118,7 +118,7 @@ internal static unsafe class Access
     public static void Commit<T>(CpuContext* c, Op* op, byte* p, ulong linear) where T : unmanaged
     {
         if (p == (byte*)&c->Bounce)
-            StoreSlow(c, op, linear, sizeof(T), Width.ReadRaw<T>(p));
+            CommitSlow(c, op, linear, sizeof(T));
     }
 
     /// <summary>The offset within the segment, cut to the address size.</summary>
@@ -173,6 +173,13 @@ internal static unsafe class Access
         if ((attributes & 0xC) == 4) // expand-down data
             return offset > s.Limit && last <= ((attributes & 0x4000) != 0 ? uint.MaxValue : (ulong)ushort.MaxValue);
         return last <= s.Limit;
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void CommitSlow(CpuContext* c, Op* op, ulong linear, int size)
+    {
+        c->CurrentOp = op;
+        InterpreterVcpu.Of(c).CommitLinear(linear, size);
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]

@@ -25,6 +25,12 @@ internal sealed unsafe class CodeCoherence
         memory.CodeWritten += OnCodeWritten;
     }
 
+    /// <summary>
+    /// Serialises the rare read-modify-writes through <see cref="CpuContext.Bounce"/>: to a device, or to two pages that
+    /// do not follow each other in host memory.
+    /// </summary>
+    public Lock SplitLock { get; } = new();
+
     public void Add(InterpreterVcpu vcpu)
     {
         lock (_vcpus)
@@ -72,6 +78,9 @@ internal sealed unsafe class CodeCoherence
         }
     }
 
+    /// <summary>Whether a store to any of these lines would be noticed.</summary>
+    public bool IsMarked(ulong physical, ulong lines) => (Volatile.Read(ref _memory.CodeLines(physical)) & lines) == lines;
+
     /// <summary>A read-modify-write is about to change RAM.</summary>
     public void OnRmw(InterpreterVcpu vcpu, ulong physical, int size)
     {
@@ -79,22 +88,17 @@ internal sealed unsafe class CodeCoherence
         if (Volatile.Read(ref mask) == 0)
             return;
         var lines = 1UL << (int)((physical >> 6) & 63) | 1UL << (int)(((physical + (ulong)size - 1) >> 6) & 63);
-        if ((mask & lines) == 0)
-            return;
-        OnCodeWritten(physical >> 12, lines);
+        if ((mask & lines) != 0)
+            OnCodeWritten(physical >> 12, lines);
+
+        // Another vCPU may decode these lines, or for the first time, before the write takes place. A page that has
+        // code already is not protected anew, so nothing would tell it.
         if (_vcpus.Count > 1)
-            vcpu.Post(new CodeRequest(physical & ~0xFFFUL, lines, Rebroadcast: true));
+            vcpu.NoteOwnWrite(physical & ~0xFFFUL, lines);
     }
 
-    /// <summary>Sends a drop request to every vCPU but one.</summary>
-    public void DropOnOthers(InterpreterVcpu? except, ulong page, ulong lines)
-    {
-        foreach (var vcpu in _vcpus)
-        {
-            if (vcpu != except)
-                vcpu.Post(new CodeRequest(page, lines));
-        }
-    }
+    /// <summary>The write that <see cref="OnRmw"/> announced has taken place.</summary>
+    public void OnRmwDone(ulong page, ulong lines) => _memory.OnCodeWritten(page, lines);
 
     private void OnCodeWritten(ulong pageNumber, ulong lines)
     {
@@ -104,9 +108,13 @@ internal sealed unsafe class CodeCoherence
             current.DropCode(pageNumber, lines);
         else
             current = null;
-        DropOnOthers(current, pageNumber << 12, lines);
+        foreach (var vcpu in _vcpus)
+        {
+            if (vcpu != current)
+                vcpu.Post(new CodeRequest(pageNumber << 12, lines));
+        }
     }
 }
 
 /// <summary>What one vCPU asks of another: drop blocks in these lines of a page, or, with no lines, protect the page.</summary>
-internal readonly record struct CodeRequest(ulong Page, ulong Lines, bool Rebroadcast = false);
+internal readonly record struct CodeRequest(ulong Page, ulong Lines);

@@ -15,6 +15,7 @@ public sealed unsafe partial class InterpreterVcpu
 
     public string DescribeFault()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var text = new StringBuilder();
         text.Append(CultureInfo.InvariantCulture, $"CPU {Index}: triple fault. The exceptions that led to it, oldest first:\n");
         foreach (var e in _history.Entries)
@@ -104,11 +105,11 @@ public sealed unsafe partial class InterpreterVcpu
         if (first < bytes.Length)
             new ReadOnlySpan<byte>(_memory.TryGetPointer(block->SecondPage), bytes.Length - first).CopyTo(bytes.AsSpan(first));
         Disassemble(text, bytes, rip, 16 << (int)(block->Mode & (uint)BlockMode.CodeMask), block->Count);
-        return text.ToString();
+        return text.ToString().TrimEnd('\n');
     }
 
     private void TraceBlock(Block* block) =>
-        _environment.Trace!.Write($"Trace {Index}: {_c->Arch.Segments[CS].Selector:x4}:{_c->Arch.Rip:x16} [{block->Count}] phys 0x{block->Physical:x}\n");
+        _environment.Trace!.Write($"Trace {Index}: {_c->Arch.Segments[CS].Selector:x4}:{_c->Arch.Rip:x16} [{block->Count}] phys 0x{block->Physical:x}");
 
     private void TraceEvent(int vector, int error, string kind)
     {
@@ -116,6 +117,6 @@ public sealed unsafe partial class InterpreterVcpu
         text.Append(CultureInfo.InvariantCulture, $"{_c->InstructionCount,12}: cpu {Index} {kind} v={vector:x2} {VectorName(vector)} e={(error < 0 ? "-" : error.ToString("x4", CultureInfo.InvariantCulture))}");
         text.Append(CultureInfo.InvariantCulture, $" pc={_c->Arch.Segments[CS].Selector:x4}:{_c->Arch.Rip:x16} cpl={_c->Cpl}{(vector == Vectors.PF ? $" CR2={_c->Arch.Cr2:x16}" : "")}\n");
         AppendRegisters(text);
-        _environment.Trace!.Write(text.ToString());
+        _environment.Trace!.Write(text.ToString().TrimEnd('\n'));
     }
 }

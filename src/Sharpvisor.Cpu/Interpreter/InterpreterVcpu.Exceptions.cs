@@ -42,6 +42,7 @@ public sealed unsafe partial class InterpreterVcpu
     {
         var c = _c;
         var op = c->CurrentOp;
+        ReleaseSplitLock();
         if (op != _decoder.FetchOp)
         {
             // Operations behind the fault were counted with their block.

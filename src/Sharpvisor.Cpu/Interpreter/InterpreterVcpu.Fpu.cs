@@ -36,6 +36,8 @@ public sealed unsafe partial class InterpreterVcpu
     {
         ThunkHandlersCheck(info, op);
         LoadX87();
+        if (info->Waits)
+            RaisePendingX87(); // before the operand is touched
         var ins = (Instruction*)((byte*)info + ((sizeof(ThunkInfo) + 15) & ~15));
         byte* memory = null;
         ulong linear = 0;
@@ -56,23 +58,13 @@ public sealed unsafe partial class InterpreterVcpu
             WriteBytes(linear, memory, info->MemorySize);
     }
 
-    /// <summary>A thunk asked for attention: an unmasked exception is or may become due.</summary>
-    internal void RunFailedThunk(ThunkInfo* info, byte* memory)
+    /// <summary>What follows a thunk that was not simply done.</summary>
+    internal void RaiseThunkException(ThunkResult result)
     {
-        var flags = Flags.Arithmetic(_c);
-        switch (_decoder.Builder.Thunks[info->Index].Run(&_c->Arch, memory, ref flags))
-        {
-            case ThunkResult.SimdException:
-                Raise((_c->Arch.Cr4 & ControlRegisters.OSXMMEXCPT) != 0 ? Vectors.XM : Vectors.UD);
-                break;
-            case ThunkResult.X87Exception:
-                RaiseX87();
-                break;
-            default:
-                if (info->FlagsWritten != 0)
-                    Flags.SetArithmetic(_c, flags);
-                break;
-        }
+        if (result == ThunkResult.SimdException)
+            Raise((_c->Arch.Cr4 & ControlRegisters.OSXMMEXCPT) != 0 ? Vectors.XM : Vectors.UD);
+        else if (result == ThunkResult.X87Exception)
+            RaiseX87();
     }
 
     /// <summary>Masked moves and gathers, where only the selected elements may fault. False: not such an instruction.</summary>

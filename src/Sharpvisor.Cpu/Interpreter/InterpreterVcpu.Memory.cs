@@ -8,8 +8,7 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// <summary>Memory behind the fast path: TLB fills, page crossings, MMIO, watched pages and pages with code.</summary>
 public sealed unsafe partial class InterpreterVcpu
 {
-    /// <summary>Serialises the rare locked accesses that cross a page or hit a device.</summary>
-    private static readonly Lock SplitLock = new();
+    private bool _holdsSplitLock;
 
     private readonly Tlb _tlb = new();
 
@@ -64,9 +63,44 @@ public sealed unsafe partial class InterpreterVcpu
             }
         }
 
+        else
+        {
+            // Two pages that follow each other in host memory too: the host can do it atomically.
+            var rest = 4096 - (int)(linear & 0xFFF);
+            var first = Translate(linear, AccessKind.Write, CurrentKind, out var physical1);
+            var second = Translate(WrapLinear(linear + (ulong)rest), AccessKind.Write, CurrentKind, out var physical2);
+            if (first != null && second == first + rest)
+            {
+                _coherence.OnRmw(this, physical1, rest);
+                _coherence.OnRmw(this, physical2, size - rest);
+                return first;
+            }
+        }
+
+        if (_environment.ProcessorCount > 1 && !_holdsSplitLock)
+        {
+            _coherence.SplitLock.Enter(); // until CommitLinear, or the fault that comes instead
+            _holdsSplitLock = true;
+        }
+
         var value = ReadChecked(linear, size, CurrentKind, forWrite: true);
         Width.WriteRaw<ulong>(&_c->Bounce, value);
         return (byte*)&_c->Bounce;
+    }
+
+    /// <summary>Writes back what <see cref="OpenLinear"/> put into the bounce buffer.</summary>
+    internal void CommitLinear(ulong linear, int size)
+    {
+        WriteLinear(linear, size, ReadSized((byte*)&_c->Bounce, size));
+        ReleaseSplitLock();
+    }
+
+    private void ReleaseSplitLock()
+    {
+        if (!_holdsSplitLock)
+            return;
+        _holdsSplitLock = false;
+        _coherence.SplitLock.Exit();
     }
 
     /// <summary>The host address of up to one page's rest, for reading; null if it is not RAM.</summary>

@@ -9,6 +9,7 @@ public sealed unsafe partial class InterpreterVcpu
 {
     public void Reset()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         Interlocked.And(ref _c->Pending, (int)(PendingEvents.Kick | PendingEvents.Code));
         _history.Clear();
         ResetState(init: false);
@@ -64,7 +65,7 @@ public sealed unsafe partial class InterpreterVcpu
 
         c->Arch.Activity = Index == 0 ? ActivityState.Active : ActivityState.WaitForSipi;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.CpuReset) != 0)
-            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}\n");
+            trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}");
         FlushTlb(global: true);
         UpdateMode();
     }
@@ -106,6 +107,7 @@ public sealed unsafe partial class InterpreterVcpu
         }
 
         c->Mode = (uint)mode;
+
         var traps = FpuTraps.None;
         if ((s.Cr0 & (ControlRegisters.EM | ControlRegisters.TS)) != 0)
             traps |= FpuTraps.X87NotAvailable;

@@ -11,11 +11,15 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// <summary>Instructions that are too rare for a handler of their own: those of user mode.</summary>
 public sealed unsafe partial class InterpreterVcpu
 {
+    private const uint PausesBeforeYield = 64;
+
+    private uint _pauses;
+
     /// <summary>Whether the block ends with this instruction.</summary>
     internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
     {
         Mnemonic.Lahf or Mnemonic.Sahf or Mnemonic.Clc or Mnemonic.Stc or Mnemonic.Cmc or Mnemonic.Cld or Mnemonic.Std
-            or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
+            or Mnemonic.Crc32 or Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc
             or Mnemonic.Shld or Mnemonic.Shrd or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b or Mnemonic.Xlatb
             or Mnemonic.Aaa or Mnemonic.Aas or Mnemonic.Aam or Mnemonic.Aad or Mnemonic.Daa or Mnemonic.Das or Mnemonic.Salc
             or Mnemonic.Bound or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq
@@ -62,9 +66,6 @@ public sealed unsafe partial class InterpreterVcpu
                 return false;
             case Mnemonic.Crc32:
                 AccumulateCrc32(in ins, op);
-                return false;
-            case Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt: // the latter two on a model without them
-                BitScan(in ins, op);
                 return false;
             case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc:
                 BitTestMemory(in ins, op);
@@ -133,8 +134,9 @@ public sealed unsafe partial class InterpreterVcpu
                 or Mnemonic.Bndcu or Mnemonic.Bndcn or Mnemonic.Bndldx or Mnemonic.Bndstx:
                 return false; // hints, and what was MPX: no operation
             case Mnemonic.Pause:
-                // Another vCPU may need this host processor to make progress.
-                if (_environment.ProcessorCount > 1)
+                // Another vCPU may need this host processor to make progress. Not each time: who yields may be gone for
+                // a time slice, and most locks are free again within microseconds.
+                if (_environment.ProcessorCount > 1 && (++_pauses & (PausesBeforeYield - 1)) == 0)
                     Thread.Yield();
                 return false;
             case Mnemonic.Jmp:
@@ -217,22 +219,6 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
-    private void BitScan(in Instruction ins, Op* op)
-    {
-        var size = ins.Op0Register.GetSize();
-        var value = ReadOperand(in ins, 1, op, size);
-        if (value == 0)
-        {
-            // The destination stays; with 32 bits its upper half is cleared on some processors and kept on others.
-            Flags.SetArithmetic(_c, Flags.Arithmetic(_c) | Rflags.ZF);
-            return;
-        }
-
-        var index = ins.Mnemonic is Mnemonic.Bsf or Mnemonic.Tzcnt ? BitOperations.TrailingZeroCount(value) : 63 - BitOperations.LeadingZeroCount(value);
-        WriteRegister(ins.Op0Register, (ulong)index);
-        Flags.SetArithmetic(_c, Flags.Arithmetic(_c) & ~Rflags.ZF);
-    }
-
     private void AccumulateCrc32(in Instruction ins, Op* op)
     {
         var size = ins.Op1Kind == OpKind.Memory ? ins.MemorySize.GetSize() : ins.Op1Register.GetSize();
@@ -289,7 +275,7 @@ public sealed unsafe partial class InterpreterVcpu
     private void CommitLinear(byte* p, ulong linear, int size)
     {
         if (p == (byte*)&_c->Bounce)
-            WriteLinear(linear, size, ReadSized(p, size));
+            CommitLinear(linear, size);
     }
 
     private void DoubleShift(in Instruction ins, Op* op)
@@ -299,11 +285,17 @@ public sealed unsafe partial class InterpreterVcpu
         var count = (int)(ins.Op2Kind == OpKind.Register ? _c->Arch.Gpr[1] : ins.GetImmediate(2)) & (size == 8 ? 63 : 31);
         var memory = ins.Op0Kind == OpKind.Memory;
         var linear = memory ? MemoryLinear(op, size, true) : 0;
+        if (memory && count == 0)
+        {
+            ReadLinear(linear, size);
+            return;
+        }
+
         var p = memory ? OpenLinear(linear, size) : (byte*)_c + OpBuilder.RegisterOffset(ins.Op0Register);
         var a = ReadSized(p, size);
         if (count == 0)
         {
-            if (!memory && size == 4)
+            if (size == 4)
                 WriteRegister(ins.Op0Register, a);
             return;
         }

@@ -18,9 +18,12 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// </summary>
 public sealed unsafe partial class InterpreterVcpu : IVcpu
 {
-    private const int JumpEntries = 4096;
+    private const int JumpEntries = 16384;
     private const int FetchEntries = 256;
     private const int MaxCodeSegments = 1024;
+
+    /// <summary>A vCPU that halts for long is not sent more than this: dropping all its code is cheaper then.</summary>
+    private const int MaximumCodeRequests = 256;
 
     [ThreadStatic]
     private static InterpreterVcpu? _current;
@@ -41,6 +44,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly int _physicalBits;
     private readonly ulong _cr4Mask;
     private GCHandle _self;
+    private readonly List<CodeRequest> _ownWrites = [];
 
     /// <summary>The instruction at work is followed by a single-step trap.</summary>
     private bool _singleStep;
@@ -54,7 +58,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private int _startupVector;
     private volatile bool _inGuest;
     private volatile int _codeRequestCount;
-    private bool _disposed;
+    private bool _codeRequestsLost;
+    private volatile bool _disposed;
 
     internal InterpreterVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence)
     {
@@ -78,7 +83,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public int Index { get; }
 
-    public long InstructionCount => Volatile.Read(ref _c->InstructionCount);
+    public long InstructionCount => _disposed ? 0 : Volatile.Read(ref _c->InstructionCount);
 
     /// <summary>The vCPU that the calling thread runs, if any.</summary>
     internal static InterpreterVcpu? Current => _current;
@@ -95,6 +100,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public VcpuExit Run(long budget)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var limit = budget > long.MaxValue - _c->InstructionCount ? long.MaxValue : _c->InstructionCount + budget;
         _current = this;
         _inGuest = true;
@@ -119,14 +125,22 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
         finally
         {
+            ReleaseSplitLock();
             SaveX87();
             _inGuest = false;
             _current = null;
+
+            // Whoever posts sets Pending first and looks at _inGuest then; the caller looks at Pending next. Without a
+            // full fence here both could see the old value, and a halted vCPU would sleep through an interrupt.
+            Interlocked.MemoryBarrier();
         }
     }
 
     public void WaitForWork()
     {
+        // Post sets Pending and then looks whether this thread is in the guest; this thread has left the guest and now
+        // looks at Pending. Without a full fence both could see the old value, and a wake-up would be lost.
+        Interlocked.MemoryBarrier();
         while (!HasWork())
             _sleep.Sleep(long.MaxValue);
     }
@@ -137,7 +151,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     {
         if (asserted)
             Post(PendingEvents.Interrupt);
-        else
+        else if (!_disposed)
             Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Interrupt);
     }
 
@@ -145,7 +159,13 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void RaiseSmi() => Post(PendingEvents.Smi);
 
-    public void RaiseInit() => Post(PendingEvents.Init);
+    public void RaiseInit()
+    {
+        // What came before INIT dies with it. A SIPI that follows at once must not: so it is not for the vCPU to clear.
+        if (!_disposed)
+            Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Startup);
+        Post(PendingEvents.Init);
+    }
 
     public void RaiseStartup(byte vector)
     {
@@ -155,6 +175,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public CpuState GetState()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var state = _c->Arch;
         state.Rflags = Flags.Get(_c);
         return state;
@@ -162,6 +183,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void SetState(in CpuState state)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         _c->Arch = state;
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
@@ -205,31 +227,55 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     internal void Post(CodeRequest request)
     {
+        if (_disposed)
+            return;
         lock (_codeRequests)
         {
-            _codeRequests.Enqueue(request);
+            if (_codeRequests.Count < MaximumCodeRequests)
+                _codeRequests.Enqueue(request);
+            else
+                _codeRequestsLost = true;
             _codeRequestCount = _codeRequests.Count;
         }
 
         Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
-        Interlocked.MemoryBarrier();
+    }
+
+    /// <summary>A read-modify-write to these lines of a page with code is about to happen: look at them again after this block.</summary>
+    internal void NoteOwnWrite(ulong page, ulong lines)
+    {
+        _ownWrites.Add(new CodeRequest(page, lines));
+        Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
     }
 
     internal void ServeCodeRequests()
     {
+        // The bit goes first and in any case: a request may be served by the spinning in MarkCode before its sender has
+        // set the bit, and a bit without a request would keep the run loop from ever executing again.
+        if ((Volatile.Read(ref _c->Pending) & (int)PendingEvents.Code) != 0)
+            Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Code);
+        foreach (var write in _ownWrites)
+            _coherence.OnRmwDone(write.Page, write.Lines);
+        _ownWrites.Clear();
         if (_codeRequestCount == 0)
             return;
-        Interlocked.And(ref _c->Pending, ~(int)PendingEvents.Code);
         lock (_codeRequests)
         {
             while (_codeRequests.TryDequeue(out var request))
             {
+                if (_codeRequestsLost)
+                    continue;
                 if (request.Lines == 0)
                     ProtectPage(request.Page);
                 else
                     DropCode(request.Page >> 12, request.Lines);
-                if (request.Rebroadcast)
-                    _coherence.DropOnOthers(this, request.Page, request.Lines);
+            }
+
+            if (_codeRequestsLost)
+            {
+                _codeRequestsLost = false;
+                _tlb.FlushAll();
+                _blocks.DropAll(StaleHandler);
             }
 
             _codeRequestCount = 0;
@@ -238,8 +284,9 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     internal void ProtectPage(ulong physicalPage) => _tlb.ProtectPhysicalPage(physicalPage);
 
-    internal void DropCode(ulong page, ulong lines) =>
-        _blocks.Drop(page, lines, (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit);
+    internal void DropCode(ulong page, ulong lines) => _blocks.Drop(page, lines, StaleHandler);
+
+    private static nint StaleHandler => (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit;
 
     /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
     internal void NewEpoch()
@@ -273,10 +320,13 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 11)) & (JumpEntries - 1);
+    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 14)) & (JumpEntries - 1);
 
     private void Post(PendingEvents events)
     {
+        // A device or a debugger may know the processor for longer than it lives.
+        if (_disposed)
+            return;
         Interlocked.Or(ref _c->Pending, (int)events);
         if (!_inGuest)
             _sleep.Wake();
@@ -358,6 +408,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             CheckCodeBreakpoints(rip);
         var single = (slow & (SlowReasons.Debug | SlowReasons.Shadow)) != 0;
         var block = FindBlock(rip, c->Mode | (single ? (uint)BlockMode.Single : 0));
+        if (block->Stale)
+            return; // another vCPU is writing there: nothing has been executed yet
         if ((slow & SlowReasons.Trace) != 0)
             TraceBlock(block);
         _singleStep = (c->Arch.Rflags & Rflags.TF) != 0;
@@ -397,8 +449,14 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
 
         var physical = TranslateFetch(linear);
-        var second = _blocks.MayCross(physical, mode) ? TranslateFetch(WrapLinear((linear | 0xFFF) + 1)) : ulong.MaxValue;
-        var block = _blocks.Find(physical, mode, second);
+        var block = _blocks.Find(physical, mode);
+        if (block != null && block->SecondPage != ulong.MaxValue)
+        {
+            var second = TranslateFetch(NextPage(linear));
+            while (block != null && block->SecondPage != second)
+                block = _blocks.Find(physical, mode, block);
+        }
+
         if (block == null)
             block = Decode(rip, linear, physical, mode);
         if (c->Is64 == 0 && block->Count == 1 && rip + block->Length - 1 > c->Arch.Segments[CS].Limit)
@@ -408,13 +466,21 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     private Block* Decode(ulong rip, ulong linear, ulong physical, uint mode)
     {
-        if (_blocks.IsFull)
+        if (_blocks.IsFull || _decoder.Builder.IsFull)
         {
             _blocks.Clear();
+            _decoder.Builder.Clear();
             NewEpoch();
         }
 
         var block = _decoder.Decode(this, _blocks, rip, linear, physical, mode);
+        if (block == null)
+        {
+            // The bytes changed meanwhile. The run loop looks for what is pending before it tries again: a guest that
+            // writes there for ever must not keep this vCPU from anything.
+            return _decoder.NoBlock(StaleHandler);
+        }
+
         _blocks.Add(block);
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.InAsm) != 0)
             trace.Write(DescribeBlock(block, rip));
@@ -457,7 +523,8 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             ServeCodeRequests();
         if ((pending & PendingEvents.Init) != 0)
         {
-            Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Startup | PendingEvents.Nmi | PendingEvents.Smi));
+            Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Nmi | PendingEvents.Smi));
+            pending &= ~(PendingEvents.Nmi | PendingEvents.Smi);
             ResetState(init: true);
         }
 

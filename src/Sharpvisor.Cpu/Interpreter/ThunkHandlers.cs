@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using System.Runtime.Intrinsics;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Paging;
@@ -16,9 +15,6 @@ internal unsafe struct ThunkInfo
 
     /// <summary>Of RFLAGS.</summary>
     public ulong FlagsWritten;
-
-    /// <summary>Index into <see cref="BlockDecoder.Thunks"/>.</summary>
-    public int Index;
 
     public int MemorySize;
     public int Alignment;
@@ -39,7 +35,7 @@ internal static unsafe class ThunkHandlers
             Prepare(c, op, t);
         var result = t->Code((CpuState*)c, null, t->ReadsFlags ? Flags.Arithmetic(c) : 0);
         if (t->FlagsWritten != 0 || (long)result < 0)
-            Finish(c, op, t, null, result);
+            Finish(c, op, t, result);
         Access.Next(c, op);
     }
 
@@ -73,12 +69,12 @@ internal static unsafe class ThunkHandlers
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
-    public static void Finish(CpuContext* c, Op* op, ThunkInfo* t, byte* memory, ulong result)
+    public static void Finish(CpuContext* c, Op* op, ThunkInfo* t, ulong result)
     {
         if ((long)result < 0)
         {
             c->CurrentOp = op;
-            InterpreterVcpu.Of(c).RunFailedThunk(t, memory);
+            InterpreterVcpu.Of(c).RaiseThunkException(HostThunk.ResultOf(result));
             return;
         }
 
@@ -131,40 +127,8 @@ internal unsafe struct ThunkMemory : IMemoryHandler
         var memory = ThunkHandlers.Open(c, op, t, linear);
         var result = t->Code((CpuState*)c, memory, t->ReadsFlags ? Flags.Arithmetic(c) : 0);
         if (t->FlagsWritten != 0 || (long)result < 0)
-            ThunkHandlers.Finish(c, op, t, memory, result);
-        if (t->Writes && memory == ThunkHandlers.Bounce(c))
-            ThunkHandlers.Commit(c, op, t, linear);
-        Access.Next(c, op);
-    }
-}
-
-/// <summary>Whole-register SSE moves of 16 bytes, the commonest vector instructions, without a thunk.</summary>
-internal unsafe struct LoadXmm : IMemoryHandler
-{
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
-    {
-        var t = (ThunkInfo*)op->Imm;
-        if ((c->FpuTrap & (byte)t->Traps) != 0)
-            ThunkHandlers.Prepare(c, op, t);
-        var memory = ThunkHandlers.Open(c, op, t, TEa.Linear(c, op, 16, false));
-        *(Vector128<byte>*)((byte*)c + op->Dst) = Unsafe.ReadUnaligned<Vector128<byte>>(memory);
-        Access.Next(c, op);
-    }
-}
-
-internal unsafe struct StoreXmm : IMemoryHandler
-{
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Run<T, TEa>(CpuContext* c, Op* op) where T : unmanaged where TEa : struct, IEffectiveAddress
-    {
-        var t = (ThunkInfo*)op->Imm;
-        if ((c->FpuTrap & (byte)t->Traps) != 0)
-            ThunkHandlers.Prepare(c, op, t);
-        var linear = TEa.Linear(c, op, 16, true);
-        var memory = ThunkHandlers.Open(c, op, t, linear);
-        Unsafe.WriteUnaligned(memory, Unsafe.ReadUnaligned<Vector128<byte>>((byte*)c + op->Src));
-        if (memory == ThunkHandlers.Bounce(c))
+            ThunkHandlers.Finish(c, op, t, result);
+        if (t->Writes && memory == ThunkHandlers.Bounce(c) && (long)result >= 0)
             ThunkHandlers.Commit(c, op, t, linear);
         Access.Next(c, op);
     }

@@ -17,6 +17,9 @@ internal struct PageWalk
 
     public bool Global;
     public uint ErrorCode;
+
+    /// <summary>Within the walker: walk again from the top.</summary>
+    internal bool Changed;
 }
 
 /// <summary>The kind of access whose rights a walk checks.</summary>
@@ -60,9 +63,15 @@ internal static unsafe class PageWalker
         walk.ErrorCode = (uint)(access & (AccessKind.Write | AccessKind.User));
         if ((access & AccessKind.Fetch) != 0 && ((nxe && (s.Cr4 & ControlRegisters.PAE) != 0) || (s.Cr4 & ControlRegisters.SMEP) != 0))
             walk.ErrorCode |= (uint)AccessKind.Fetch;
-        return (s.Cr4 & ControlRegisters.PAE) != 0
-            ? Walk64(in s, memory, physicalBits, linear, access, nxe, ref walk)
-            : Walk32(in s, memory, linear, access, ref walk);
+        while (true)
+        {
+            var found = (s.Cr4 & ControlRegisters.PAE) != 0
+                ? Walk64(in s, memory, physicalBits, linear, access, nxe, ref walk)
+                : Walk32(in s, memory, linear, access, ref walk);
+            if (!walk.Changed)
+                return found;
+            walk.Changed = false;
+        }
     }
 
     private static bool Walk64(in CpuState s, GuestMemory memory, int physicalBits, ulong linear, AccessKind access, bool nxe, ref PageWalk walk)
@@ -109,7 +118,7 @@ internal static unsafe class PageWalker
                     return Fail(ref walk, ErrorPresent);
                 var update = Accessed | ((access & AccessKind.Write) != 0 ? Dirty : 0);
                 if ((entry & update) != update && !SetBits64(memory, address, entry, update))
-                    return Walk64(in s, memory, physicalBits, linear, access, nxe, ref walk);
+                    return Changed(ref walk);
                 entry |= update;
 
                 walk.PageShift = shift;
@@ -120,7 +129,7 @@ internal static unsafe class PageWalker
             }
 
             if ((entry & Accessed) == 0 && !SetBits64(memory, address, entry, Accessed))
-                return Walk64(in s, memory, physicalBits, linear, access, nxe, ref walk); // changed under us: from the top
+                return Changed(ref walk);
 
             table = entry & addressMask;
             shift -= 9;
@@ -142,7 +151,7 @@ internal static unsafe class PageWalker
             if (!Allowed(in s, rights, true, access))
                 return Fail(ref walk, ErrorPresent);
             if ((pde & update) != update && !SetBits32(memory, pdeAddress, pde, update))
-                return Walk32(in s, memory, linear, access, ref walk);
+                return Changed(ref walk);
             pde |= update;
             walk.PageShift = 22;
             walk.Physical = (pde & 0xFFC0_0000) | ((ulong)(pde >> 13 & 0xFF) << 32) | (linear & 0x3F_FFFF); // PSE-36
@@ -152,7 +161,7 @@ internal static unsafe class PageWalker
         }
 
         if ((pde & Accessed) == 0 && !SetBits32(memory, pdeAddress, pde, (uint)Accessed))
-            return Walk32(in s, memory, linear, access, ref walk);
+            return Changed(ref walk);
         var pteAddress = (pde & 0xFFFF_F000UL) + (((linear >> 12) & 0x3FF) * 4);
         var pte = ReadEntry32(memory, pteAddress);
         if ((pte & Present) == 0)
@@ -161,13 +170,20 @@ internal static unsafe class PageWalker
         if (!Allowed(in s, rights, true, access))
             return Fail(ref walk, ErrorPresent);
         if ((pte & update) != update && !SetBits32(memory, pteAddress, pte, update))
-            return Walk32(in s, memory, linear, access, ref walk);
+            return Changed(ref walk);
         pte |= update;
         walk.PageShift = 12;
         walk.Physical = (pte & 0xFFFF_F000) | (linear & 0xFFF);
         walk.Global = (pte & GlobalPage) != 0 && (s.Cr4 & ControlRegisters.PGE) != 0;
         walk.Writable = (pte & Dirty) != 0 && WriteAllowed(in s, rights, access);
         return true;
+    }
+
+    /// <summary>Another processor changed an entry between the look at it and the setting of its accessed or dirty bit.</summary>
+    private static bool Changed(ref PageWalk walk)
+    {
+        walk.Changed = true;
+        return false;
     }
 
     private static bool Fail(ref PageWalk walk, uint bits)

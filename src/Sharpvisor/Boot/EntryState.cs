@@ -14,6 +14,8 @@ internal static class EntryState
     private const ushort Code64 = 0xA09B, Code32 = 0xC09B, Data = 0xC093, BusyTss32 = 0x008B;
     private const ulong Cr0ProtectedMode = 0x11, Cr0Paging = 1UL << 31, Cr4Pae = 1UL << 5;
     private const ulong EferLongModeEnabledAndActive = 0x500;
+    // IA32_MTRR_DEF_TYPE as firmware leaves it: E, write back. Off, a kernel takes all RAM for uncached.
+    private const ulong MtrrEnabledWriteBack = 0x806;
     private const int Rbx = 3, Rsp = 4, Rsi = 6;
 
     public static void SetLongMode(ref CpuState state, ulong entry, ulong bootParams)
@@ -66,6 +68,7 @@ internal static class EntryState
 
     private static void SetFlat(ref CpuState state, ulong entry, ushort code)
     {
+        state.MtrrDefaultType = MtrrEnabledWriteBack;
         state.Gpr = default;
         state.Rip = entry;
         state.Rflags = 2;

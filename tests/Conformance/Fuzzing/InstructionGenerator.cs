@@ -31,9 +31,16 @@ public sealed class InstructionGenerator
             var initial = MakeState(random);
             var length = random.Next(3) == 0 ? 1 : random.Next(2, 9);
             List<Item> items = [];
+            var patched = random.Next(16) == 0 && length > 1 ? random.Next(1, length) : 0; // an instruction that an earlier one changes
+            var patching = random.Next(patched);
             while (items.Count < length)
             {
-                if (new ItemBuilder(_arena, _bitness, random, items.Count, length).TryBuild(PickCode(random)) is { } item)
+                var builder = new ItemBuilder(_arena, _bitness, random, items.Count, length);
+                if (patched != 0 && items.Count == patching)
+                    items.Add(builder.Patch(patched));
+                else if (patched != 0 && items.Count == patched)
+                    items.Add(builder.Patched());
+                else if (builder.TryBuild(PickCode(random)) is { } item)
                     items.Add(item);
             }
 
@@ -82,8 +89,9 @@ public sealed class InstructionGenerator
 
         var fx = (Span<byte>)cpu.Fx;
         var precision = random.Next(4) switch { 0 => 0x000, 1 => 0x200, _ => 0x300 };
-        BitConverter.TryWriteBytes(fx, (ushort)(0x7F | precision | (random.Next(4) << 10)));
-        BitConverter.TryWriteBytes(fx[2..], (ushort)((random.Next(8) << 11) | (random.Next(4) == 0 ? random.Next(0x80) & 0x3F : 0) | (random.Next(4) == 0 ? random.Next(0x10000) & 0x4700 : 0)));
+        var masks = random.Next(16) == 0 ? random.Next(0x40) : 0x3F;
+        BitConverter.TryWriteBytes(fx, (ushort)(0x40 | masks | precision | (random.Next(4) << 10)));
+        BitConverter.TryWriteBytes(fx[2..], (ushort)((random.Next(8) << 11) | (random.Next(4) == 0 ? random.Next(0x40) & masks : 0) | (random.Next(4) == 0 ? random.Next(0x10000) & 0x4700 : 0)));
         fx[4] = (byte)(random.Next(3) switch { 0 => 0, 1 => 0xFF, _ => random.Next(256) });
         for (var i = 0; i < 8; i++)
         {

@@ -15,7 +15,7 @@ public sealed class InstructionTable
         CpuidFeature.SSE2, CpuidFeature.SSE3, CpuidFeature.SSSE3, CpuidFeature.SSE4_1, CpuidFeature.SSE4_2, CpuidFeature.POPCNT, CpuidFeature.LZCNT,
         CpuidFeature.BMI1, CpuidFeature.BMI2, CpuidFeature.AVX, CpuidFeature.AVX2, CpuidFeature.FMA, CpuidFeature.F16C, CpuidFeature.MOVBE,
         CpuidFeature.CX8, CpuidFeature.CMPXCHG16B, CpuidFeature.AES, CpuidFeature.PCLMULQDQ, CpuidFeature.ADX, CpuidFeature.MULTIBYTENOP,
-        CpuidFeature.PAUSE, CpuidFeature.PREFETCHW,
+        CpuidFeature.PAUSE, CpuidFeature.PREFETCHW, CpuidFeature.CLFSH,
     ];
 
     /// <summary>
@@ -24,18 +24,24 @@ public sealed class InstructionTable
     /// </summary>
     private static readonly HashSet<Mnemonic> s_excluded =
     [
-        Mnemonic.Cpuid, Mnemonic.Rdtsc, Mnemonic.Syscall, Mnemonic.Sysenter, Mnemonic.Sysret, Mnemonic.Sysexit, Mnemonic.Int, Mnemonic.Int1, Mnemonic.Int3,
-        Mnemonic.Into, Mnemonic.Rsm, Mnemonic.Lar, Mnemonic.Lsl, Mnemonic.Verr, Mnemonic.Verw, Mnemonic.Sldt, Mnemonic.Str, Mnemonic.Smsw,
+        Mnemonic.Cpuid, Mnemonic.Rdtsc, Mnemonic.Syscall, Mnemonic.Sysenter, Mnemonic.Sysret, Mnemonic.Sysexit, Mnemonic.Int, Mnemonic.Int1,
+        Mnemonic.Rsm, Mnemonic.Lar, Mnemonic.Lsl, Mnemonic.Verr, Mnemonic.Verw, Mnemonic.Sldt, Mnemonic.Str, Mnemonic.Smsw,
         Mnemonic.Sgdt, Mnemonic.Sidt, Mnemonic.Arpl,
-        Mnemonic.Fldenv, Mnemonic.Fnstenv, Mnemonic.Fstenv, Mnemonic.Fnsave, Mnemonic.Fsave, Mnemonic.Frstor, Mnemonic.Fxsave, Mnemonic.Fxsave64,
+        Mnemonic.Fnstenv, Mnemonic.Fstenv, Mnemonic.Fnsave, Mnemonic.Fsave, Mnemonic.Fxsave, Mnemonic.Fxsave64,
         Mnemonic.Fndisi, Mnemonic.Fneni, Mnemonic.Fdisi, Mnemonic.Feni, Mnemonic.Fnsetpm, Mnemonic.Fsetpm, Mnemonic.Frstpm, Mnemonic.Fstdw, Mnemonic.Fstsg,
         Mnemonic.Iret, Mnemonic.Iretd, Mnemonic.Iretq, Mnemonic.Retf, Mnemonic.Lds, Mnemonic.Les, Mnemonic.Lfs, Mnemonic.Lgs, Mnemonic.Lss,
-        Mnemonic.Popf, Mnemonic.Popfd, Mnemonic.Popfq, Mnemonic.Ud0, Mnemonic.Ud1, Mnemonic.Salc, Mnemonic.Reservednop, Mnemonic.Loadall,
+        Mnemonic.Ud0, Mnemonic.Ud1, Mnemonic.Salc, Mnemonic.Reservednop, Mnemonic.Loadall,
         Mnemonic.Storeall, Mnemonic.Umov, Mnemonic.Xbts, Mnemonic.Ibts, Mnemonic.Rdpmc,
     ];
 
-    /// <summary>PUSH of a segment register: 32 bits or 16 of them, as the processor likes (SDM vol. 2, PUSH).</summary>
-    private static readonly HashSet<Code> s_excludedCodes = [Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS];
+    /// <summary>
+    /// PUSH of a segment register writes 32 bits or 16 of them, MOVSXD with a 16-bit operand reads 16 or 32, as the
+    /// processor likes (SDM vol. 2, PUSH and MOVSXD; AMD reads 32).
+    /// </summary>
+    private static readonly HashSet<Code> s_excludedCodes =
+    [
+        Code.Pushd_ES, Code.Pushd_CS, Code.Pushd_SS, Code.Pushd_DS, Code.Pushd_FS, Code.Pushd_GS, Code.Movsxd_r16_rm16,
+    ];
 
     private readonly Code[][] _byMnemonic;
     private readonly Code[] _all;
@@ -91,6 +97,7 @@ public sealed class InstructionTable
             FlowControl.IndirectBranch => code is Code.Jmp_rm64 or Code.Jmp_rm32,
             FlowControl.IndirectCall => code is Code.Call_rm64 or Code.Call_rm32,
             FlowControl.Exception => code is Code.Ud2,
+            FlowControl.Interrupt => code is Code.Int3 or Code.Into,
             _ => false,
         };
     }

@@ -15,6 +15,9 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         Register.R12L, Register.R13L, Register.R14L, Register.R15L,
     ];
 
+    /// <summary>ES CS SS DS, operand size, repetition; in 64-bit code REX too.</summary>
+    private static readonly byte[] s_prefixes = [0x26, 0x2E, 0x36, 0x3E, 0x66, 0xF2, 0xF3, 0x40, 0x41, 0x42, 0x44, 0x48];
+
     private readonly InstructionInfoFactory _info = new();
     private readonly List<Step> _setup = [];
     private readonly HashSet<Register> _loaded = [];
@@ -37,10 +40,43 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         AddPrefixes(ref instruction, info);
         if (!LoadImplicit(ref instruction))
             return null;
-        var encoder = Encoder.Create(bitness, new NullWriter());
+        var encoder = Encoder.Create(bitness, new ByteWriter());
         if (target < 0 && !encoder.TryEncode(instruction, arena.CodeAddress, out _, out _))
             return null; // AH with a REX prefix, for instance
-        return new Item([.. _setup, new Step(instruction, target)]);
+        var prefix = target < 0 && random.Next(24) == 0 ? UselessPrefix(instruction) : (byte)0;
+        var prefixes = prefix == 0 ? 0 : random.Next(4) == 0 ? random.Next(2, 16) : 1;
+        return new Item([.. _setup, new Step(instruction, target, prefix, prefixes)]);
+    }
+
+    /// <summary>A store to the code ahead: the constant of an instruction that <see cref="Patched"/> made.</summary>
+    public Item Patch(int target)
+    {
+        var memory = new MemoryOperand(Register.None, Register.None, 1, (long)arena.CodeAddress, bitness == 64 ? 8 : 4);
+        var code = random.Next(2) == 0 ? Code.Mov_rm32_imm32 : Code.Mov_rm8_imm8;
+        return new Item([new Step(Instruction.Create(code, memory, (int)(uint)Values.Integer(random) & (code == Code.Mov_rm8_imm8 ? 0xFF : -1)), target)]);
+    }
+
+    /// <summary>An instruction whose last four bytes are a constant.</summary>
+    public Item Patched() => new([new Step(Instruction.Create(Code.Add_rm32_imm32, Any(Register.EAX), (int)(uint)Values.Integer(random)))]);
+
+    /// <summary>A prefix that leaves the instruction what it is, 0 if the one picked does not.</summary>
+    private byte UselessPrefix(in Instruction instruction)
+    {
+        var prefix = s_prefixes[random.Next(bitness == 64 ? s_prefixes.Length : 7)];
+        if (prefix is 0x66 or 0xF2 or 0xF3 && (instruction.IsStringInstruction || instruction.FlowControl != FlowControl.Next))
+            return 0; // a jump with 66 goes to a 16-bit address on AMD's
+        if (instruction.Mnemonic is Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu)
+            return 0; // with a mask of zero they may check the segment or not
+        var bytes = new ByteWriter();
+        bytes.WriteByte(prefix);
+        if (!Encoder.Create(bitness, bytes).TryEncode(instruction, arena.CodeAddress + 1, out var length, out _))
+            return 0;
+        var decoded = Decoder.Create(bitness, new ByteArrayCodeReader([.. bytes.Bytes]), arena.CodeAddress).Decode();
+        var same = decoded.Code == instruction.Code && decoded.Length == length + 1 && decoded.MemoryBase == instruction.MemoryBase
+            && decoded.MemoryIndex == instruction.MemoryIndex;
+        for (var i = 0; i < instruction.OpCount && same; i++)
+            same = decoded.GetOpKind(i) == instruction.GetOpKind(i) && decoded.GetOpRegister(i) == instruction.GetOpRegister(i);
+        return same ? prefix : (byte)0;
     }
 
     private bool SetOperand(ref Instruction instruction, OpCodeInfo info, int i, ref int target)
@@ -230,6 +266,9 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
             return true;
         }
 
+        if (bitness == 32 && random.Next(instruction.Mnemonic == Mnemonic.Lea ? 3 : 48) == 0)
+            return SetMemory16(ref instruction);
+
         var wide = bitness == 64 && random.Next(16) != 0; // else a 67 prefix in 64-bit code
         var first = wide ? Register.RAX : Register.EAX;
         switch (random.Next(6))
@@ -239,7 +278,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                 instruction.MemoryDisplSize = bitness == 64 ? 8 : 4;
                 if (bitness == 64 && random.Next(2) == 0)
                 {
-                    instruction.MemoryBase = Register.RIP;
+                    instruction.MemoryBase = random.Next(8) == 0 ? Register.EIP : Register.RIP;
                     break;
                 }
 
@@ -286,9 +325,36 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         return true;
     }
 
+    /// <summary>A 16-bit address: nothing is mapped in the first 64 KiB, so all but LEA fault there.</summary>
+    private bool SetMemory16(ref Instruction instruction)
+    {
+        (instruction.MemoryBase, instruction.MemoryIndex) = random.Next(9) switch
+        {
+            0 => (Register.BX, Register.SI),
+            1 => (Register.BX, Register.DI),
+            2 => (Register.BP, Register.SI),
+            3 => (Register.BP, Register.DI),
+            4 => (Register.SI, Register.None),
+            5 => (Register.DI, Register.None),
+            6 => (Register.BP, Register.None),
+            7 => (Register.BX, Register.None),
+            _ => (Register.None, Register.None),
+        };
+        var value = random.Next(2) == 0 ? random.Next(-128, 128) : random.Next(0x10000);
+        instruction.MemoryDisplacement64 = (ushort)value;
+        instruction.MemoryDisplSize = value is >= -128 and < 128 && instruction.MemoryBase != Register.None ? 1 : 2;
+        return true;
+    }
+
     private int Displacement(ref Instruction instruction, bool wide)
     {
-        var value = random.Next(4) switch { 0 => 0, 1 => random.Next(-128, 128), _ => random.Next(-100_000, 100_000) };
+        var value = random.Next(8) switch
+        {
+            < 2 => 0,
+            < 4 => random.Next(-128, 128),
+            4 => random.Next(int.MinValue, int.MaxValue), // 32-bit addresses wrap
+            _ => random.Next(-100_000, 100_000),
+        };
         instruction.MemoryDisplacement64 = wide ? (ulong)value : (uint)value;
         instruction.MemoryDisplSize = value == 0 ? 0 : value is >= -128 and < 128 ? 1 : wide ? 8 : 4;
         return value;
@@ -323,8 +389,12 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
 
     private void AddPrefixes(ref Instruction instruction, OpCodeInfo info)
     {
+        if (random.Next(128) == 0 && !info.IsPrivileged && instruction.FlowControl == FlowControl.Next)
+            instruction.HasLockPrefix = true; // where it is not allowed: #UD
         if (info.CanUseLockPrefix && instruction.Op0Kind == OpKind.Memory && random.Next(3) == 0)
             instruction.HasLockPrefix = true;
+        if (random.Next(24) == 0 && Enumerable.Range(0, instruction.OpCount).Any(IsMemory(instruction)))
+            instruction.SegmentPrefix = Register.ES + random.Next(4); // ignored in 64-bit code; CS can't be written
         if (info.CanUseRepPrefix && instruction.IsStringInstruction)
         {
             switch (random.Next(3))
@@ -344,10 +414,16 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
     {
         if (instruction.IsStringInstruction)
         {
-            // Ports: #GP before any access. Both may cross into an unmapped page in the middle of a repetition.
-            if (!Load(Full(Register.RSI), PickAddress(16)) || !Load(Full(Register.RDI), PickAddress(16)))
+            // Ports: #GP before any access. Both may cross into an unmapped page in the middle of a repetition, and overlap.
+            var narrow = bitness == 32 || UsesNarrowAddress(instruction);
+            var source = PickAddress(16);
+            var destination = random.Next(3) == 0 ? source + (ulong)random.Next(-40, 40) : PickAddress(16);
+            if (!Load(Width(Register.RSI, narrow), source) || !Load(Width(Register.RDI, narrow), destination))
                 return false;
-            return !(instruction.HasRepPrefix || instruction.HasRepnePrefix) || Load(Full(Register.RCX), (ulong)random.Next(0, 12));
+            if (random.Next(4) == 0)
+                _setup.Add(new Step(Instruction.Create(random.Next(2) == 0 ? Code.Std : Code.Cld)));
+            var repetitions = random.Next(16) switch { 0 => random.Next(5000), 1 => random.Next(300), _ => random.Next(0, 12) };
+            return !(instruction.HasRepPrefix || instruction.HasRepnePrefix) || Load(Width(Register.RCX, narrow), (ulong)repetitions);
         }
 
         if (instruction.IsStackInstruction)
@@ -365,6 +441,14 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                 return false;
             if (instruction.FlowControl == FlowControl.Return)
                 return stack == arena.UnmappedAddress || PushTarget();
+            if (instruction.Mnemonic is Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq)
+            {
+                // No trap flag, no alignment check: the host's way out would run with it.
+                var flags = random.Next(0x4000) & ~0x100;
+                _setup.Add(new Step(Instruction.Create(bitness == 64 ? Code.Pushq_imm32 : Code.Pushd_imm32, flags)));
+                return stack < arena.UnmappedAddress && stack > arena.ScratchAddress + 8;
+            }
+
             if (instruction.Mnemonic is Mnemonic.Enter)
                 instruction.Immediate16 = (ushort)random.Next(0, 512);
         }
@@ -426,6 +510,12 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         return Load(bitness == 64 ? full : full.GetFullRegister32(), bitness == 64 ? bits : (uint)bits);
     }
 
+    /// <summary>A string instruction with a 67 prefix: the upper halves of its registers don't count.</summary>
+    private static bool UsesNarrowAddress(Instruction instruction) =>
+        Enumerable.Range(0, instruction.OpCount).Any(i => instruction.GetOpKind(i) is OpKind.MemorySegESI or OpKind.MemoryESEDI);
+
+    private static Register Width(Register register, bool narrow) => narrow ? register.GetFullRegister32() : register;
+
     private Register Full(Register register) => bitness == 64 ? register : register.GetFullRegister32();
 
     /// <summary>MOV register, value; false when the register holds another address already.</summary>
@@ -448,10 +538,4 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         return Instruction.Create(Code.Mov_r64_imm64, register.GetFullRegister(), value | (Values.Integer(random) << 32));
     }
 
-    private sealed class NullWriter : CodeWriter
-    {
-        public override void WriteByte(byte value)
-        {
-        }
-    }
 }

@@ -3,8 +3,13 @@ using Iced.Intel;
 namespace Conformance.Fuzzing;
 
 /// <summary>An instruction with what is known only when the sequence has been laid out.</summary>
-/// <param name="Target">For a branch, or a MOV that loads a jump's target: the item it leads to, else -1.</param>
-public readonly record struct Step(Instruction Instruction, int Target = -1);
+/// <param name="Target">
+/// For a branch, or a MOV that loads a jump's target: the item it leads to. For a MOV to memory: the item whose last
+/// four bytes it changes. Else -1.
+/// </param>
+/// <param name="Prefix">A byte in front that changes nothing.</param>
+/// <param name="Prefixes">How often it is there. More than 15 bytes in all are #GP.</param>
+public readonly record struct Step(Instruction Instruction, int Target = -1, byte Prefix = 0, int Prefixes = 0);
 
 /// <summary>One instruction under test, behind the MOVs that make its operands reach where they should.</summary>
 public sealed record Item(IReadOnlyList<Step> Steps);
@@ -72,14 +77,21 @@ public sealed class TestCase
                     if (step.Target >= 0)
                     {
                         var target = start + (ulong)(pass == 0 ? writer.Bytes.Count : starts[Math.Min(step.Target, items.Count)]);
-                        SetTarget(ref instruction, target);
+                        if (instruction.Op0Kind != OpKind.Memory)
+                            SetTarget(ref instruction, target);
+                        else if (step.Target < items.Count && IsPatched(items[step.Target]))
+                            instruction.MemoryDisplacement64 = start + (ulong)(pass == 0 ? 0 : starts[step.Target + 1] - 4);
+                        else
+                            return null; // what it changes was left out
                     }
 
                     var ip = start + (ulong)writer.Bytes.Count;
                     offsets.Add(writer.Bytes.Count);
-                    if (!encoder.TryEncode(instruction, ip, out var length, out _))
+                    for (var n = 0; n < step.Prefixes; n++)
+                        writer.WriteByte(step.Prefix);
+                    if (!encoder.TryEncode(instruction, start + (ulong)writer.Bytes.Count, out _, out _))
                         return null;
-                    instruction.Length = (int)length;
+                    instruction.Length = writer.Bytes.Count - offsets[^1];
                     instruction.IP = ip; // after the length: Iced keeps the end
                     instructions.Add(instruction);
                 }
@@ -129,6 +141,8 @@ public sealed class TestCase
         return Math.Clamp(i < 0 ? ~i - 1 : i, 0, Instructions.Count - 1);
     }
 
+    private static bool IsPatched(Item item) => item.Steps[^1] is { Prefixes: 0, Instruction: { Code: Iced.Intel.Code.Add_rm32_imm32, Op0Kind: OpKind.Register } };
+
     private static void SetTarget(ref Instruction instruction, ulong target)
     {
         switch (instruction.Op0Kind)
@@ -143,12 +157,5 @@ public sealed class TestCase
                     instruction.Immediate32 = (uint)target;
                 break;
         }
-    }
-
-    private sealed class ByteWriter : CodeWriter
-    {
-        public List<byte> Bytes { get; } = [];
-
-        public override void WriteByte(byte value) => Bytes.Add(value);
     }
 }

@@ -14,7 +14,7 @@ namespace Conformance.Guests;
 /// <summary>Executes sequences on a processor of an engine, in a machine with nothing but memory.</summary>
 public sealed class GuestRunner : IDisposable
 {
-    private const long Budget = 10_000;
+    private const long Budget = 100_000;
 
     private readonly GuestMemory _memory = new(16 << 20);
     private readonly ManualClock _clock = new();

@@ -64,6 +64,32 @@ public unsafe class HostX87Tests
         Assert.Equal((UInt128)0, guest.Stack(0));
     }
 
+    [Theory]
+    [InlineData(0x37E, ThunkResult.NotStored, 7)] // IM clear: neither stored nor popped
+    [InlineData(0x37F, ThunkResult.Done, 0)]
+    public void An_unmasked_exception_before_a_store_prevents_it(int control, ThunkResult result, int top)
+    {
+        using var guest = new Guest();
+        guest.ControlWord = (ushort)control;
+        *(double*)guest.Memory = 1e10;
+        HostX87.Load(guest.State);
+        guest.Run(0xDD, 0x01); // fld qword
+        *(ulong*)guest.Memory = ulong.MaxValue;
+        Assert.Equal(result, guest.Run(0xDB, 0x19)); // fistp dword: too large
+        Assert.Equal(result == ThunkResult.Done, HostX87.IsExceptionPending(guest.State) == false);
+        HostX87.Save(guest.State);
+        Assert.Equal((top, result == ThunkResult.Done ? 0x8000_0000 : uint.MaxValue), (guest.StatusWord >> 11 & 7, *(uint*)guest.Memory));
+    }
+
+    [Fact]
+    public void An_inexact_result_is_stored_whether_masked_or_not()
+    {
+        using var guest = new Guest();
+        guest.ControlWord = 0x35F; // PM clear
+        Assert.Equal(ThunkResult.Done, guest.RunX87(s_fldpi, s_fstpQword));
+        Assert.Equal((0xB8A0, Math.PI), (guest.StatusWord | 0x3800, *(double*)guest.Memory));
+    }
+
     [Fact]
     public void Unmasking_an_old_flag_makes_it_pending()
     {

@@ -100,6 +100,17 @@ public unsafe class MaskedMemoryTests
     }
 
     [Fact]
+    public void An_operand_runs_on_over_the_end_of_its_address_size()
+    {
+        using var guest = new Guest();
+        var memory = new Memory();
+        guest.State->Gpr[3] = 0xFFFC;
+        guest.Quads(1).Fill(ulong.MaxValue);
+        Assert.True(Execute(guest, memory, 32, 0x67, 0xC4, 0xE2, 0x71, 0x8E, 0x07)); // vpmaskmovd [bx], xmm1, xmm0
+        Assert.Equal((0xFFFCul, 0x1_000Bul), (memory.Written.Keys.Min(), memory.Written.Keys.Max()));
+    }
+
+    [Fact]
     public void Unselected_elements_neither_fault_nor_load()
     {
         using var guest = new Guest();

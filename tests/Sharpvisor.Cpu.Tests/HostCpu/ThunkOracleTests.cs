@@ -164,7 +164,7 @@ public unsafe class ThunkOracleTests(ITestOutputHelper output)
 
             _runs++;
             _covered.Add(instruction.Code);
-            if (result != ThunkResult.Done)
+            if (result != ThunkResult.Done && !(result == ThunkResult.NotStored && new ReadOnlySpan<ulong>(before.Memory, 8).SequenceEqual(new(expected.Memory, 8))))
                 Note("result", 0, (ulong)result);
             for (var i = 0; i < 16; i++)
             {
