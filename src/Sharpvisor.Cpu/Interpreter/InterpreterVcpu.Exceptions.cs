@@ -50,6 +50,10 @@ public sealed unsafe partial class InterpreterVcpu
             if (index >= 0 && index < c->CurrentBlock->Count)
                 c->InstructionCount -= c->CurrentBlock->Count - index - 1;
         }
+        else
+        {
+            c->InstructionCount++; // a handler that can't be fetched faults for ever: that uses up a budget, too
+        }
 
         c->Arch.Rip = (c->Arch.Rip + op->Offset) & c->RipMask;
         c->CurrentOp = _decoder.FetchOp;
