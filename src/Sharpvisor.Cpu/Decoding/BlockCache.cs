@@ -27,27 +27,14 @@ internal sealed unsafe class BlockCache : IDisposable
     /// <summary>True when there is no room for another block of any length: <see cref="Clear"/> before decoding.</summary>
     public bool IsFull => ArenaSize - _used < 16384;
 
-    public Block* Find(ulong physical, uint mode, ulong secondPage)
+    /// <summary>The next block of this place and mode after <paramref name="previous"/>, or the first if that is null.</summary>
+    /// <remarks>There are several where an instruction runs over into a page that was not always the same.</remarks>
+    public Block* Find(ulong physical, uint mode, Block* previous = null)
     {
-        for (var block = _buckets[Hash(physical, mode)]; block != null; block = block->HashNext)
-        {
-            if (block->Physical == physical && block->Mode == mode && (block->SecondPage == ulong.MaxValue || block->SecondPage == secondPage))
-                return block;
-        }
-
-        return null;
-    }
-
-    /// <summary>Whether a block at this place, decoded before, runs over into the next page.</summary>
-    public bool MayCross(ulong physical, uint mode)
-    {
-        for (var block = _buckets[Hash(physical, mode)]; block != null; block = block->HashNext)
-        {
-            if (block->Physical == physical && block->Mode == mode)
-                return block->SecondPage != ulong.MaxValue;
-        }
-
-        return false;
+        var block = previous == null ? _buckets[Hash(physical, mode)] : previous->HashNext;
+        while (block != null && (block->Physical != physical || block->Mode != mode))
+            block = block->HashNext;
+        return block;
     }
 
     /// <summary>Bytes of the arena in use.</summary>

@@ -122,9 +122,21 @@ internal sealed unsafe class BlockDecoder : IDisposable
         Buffer.MemoryCopy(_ops, block->Ops, (count + 1) * sizeof(Op), (count + 1) * sizeof(Op));
 
         // From here on a store to these bytes is noticed; one that came before has to be seen now.
-        vcpu.Coherence.MarkCode(vcpu, physical, BlockCache.Lines(block, physical >> 12));
+        var coherence = vcpu.Coherence;
+        var lines = BlockCache.Lines(block, physical >> 12);
+        var secondLines = second == ulong.MaxValue ? 0 : BlockCache.Lines(block, second >> 12);
+        coherence.MarkCode(vcpu, physical, lines);
         if (second != ulong.MaxValue)
-            vcpu.Coherence.MarkCode(vcpu, second, BlockCache.Lines(block, second >> 12));
+            coherence.MarkCode(vcpu, second, secondLines);
+
+        // While it waited there, this vCPU may have served the request of a store that cleared the mark again: the
+        // block was not there to be dropped, and later stores would find no mark.
+        if (!coherence.IsMarked(physical, lines) || (second != ulong.MaxValue && !coherence.IsMarked(second, secondLines)))
+        {
+            cache.Release(mark);
+            return null;
+        }
+
         var first = Math.Min(length, inPage);
         if (!new ReadOnlySpan<byte>(code, first).SequenceEqual(_bytes.AsSpan(0, first)))
         {

@@ -76,7 +76,6 @@ internal unsafe struct JumpEntry
     public ulong Rip;
     public ulong Key;
     public Block* Block;
-    public ulong Unused;
 }
 
 /// <summary>What decoding depends on: part of a block's identity.</summary>

@@ -78,6 +78,9 @@ internal sealed unsafe class CodeCoherence
         }
     }
 
+    /// <summary>Whether a store to any of these lines would be noticed.</summary>
+    public bool IsMarked(ulong physical, ulong lines) => (Volatile.Read(ref _memory.CodeLines(physical)) & lines) == lines;
+
     /// <summary>A read-modify-write is about to change RAM.</summary>
     public void OnRmw(InterpreterVcpu vcpu, ulong physical, int size)
     {

@@ -15,6 +15,7 @@ public sealed unsafe partial class InterpreterVcpu
 
     public string DescribeFault()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var text = new StringBuilder();
         text.Append(CultureInfo.InvariantCulture, $"CPU {Index}: triple fault. The exceptions that led to it, oldest first:\n");
         foreach (var e in _history.Entries)

@@ -9,15 +9,16 @@ public sealed unsafe partial class InterpreterVcpu
     private const int NoError = -1;
 
     /// <summary>INT n, INT3, INTO: the return address is the next instruction, gate privileges are checked.</summary>
-    internal void SoftwareInterrupt(int vector, ulong next)
+    internal void SoftwareInterrupt(int vector, ulong next, bool ioplSensitive)
     {
         var rip = _c->Arch.Rip;
         try
         {
-            if (IsVm86 && ((_c->Arch.Rflags >> 12) & 3) < 3 && vector != 3 && vector != 4)
+            if (ioplSensitive && IsVm86 && ((_c->Arch.Rflags >> 12) & 3) < 3)
                 Raise(Vectors.GP, 0);
             _c->Arch.Rip = next;
             DeliverEvent(vector, NoError, software: true);
+            _singleStep = false; // TF is in the frame now and clear here
         }
         catch (GuestFaultException)
         {
@@ -53,6 +54,7 @@ public sealed unsafe partial class InterpreterVcpu
         c->Arch.Rip = (c->Arch.Rip + op->Offset) & c->RipMask;
         c->CurrentOp = _decoder.FetchOp;
         c->Arch.InterruptShadow = false;
+        c->Arch.Activity = ActivityState.Active; // the trap of a single-stepped HLT ends it
         UpdateSlow();
         var vector = c->FaultVector;
         var error = HasErrorCode(vector) && IsProtected ? (int)c->FaultError : NoError;
@@ -63,6 +65,8 @@ public sealed unsafe partial class InterpreterVcpu
         // Faults restart the instruction: RF keeps an instruction breakpoint there from hitting twice.
         if (vector != Vectors.DB)
             c->Arch.Rflags |= Rflags.RF;
+        else
+            c->Arch.Dr[7] &= ~DebugStatus.GeneralDetect; // the handler may use the debug registers
         DeliverNested(vector, error, software: false, exception: true);
     }
 
@@ -169,6 +173,7 @@ public sealed unsafe partial class InterpreterVcpu
             Raise(Vectors.GP, (uint)(selector & ~3));
         if (!code.Present)
             Raise(Vectors.NP, (uint)(selector & ~3));
+        code = MarkAccessed(code, codeAddress);
         var cpl = code.IsConforming ? c->Cpl : code.Dpl;
         var rip = gate.GateOffset | ((ulong)(uint)high << 32);
         if (!IsCanonical(rip))
@@ -185,7 +190,7 @@ public sealed unsafe partial class InterpreterVcpu
         stack.Push(8, c->Arch.Rip);
         if (error != NoError)
             stack.Push(8, (uint)error);
-        c->Arch.Segments[CS] = MarkAccessed(code, codeAddress).ToRegister((ushort)((selector & ~3) | cpl));
+        c->Arch.Segments[CS] = code.ToRegister((ushort)((selector & ~3) | cpl));
         c->Arch.Segments[SS] = newSs;
         c->Arch.Gpr[4] = stack.Rsp;
         c->Arch.Rip = rip;
@@ -221,6 +226,7 @@ public sealed unsafe partial class InterpreterVcpu
             Raise(Vectors.GP, (uint)(selector & ~3));
         if (!code.Present)
             Raise(Vectors.NP, (uint)(selector & ~3));
+        code = MarkAccessed(code, codeAddress);
         ulong rip = size == 4 ? gate.GateOffset : gate.GateOffset & 0xFFFF;
         if (rip > code.Limit)
             Raise(Vectors.GP, 0);
@@ -274,7 +280,7 @@ public sealed unsafe partial class InterpreterVcpu
             SetStackPointer(rsp);
         }
 
-        c->Arch.Segments[CS] = MarkAccessed(code, codeAddress).ToRegister((ushort)((selector & ~3) | c->Cpl));
+        c->Arch.Segments[CS] = code.ToRegister((ushort)((selector & ~3) | c->Cpl));
         c->Arch.Rip = rip;
         c->Arch.Rflags &= ~cleared;
     }
@@ -348,6 +354,8 @@ public sealed unsafe partial class InterpreterVcpu
         selectors[DS] = (ushort)Pop(ref rsp, 4);
         selectors[FS] = (ushort)Pop(ref rsp, 4);
         selectors[GS] = (ushort)Pop(ref rsp, 4);
+        if (rip > 0xFFFF)
+            Raise(Vectors.GP, 0);
         selectors[CS] = cs;
         for (var i = 0; i < 6; i++)
             c->Arch.Segments[i] = new SegmentRegister { Selector = selectors[i], Base = (ulong)selectors[i] << 4, Limit = 0xFFFF, Attributes = 0xF3 };
@@ -429,6 +437,23 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
+    /// <summary>The same for ports: R/W 10b, with CR4.DE only.</summary>
+    private void CheckPortWatch(ushort port, int size)
+    {
+        var dr7 = _c->Arch.Dr[7];
+        if ((dr7 & 0xFF) == 0 || (_c->Arch.Cr4 & ControlRegisters.DE) == 0)
+            return;
+        for (var i = 0; i < 4; i++)
+        {
+            if (((dr7 >> (2 * i)) & 3) == 0 || ((dr7 >> (16 + (4 * i))) & 3) != 2)
+                continue;
+            var length = ((dr7 >> (18 + (4 * i))) & 3) + 1;
+            var start = _c->Arch.Dr[i] & ~(length - 1);
+            if (port < start + length && start < port + (ulong)size)
+                _c->PendingDr6 |= 1UL << i;
+        }
+    }
+
     private void RaiseDebugTrap(ulong bits)
     {
         _c->PendingDr6 = 0;
@@ -450,4 +475,7 @@ public sealed unsafe partial class InterpreterVcpu
 internal static class DebugStatus
 {
     public const ulong DebugRegisterAccess = 0x2000, SingleStep = 0x4000, TaskSwitch = 0x8000;
+
+    /// <summary>DR7.GD.</summary>
+    public const ulong GeneralDetect = 0x2000;
 }

@@ -45,6 +45,7 @@ public sealed unsafe partial class InterpreterVcpu
         {
             linear = MemoryLinear(op, info->MemorySize, info->Writes);
             memory = ThunkHandlers.Bounce(_c);
+            CheckAlignment(linear, info->MemorySize);
             if (info->Reads)
                 ReadBytes(linear, memory, info->MemorySize);
             if (info->Writes)

@@ -12,15 +12,33 @@ public sealed unsafe partial class InterpreterVcpu
 
     private readonly Tlb _tlb = new();
 
+    /// <summary>CR0.AM, EFLAGS.AC and CPL 3.</summary>
+    private bool _alignmentCheck;
+
     /// <summary>The largest page size met (log2) and the linear addresses between which large pages were met.</summary>
     private int _largeShift = 12;
     private ulong _largeLow = ulong.MaxValue;
     private ulong _largeHigh;
 
     /// <summary>Reads 1 to 8 bytes with the rights of the current privilege level.</summary>
-    internal ulong ReadLinear(ulong linear, int size) => Read(linear, size, CurrentKind);
+    internal ulong ReadLinear(ulong linear, int size)
+    {
+        CheckAlignment(linear, size);
+        return Read(linear, size, CurrentKind);
+    }
 
-    internal void WriteLinear(ulong linear, int size, ulong value) => Write(linear, size, value, CurrentKind);
+    internal void WriteLinear(ulong linear, int size, ulong value)
+    {
+        CheckAlignment(linear, size);
+        Write(linear, size, value, CurrentKind);
+    }
+
+    /// <summary>#AC for an operand of 2, 4, 8 or 10 bytes that is not aligned (SDM vol. 3, table 6-7); larger ones are not checked.</summary>
+    internal void CheckAlignment(ulong linear, int size)
+    {
+        if (_alignmentCheck && size <= 10 && (linear & (size >= 8 ? 7UL : (ulong)(size - 1))) != 0)
+            Raise(Vectors.AC, 0);
+    }
 
     /// <summary>A read that the processor makes for itself (descriptor tables, TSS): always supervisor, SMAP not lifted by AC.</summary>
     internal ulong ReadSystem(ulong linear, int size) => Read(linear, size, SystemKind);
@@ -31,6 +49,7 @@ public sealed unsafe partial class InterpreterVcpu
     internal byte* OpenLinear(ulong linear, int size)
     {
         CheckCanonical(linear, size);
+        CheckAlignment(linear, size);
         CheckWatch(linear, size, write: true);
         if ((linear & 0xFFF) + (ulong)size <= 4096)
         {

@@ -9,6 +9,7 @@ public sealed unsafe partial class InterpreterVcpu
 {
     public void Reset()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         Interlocked.And(ref _c->Pending, (int)(PendingEvents.Kick | PendingEvents.Code));
         _history.Clear();
         ResetState(init: false);
@@ -133,7 +134,12 @@ public sealed unsafe partial class InterpreterVcpu
         s.Base == 0 && s.Limit == uint.MaxValue && (s.Attributes & 0x90) == 0x90
         && (code ? (s.Attributes & 8) != 0 : (s.Attributes & 0xE) == 2);
 
-    private void UpdateTlbKind() => _c->Tlb = _tlb.Kind(CurrentKind);
+    private void UpdateTlbKind()
+    {
+        // Alignment checks are made on the slow path: while they are in force no access has another one.
+        _alignmentCheck = _c->Cpl == 3 && (_c->Arch.Rflags & Rflags.AC) != 0 && (_c->Arch.Cr0 & ControlRegisters.AM) != 0;
+        _c->Tlb = _tlb.Kind(_alignmentCheck ? Tlb.EmptyKind : CurrentKind);
+    }
 
     private void UpdateSlow()
     {

@@ -11,6 +11,10 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// <summary>Instructions that are too rare for a handler of their own: those of user mode.</summary>
 public sealed unsafe partial class InterpreterVcpu
 {
+    private const uint PausesBeforeYield = 64;
+
+    private uint _pauses;
+
     /// <summary>Whether the block ends with this instruction.</summary>
     internal static bool RareEndsBlock(in Instruction ins) => ins.Mnemonic switch
     {
@@ -130,8 +134,9 @@ public sealed unsafe partial class InterpreterVcpu
                 or Mnemonic.Bndcu or Mnemonic.Bndcn or Mnemonic.Bndldx or Mnemonic.Bndstx:
                 return false; // hints, and what was MPX: no operation
             case Mnemonic.Pause:
-                // Another vCPU may need this host processor to make progress.
-                if (_environment.ProcessorCount > 1)
+                // Another vCPU may need this host processor to make progress. Not each time: who yields may be gone for
+                // a time slice, and most locks are free again within microseconds.
+                if (_environment.ProcessorCount > 1 && (++_pauses & (PausesBeforeYield - 1)) == 0)
                     Thread.Yield();
                 return false;
             case Mnemonic.Jmp:
@@ -146,15 +151,15 @@ public sealed unsafe partial class InterpreterVcpu
                 FarReturn(ins.Code switch { Code.Retfw or Code.Retfw_imm16 => 2, Code.Retfd or Code.Retfd_imm16 => 4, _ => 8 }, ins.OpCount == 0 ? 0 : (int)ins.GetImmediate(0));
                 return true;
             case Mnemonic.Int3:
-                SoftwareInterrupt(3, NextRip(op));
+                SoftwareInterrupt(3, NextRip(op), ioplSensitive: false);
                 return true;
             case Mnemonic.Int:
-                SoftwareInterrupt((int)ins.GetImmediate(0), NextRip(op));
+                SoftwareInterrupt((int)ins.GetImmediate(0), NextRip(op), ioplSensitive: true);
                 return true;
             case Mnemonic.Into:
                 if (!Flags.Overflow(c))
                     return false;
-                SoftwareInterrupt(4, NextRip(op));
+                SoftwareInterrupt(4, NextRip(op), ioplSensitive: false);
                 return true;
             case Mnemonic.Int1:
                 SoftwareDebugTrap(NextRip(op));
@@ -631,7 +636,7 @@ public sealed unsafe partial class InterpreterVcpu
             LoadSegment(index, selector);
             SetStackPointer(rsp);
             if (index == SS)
-                SetShadow();
+                SetStackShadow();
             return;
         }
 
@@ -657,8 +662,6 @@ public sealed unsafe partial class InterpreterVcpu
         var selector = (ushort)ReadLinear(WrapLinear(linear + (ulong)size), 2);
         LoadSegment(ins.Mnemonic switch { Mnemonic.Les => ES, Mnemonic.Lds => DS, Mnemonic.Lss => SS, Mnemonic.Lfs => FS, _ => GS }, selector);
         WriteRegister(ins.Op0Register, offset);
-        if (ins.Mnemonic == Mnemonic.Lss)
-            SetShadow();
     }
 
     private void FarTransfer(in Instruction ins, Op* op, bool call)
@@ -707,6 +710,7 @@ public sealed unsafe partial class InterpreterVcpu
     /// <summary>IOPL, else the I/O permission bitmap of the TSS.</summary>
     private void CheckPort(ushort port, int size)
     {
+        CheckPortWatch(port, size);
         if (!IsProtected || (!IsVm86 && _c->Cpl <= ((_c->Arch.Rflags >> 12) & 3)))
             return;
         ref var tr = ref _c->Arch.Tr;

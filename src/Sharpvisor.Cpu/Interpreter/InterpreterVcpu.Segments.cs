@@ -29,9 +29,9 @@ public sealed unsafe partial class InterpreterVcpu
                 register.Limit = 0xFFFF;
                 register.Attributes = 0xF3;
             }
-            else if (!register.Present)
+            else
             {
-                register.Attributes = 0x93;
+                register.Attributes = (ushort)((register.Attributes & ~0x9F) | 0x93); // limit and size stay: unreal mode
             }
 
             UpdateMode();
@@ -248,6 +248,7 @@ public sealed unsafe partial class InterpreterVcpu
                     Raise(Vectors.GP, (uint)(target & ~3));
                 if (!code.Present)
                     Raise(Vectors.NP, (uint)(target & ~3));
+                CheckEntry(code, entry);
                 SetCs(MarkAccessed(code, codeAddress).ToRegister((ushort)((target & ~3) | _c->Cpl)), _c->Cpl, entry);
                 break;
             case 5 when !IsLongMode: // task gate
@@ -351,6 +352,8 @@ public sealed unsafe partial class InterpreterVcpu
             Raise(Vectors.GP, (uint)(target & ~3));
         if (!code.Present)
             Raise(Vectors.NP, (uint)(target & ~3));
+        CheckEntry(code, entry);
+        code = MarkAccessed(code, codeAddress);
         var oldCs = c->Arch.Segments[CS].Selector;
         if (code.IsConforming || code.Dpl == c->Cpl)
         {
@@ -358,7 +361,7 @@ public sealed unsafe partial class InterpreterVcpu
             Push(ref rsp, size, oldCs);
             Push(ref rsp, size, next);
             SetStackPointer(rsp);
-            SetCs(MarkAccessed(code, codeAddress).ToRegister((ushort)((target & ~3) | c->Cpl)), c->Cpl, entry);
+            SetCs(code.ToRegister((ushort)((target & ~3) | c->Cpl)), c->Cpl, entry);
             return;
         }
 
@@ -394,7 +397,7 @@ public sealed unsafe partial class InterpreterVcpu
         stack.Push(size, next);
         c->Arch.Segments[SS] = newSs;
         c->Cpl = (byte)cpl;
-        var cs = MarkAccessed(code, codeAddress).ToRegister((ushort)((target & ~3) | cpl));
+        var cs = code.ToRegister((ushort)((target & ~3) | cpl));
         SetCs(cs, cpl, entry);
         c->Arch.Gpr[4] = longMode ? stack.Rsp : MergeStackPointer(oldRsp, stack.Rsp);
     }
@@ -501,6 +504,13 @@ public sealed unsafe partial class InterpreterVcpu
         if (IsLongMode && descriptor.Long ? !IsCanonical(offset) : offset > descriptor.Limit)
             Raise(Vectors.GP, 0);
         return MarkAccessed(descriptor, address).ToRegister((ushort)((selector & ~3) | _c->Cpl));
+    }
+
+    /// <summary>The entry point of a call gate.</summary>
+    private void CheckEntry(Descriptor code, ulong entry)
+    {
+        if (IsLongMode ? !IsCanonical(entry) : entry > code.Limit)
+            Raise(Vectors.GP, 0);
     }
 
     private void SetCs(SegmentRegister cs, int cpl, ulong rip)

@@ -300,6 +300,13 @@ public sealed unsafe partial class InterpreterVcpu
         UpdateSlow();
     }
 
+    /// <summary>MOV SS and POP SS hold back debug traps too (SDM vol. 3, 6.8.3); LSS need not and does not.</summary>
+    private void SetStackShadow()
+    {
+        _debugHeld = true;
+        SetShadow();
+    }
+
     private CpuidContext CpuidContext() => new()
     {
         ApicId = (uint)Index,
@@ -337,6 +344,7 @@ public sealed unsafe partial class InterpreterVcpu
         c->Arch.Segments[CS] = new SegmentRegister { Selector = selector, Limit = uint.MaxValue, Attributes = 0xA09B };
         c->Arch.Segments[SS] = new SegmentRegister { Selector = (ushort)(selector + 8), Limit = uint.MaxValue, Attributes = 0xC093 };
         c->Cpl = 0;
+        _singleStep &= (c->Arch.Rflags & Rflags.TF) != 0; // FMASK decides
         UpdateMode();
     }
 
@@ -365,7 +373,10 @@ public sealed unsafe partial class InterpreterVcpu
         c->Arch.Rflags = (c->Arch.Gpr[11] & Loaded) | Rflags.Reserved1;
         c->Arch.Segments[SS] = new SegmentRegister { Selector = (ushort)((selector + 8) | 3), Limit = uint.MaxValue, Attributes = 0xC0F3 };
         c->Cpl = 3;
+        _singleStep = (c->Arch.Rflags & Rflags.TF) != 0; // as if the SYSCALL had just ended
         UpdateMode();
+        if (_singleStep)
+            RaiseDebugTrap(DebugStatus.SingleStep);
     }
 
     private void SystemEnter()
@@ -453,15 +464,11 @@ public sealed unsafe partial class InterpreterVcpu
     private void InvalidatePcid(in Instruction ins, Op* op)
     {
         RequireCpl0();
-        if (RealOrVm86)
-            RequireCpl0();
-        if (!_environment.Model.Has(CpuFeature.Invpcid))
-            Raise(Vectors.UD);
         var type = ReadOperand(in ins, 0, op, Is64 ? 8 : 4);
         var linear = MemoryLinear(op, 16, false);
         var pcid = ReadLinear(linear, 8);
         var address = ReadLinear(WrapLinear(linear + 8), 8);
-        if (type > 3 || (type < 2 && (pcid >> 12) != 0) || (type == 0 && !IsCanonical(address))
+        if (type > 3 || (pcid >> 12) != 0 || (type == 0 && !IsCanonical(address))
             || (type < 2 && (_c->Arch.Cr4 & ControlRegisters.PCIDE) == 0 && pcid != 0))
             Raise(Vectors.GP);
         if (type == 0)
@@ -500,7 +507,7 @@ public sealed unsafe partial class InterpreterVcpu
                 Raise(Vectors.UD);
             LoadSegment(to - Register.ES, selector);
             if (to == Register.SS)
-                SetShadow();
+                SetStackShadow();
             return;
         }
 
@@ -678,8 +685,6 @@ public sealed unsafe partial class InterpreterVcpu
     {
         index = DebugRegisterIndex(index);
         if (index >= 6 && (value >> 32) != 0)
-            Raise(Vectors.GP);
-        if (index < 4 && Is64 && !IsCanonical(value))
             Raise(Vectors.GP);
         _c->Arch.Dr[index] = index switch
         {

@@ -92,6 +92,7 @@ public sealed unsafe partial class InterpreterVcpu
         else
         {
             c->Cpl = (byte)(state[11 + CS] & 3);
+            UpdateMode();
             LoadTaskLdt();
             LoadTaskSegments();
         }

@@ -18,7 +18,7 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// </summary>
 public sealed unsafe partial class InterpreterVcpu : IVcpu
 {
-    private const int JumpEntries = 4096;
+    private const int JumpEntries = 16384;
     private const int FetchEntries = 256;
     private const int MaxCodeSegments = 1024;
 
@@ -45,6 +45,12 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     private readonly ulong _cr4Mask;
     private GCHandle _self;
     private readonly List<CodeRequest> _ownWrites = [];
+
+    /// <summary>The instruction at work is followed by a single-step trap.</summary>
+    private bool _singleStep;
+
+    /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
+    private bool _debugHeld;
     private readonly Dictionary<(ulong Base, uint Limit), ulong> _epochs = [];
     private ulong _epoch;
     private ulong _lastEpoch;
@@ -77,7 +83,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public int Index { get; }
 
-    public long InstructionCount => Volatile.Read(ref _c->InstructionCount);
+    public long InstructionCount => _disposed ? 0 : Volatile.Read(ref _c->InstructionCount);
 
     /// <summary>The vCPU that the calling thread runs, if any.</summary>
     internal static InterpreterVcpu? Current => _current;
@@ -94,6 +100,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public VcpuExit Run(long budget)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var limit = budget > long.MaxValue - _c->InstructionCount ? long.MaxValue : _c->InstructionCount + budget;
         _current = this;
         _inGuest = true;
@@ -168,6 +175,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public CpuState GetState()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         var state = _c->Arch;
         state.Rflags = Flags.Get(_c);
         return state;
@@ -175,11 +183,13 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
 
     public void SetState(in CpuState state)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         _c->Arch = state;
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
         _c->Arch.Mxcsr &= MxcsrMask; // a thunk loads it into the host's, which would fault
         _c->X87Live = 0;
+        _debugHeld = false;
         _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed
         FlushTlb(global: true);
         UpdateMode();
@@ -311,7 +321,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 11)) & (JumpEntries - 1);
+    private static int JumpIndex(ulong rip) => (int)(rip ^ (rip >> 14)) & (JumpEntries - 1);
 
     private void Post(PendingEvents events)
     {
@@ -403,17 +413,21 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             return; // another vCPU is writing there: nothing has been executed yet
         if ((slow & SlowReasons.Trace) != 0)
             TraceBlock(block);
-        var trap = (c->Arch.Rflags & Rflags.TF) != 0;
+        _singleStep = (c->Arch.Rflags & Rflags.TF) != 0;
         c->Arch.InterruptShadow = false;
         c->Arch.Rflags &= ~Rflags.RF;
-        c->PendingDr6 = 0;
+        if (!_debugHeld)
+            c->PendingDr6 = 0;
+        _debugHeld = false;
         UpdateSlow();
         c->CurrentBlock = block;
         c->InstructionCount += block->Count;
         ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
-        if (trap && !c->Arch.InterruptShadow)
+        if (_debugHeld)
+            return; // MOV SS: data breakpoints are told after the next instruction, a single step is not
+        if (_singleStep)
             c->PendingDr6 |= DebugStatus.SingleStep;
-        if (c->PendingDr6 != 0 && !c->Arch.InterruptShadow)
+        if (c->PendingDr6 != 0)
             RaiseDebugTrap(c->PendingDr6);
     }
 
@@ -436,8 +450,14 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
 
         var physical = TranslateFetch(linear);
-        var second = _blocks.MayCross(physical, mode) ? TranslateFetch(WrapLinear((linear | 0xFFF) + 1)) : ulong.MaxValue;
-        var block = _blocks.Find(physical, mode, second);
+        var block = _blocks.Find(physical, mode);
+        if (block != null && block->SecondPage != ulong.MaxValue)
+        {
+            var second = TranslateFetch(NextPage(linear));
+            while (block != null && block->SecondPage != second)
+                block = _blocks.Find(physical, mode, block);
+        }
+
         if (block == null)
             block = Decode(rip, linear, physical, mode);
         if (c->Is64 == 0 && block->Count == 1 && rip + block->Length - 1 > c->Arch.Segments[CS].Limit)

@@ -198,7 +198,12 @@ internal static unsafe class StringHandlers
     internal static long Step<T>(CpuContext* c) where T : unmanaged => (c->Arch.Rflags & Rflags.DF) != 0 ? -sizeof(T) : sizeof(T);
 
     /// <summary>Leaves the block so that the same instruction is the next one.</summary>
-    internal static void Again(CpuContext* c, Op* op) => c->Arch.Rip += op->Offset;
+    internal static void Again(CpuContext* c, Op* op)
+    {
+        c->Arch.Rip += op->Offset;
+        if ((c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0)
+            c->Arch.Rflags |= Rflags.RF; // an instruction breakpoint is for the first iteration only
+    }
 
     /// <summary>After a few runs events are looked for; single steps stop after each element or run.</summary>
     internal static bool MustLeave(CpuContext* c, int visits) =>

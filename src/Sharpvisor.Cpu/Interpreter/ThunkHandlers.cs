@@ -106,6 +106,7 @@ internal static unsafe class ThunkHandlers
     {
         c->CurrentOp = op;
         var vcpu = InterpreterVcpu.Of(c);
+        vcpu.CheckAlignment(linear, t->MemorySize);
         if (t->Writes)
             vcpu.CheckWrite(linear, t->MemorySize); // an operand that is read and written is checked for writing at once
         if (t->Reads)

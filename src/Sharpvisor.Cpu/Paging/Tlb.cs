@@ -37,6 +37,9 @@ internal sealed unsafe class Tlb : IDisposable
     /// <summary>User, kernel with SMAP in force, kernel without.</summary>
     public const int Kinds = 3;
 
+    /// <summary>A kind that is never filled: every access takes the slow path.</summary>
+    public const int EmptyKind = Kinds;
+
     private const int ListLimit = 2048;
 
     private readonly TlbEntry* _entries;
@@ -45,7 +48,9 @@ internal sealed unsafe class Tlb : IDisposable
 
     public Tlb()
     {
-        _entries = (TlbEntry*)HostMemory.Reserve(Kinds * Entries * (ulong)sizeof(TlbEntry), hugePages: false);
+        _entries = (TlbEntry*)HostMemory.Reserve((Kinds + 1) * Entries * (ulong)sizeof(TlbEntry), hugePages: false);
+        for (var i = Kinds * Entries; i < (Kinds + 1) * Entries; i++)
+            Invalidate(i);
         FlushAll();
     }
 
@@ -141,7 +146,7 @@ internal sealed unsafe class Tlb : IDisposable
             _filled[_filledCount++] = i;
     }
 
-    public void Dispose() => HostMemory.Release(_entries, Kinds * Entries * (ulong)sizeof(TlbEntry));
+    public void Dispose() => HostMemory.Release(_entries, (Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
 
     /// <summary>A page address whose index is another slot's: no access that looks into slot i can match it.</summary>
     private static ulong Impossible(int i) => (ulong)((i ^ 1) & (Entries - 1)) << 12;

@@ -26,7 +26,7 @@ internal sealed class Stop(BareMachine machine, VcpuExit exit, int vector)
     public ushort Ss => (ushort)Slot(4);
 
     /// <summary>The address of the frame, without the error code.</summary>
-    public ulong Frame => machine.Rsp + (HasError ? Size : 0);
+    public ulong Frame => (machine.IsLong ? 0 : machine.State.Segments[2].Base) + machine.Rsp + (HasError ? Size : 0);
 
     private ulong Size => machine.IsLong ? 8UL : machine.Mode == Mode.Real ? 2UL : 4UL;
 
