@@ -6,7 +6,8 @@ namespace Sharpvisor.Cli.Commands;
 /// <summary>Boots the cached Debian kernel to a shell.</summary>
 internal static class DemoCommand
 {
-    private const string CommandLine = "console=ttyS0 quiet";
+    // loglevel=3: "quiet" still shows that there is no PCI bus to find.
+    private const string CommandLine = "console=ttyS0 quiet loglevel=3";
 
     public static async Task<int> RunAsync(string[] args, TextWriter output, TextWriter errors)
     {
