@@ -52,7 +52,8 @@ public sealed unsafe partial class InterpreterVcpu
         }
         else
         {
-            c->InstructionCount++; // a handler that can't be fetched faults for ever: that uses up a budget, too
+            // Nothing was executed, but a guest that faults at each fetch must come to the end of its budget too.
+            c->InstructionCount++;
         }
 
         c->Arch.Rip = (c->Arch.Rip + op->Offset) & c->RipMask;
