@@ -200,6 +200,22 @@ public class DebugTests
         m.Expect(Vectors.DB, rip: 0x58000);
     }
 
+    /// <summary>SYSENTER leaves TF: the trap comes in the kernel, before its first instruction.</summary>
+    [Fact]
+    public void Sysenter_is_stepped()
+    {
+        using var m = new M();
+        m.State.SysenterCs = 8;
+        m.State.SysenterEip = 0x58000;
+        m.State.SysenterEsp = M.Stack0;
+        m.SetPrivilege(3);
+        m.State.Rflags |= Rflags.TF;
+        m.Write(M.Code, 0x0F, 0x34);
+        var stop = m.Expect(Vectors.DB, rip: 0x58000);
+        Assert.Equal(BS, Cause(m));
+        Assert.Equal(8, stop.Cs);
+    }
+
     [Fact]
     public void Instruction_breakpoints_are_faults_and_rf_steps_over_them()
     {

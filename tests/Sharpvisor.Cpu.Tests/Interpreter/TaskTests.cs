@@ -143,6 +143,32 @@ public class TaskTests
     }
 
     [Fact]
+    public void An_nmi_task_returns_by_iret_and_can_be_entered_again()
+    {
+        using var m = Machine();
+        m.SetGate(Vectors.NMI, 0, M.OtherTssSelector, type: 5);
+        m.Assemble(NewCode, a =>
+        {
+            var start = a.CreateLabel();
+            a.Label(ref start);
+            a.inc(__dword_ptr[M.Data]);
+            a.iretd();
+            a.jmp(start);
+        });
+        m.Program(a => a.nop());
+        for (var i = 0; i < 2; i++)
+        {
+            m.Cpu.RaiseNmi();
+            m.State.Rip = M.Code;
+            m.State.Activity = ActivityState.Active;
+            m.RunToHalt();
+            Assert.Equal((uint)i + 1, m.Read32(M.Data));
+            Assert.Equal(M.TssSelector, m.State.Tr.Selector);
+            Assert.False(m.State.NmiBlocked);
+        }
+    }
+
+    [Fact]
     public void Sixteen_bit_tasks()
     {
         using var m = Machine();
