@@ -382,7 +382,9 @@ internal sealed unsafe partial class OpBuilder
         if (ins.GetOpKind(0) is OpKind.NearBranch16 or OpKind.NearBranch32 or OpKind.NearBranch64)
         {
             op->Imm = ins.NearBranchTarget - _rip;
-            return BranchSize(in ins) == 2 ? (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump16 : (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump;
+            return BranchSize(in ins) == 2 ? (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump16
+                : ChecksLimit ? (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump32
+                : (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump;
         }
 
         if (ins.IsJmpFarIndirect || ins.IsJmpFar)
@@ -513,8 +515,12 @@ internal sealed unsafe partial class OpBuilder
         };
     }
 
-    private static nint Jcc<T>(bool narrow) where T : struct, ICondition => narrow
+    /// <summary>Branches may leave the code segment.</summary>
+    private bool ChecksLimit => !Is64 && !IsFlat;
+
+    private nint Jcc<T>(bool narrow) where T : struct, ICondition => narrow
         ? (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump16If<T>
+        : ChecksLimit ? (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Jump32If<T>
         : (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.JumpIf<T>;
 
     private static bool IsCmov(Code code) => code is >= Code.Cmovo_r16_rm16 and <= Code.Cmovg_r64_rm64;

@@ -259,8 +259,11 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
-    /// <summary>The first linear address of the page after this one.</summary>
-    internal ulong NextPage(ulong linear) => WrapLinear((linear | 0xFFF) + 1);
+    /// <summary>
+    /// The first linear address of the page after this one. Tables of the system may lie above 4 GiB while 32-bit code
+    /// runs in long mode.
+    /// </summary>
+    internal ulong NextPage(ulong linear) => linear > uint.MaxValue ? (linear | 0xFFF) + 1 : WrapLinear((linear | 0xFFF) + 1);
 
     private ulong WrapLinear(ulong linear) => _c->Is64 != 0 ? linear : (uint)linear;
 
@@ -293,7 +296,7 @@ public sealed unsafe partial class InterpreterVcpu
         // Both pages are checked before a byte is read: a device must not see half of a faulting access.
         var first = 4096 - within;
         Translate(linear, access, kind, out var physical1);
-        Translate(WrapLinear(linear + (ulong)first), access, kind, out var physical2);
+        Translate(NextPage(linear), access, kind, out var physical2);
         ulong value = 0;
         for (var i = 0; i < size; i++)
             value |= ReadPhysical(i < first ? physical1 + (ulong)i : physical2 + (ulong)(i - first), 1) << (8 * i);
@@ -323,7 +326,7 @@ public sealed unsafe partial class InterpreterVcpu
 
         var first = 4096 - within;
         Translate(linear, AccessKind.Write, kind, out var physical1);
-        Translate(WrapLinear(linear + (ulong)first), AccessKind.Write, kind, out var physical2);
+        Translate(NextPage(linear), AccessKind.Write, kind, out var physical2);
         for (var i = 0; i < size; i++)
             WritePhysical(i < first ? physical1 + (ulong)i : physical2 + (ulong)(i - first), 1, (value >> (8 * i)) & 0xFF);
     }

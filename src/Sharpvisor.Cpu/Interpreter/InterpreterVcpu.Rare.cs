@@ -287,7 +287,7 @@ public sealed unsafe partial class InterpreterVcpu
         var linear = memory ? MemoryLinear(op, size, true) : 0;
         if (memory && count == 0)
         {
-            ReadLinear(linear, size);
+            CheckWrite(linear, size); // a read-modify-write access even so
             return;
         }
 

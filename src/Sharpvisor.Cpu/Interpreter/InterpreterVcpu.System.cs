@@ -609,6 +609,8 @@ public sealed unsafe partial class InterpreterVcpu
             }
         }
 
+        if ((changed & value & ControlRegisters.PG) != 0)
+            CheckPdptes(c->Arch.Cr3, c->Arch.Cr4);
         c->Arch.Cr0 = value;
         if ((changed & (ControlRegisters.PG | ControlRegisters.WP | ControlRegisters.PE)) != 0)
             FlushTlb(global: true);
@@ -627,6 +629,10 @@ public sealed unsafe partial class InterpreterVcpu
             if ((value >> _physicalBits) != 0)
                 Raise(Vectors.GP);
         }
+        else if ((c->Arch.Cr0 & ControlRegisters.PG) != 0)
+        {
+            CheckPdptes(value, c->Arch.Cr4);
+        }
 
         c->Arch.Cr3 = value;
         FlushTlb(global: false);
@@ -642,10 +648,25 @@ public sealed unsafe partial class InterpreterVcpu
         var changed = value ^ c->Arch.Cr4;
         if ((changed & value & ControlRegisters.PCIDE) != 0 && (!IsLongMode || (c->Arch.Cr3 & 0xFFF) != 0))
             Raise(Vectors.GP);
+        if ((changed & (ControlRegisters.PAE | ControlRegisters.PGE | ControlRegisters.PSE | ControlRegisters.SMEP)) != 0 && (c->Arch.Cr0 & ControlRegisters.PG) != 0)
+            CheckPdptes(c->Arch.Cr3, value);
         c->Arch.Cr4 = value;
         if ((changed & (ControlRegisters.PSE | ControlRegisters.PAE | ControlRegisters.PGE | ControlRegisters.PCIDE | ControlRegisters.SMEP | ControlRegisters.SMAP)) != 0)
             FlushTlb(global: true);
         UpdateMode();
+    }
+
+    /// <summary>PAE paging loads four registers from memory and refuses reserved bits there (SDM vol. 3, 4.4.1).</summary>
+    private void CheckPdptes(ulong cr3, ulong cr4)
+    {
+        if (IsLongMode || (cr4 & ControlRegisters.PAE) == 0)
+            return;
+        for (var i = 0UL; i < 4; i++)
+        {
+            var pdpte = ReadPhysical((cr3 & 0xFFFF_FFE0) + (8 * i), 8);
+            if ((pdpte & 1) != 0 && (pdpte & (0x1E6 | (ulong.MaxValue << _physicalBits))) != 0)
+                Raise(Vectors.GP);
+        }
     }
 
     private void WriteXcr0()

@@ -187,6 +187,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         _c->Arch = state;
         Flags.SetArithmetic(_c, state.Rflags);
         _c->Arch.Rflags = (state.Rflags & ~Rflags.Arithmetic) | Rflags.Reserved1;
+        _c->Arch.Mxcsr &= MxcsrMask; // a thunk loads it into the host's, which would fault
         _c->X87Live = 0;
         _debugHeld = false;
         _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed

@@ -180,6 +180,9 @@ internal sealed class BareMachine : IDisposable
         }
     }
 
+    /// <summary>Sets where the I/O permission map of the task begins.</summary>
+    public void SetIoMap(int ioMap) => Write(Tss + 0x66, (ushort)ioMap);
+
     // --- modes ---
 
     public void Enter(Mode mode)

@@ -301,7 +301,7 @@ public class DebugTests
         foreach (var code in (Action<Assembler>[])
         [
             a => a.add(__dword_ptr[rbx], 1), a => a.xchg(__dword_ptr[rbx], eax), a => a.@lock.cmpxchg(__dword_ptr[rbx], eax), a => a.push(rax),
-            a => a.stosq(), a => a.movups(__xmmword_ptr[rbx], xmm0), a => a.fst(__dword_ptr[rbx]), a => a.fxsave(__[rbx]), a => a.mov(__word_ptr[rbx], ds),
+            a => a.stosq(), a => a.movups(__xmmword_ptr[rbx], xmm0), a => a.fnstcw(__word_ptr[rbx]), a => a.fxsave(__[rbx]), a => a.mov(__word_ptr[rbx], ds),
             a => a.setz(__byte_ptr[rbx]), a => a.cmpxchg16b(__xmmword_ptr[rbx]), a => a.bts(__dword_ptr[rbx], ecx), a => a.rep.movsb(), a => a.call(a.@F),
         ])
         {

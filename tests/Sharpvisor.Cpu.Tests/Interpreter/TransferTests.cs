@@ -72,6 +72,34 @@ public class TransferTests
         m.Expect(Vectors.GP, 0, M.Code);
     }
 
+    /// <summary>Near branches out of the code segment fault where they are, with all registers as they were.</summary>
+    [Fact]
+    public void Near_branches_beyond_the_limit()
+    {
+        const uint Beyond = 0x12000;
+        foreach (var code in (Action<Assembler>[])
+        [
+            a => a.jmp(Beyond), a => a.call(Beyond), a => a.jz(Beyond), a => a.jmp(eax), a => a.call(eax), a => a.jmp(__dword_ptr[M.Data]),
+            a => a.call(__dword_ptr[M.Data]), a => a.ret(), a => a.ret(4), a => a.loop(M.Code + 0x70), a => a.jecxz(M.Code + 0x70),
+        ])
+        {
+            using var m = new M(Mode.Protected32);
+            m.SetGdt(M.Free, Descriptors.Segment(0, (uint)M.Code + 0x60, 0x409B));
+            m.State.Segments[1] = m.Segment(M.Free);
+            m.State.Rflags |= Rflags.ZF;
+            m.Rax = Beyond;
+            m.Write(M.Data, Beyond);
+            m.Rsp -= 4;
+            m.Write(m.Rsp, Beyond);
+            m.Program(code);
+            m.Rcx = m.Read<byte>(M.Code) == 0xE2 ? 2UL : 0;
+            var rcx = m.Rcx;
+            m.Expect(Vectors.GP, 0, M.Code);
+            Assert.Equal(rcx, m.Rcx);
+            Assert.Equal(M.Stack - 4 - 16, m.Rsp);
+        }
+    }
+
     [Fact]
     public void Conforming_code_keeps_the_privilege()
     {
