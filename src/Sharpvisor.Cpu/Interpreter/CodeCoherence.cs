@@ -27,7 +27,8 @@ internal sealed unsafe class CodeCoherence
 
     /// <summary>
     /// Serialises the rare read-modify-writes through <see cref="CpuContext.Bounce"/>: to a device, or to two pages that
-    /// do not follow each other in host memory.
+    /// do not follow each other in host memory. These are atomic among themselves only: not against a locked access
+    /// that touches a part of the same operand within one page.
     /// </summary>
     public Lock SplitLock { get; } = new();
 

@@ -26,7 +26,7 @@ public sealed class InterruptTests
     public void No_interrupt_is_lost_while_the_receiver_runs_halts_and_masks()
     {
         using var machine = new SmpMachine(3);
-        var rounds = Iterations.Of(5_000);
+        var rounds = Iterations.Of(2_000);
         CountInterrupts(machine);
         machine.Load(0, a =>
         {

@@ -17,7 +17,7 @@ public sealed class ShootdownTests
     {
         const int Others = 3;
         using var machine = new SmpMachine(Others + 1);
-        var rounds = Iterations.Of(150);
+        var rounds = Iterations.Of(60);
         machine.MapWindow(0, Data + 0x4000);
         machine.Handle(Shoot, a =>
         {
