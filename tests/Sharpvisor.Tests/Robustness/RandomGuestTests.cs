@@ -36,7 +36,8 @@ public sealed class RandomGuestTests
                     escapes.Add($"seed {seed}, {new RandomGuest(seed).Mode}: {e}");
                 }
             }
-        }) { IsBackground = true };
+        })
+        { IsBackground = true };
         thread.Start();
         var (last, since) = (-1, 0L);
         while (!thread.Join(50))
