@@ -62,7 +62,6 @@ public sealed unsafe partial class InterpreterVcpu
                 return p;
             }
         }
-
         else
         {
             // Two pages that follow each other in host memory too: the host can do it atomically.
@@ -77,12 +76,7 @@ public sealed unsafe partial class InterpreterVcpu
             }
         }
 
-        if (_environment.ProcessorCount > 1 && !_holdsSplitLock)
-        {
-            _coherence.SplitLock.Enter(); // until CommitLinear, or the fault that comes instead
-            _holdsSplitLock = true;
-        }
-
+        EnterSplitLock(); // until CommitLinear, or the fault that comes instead
         var value = ReadChecked(linear, size, CurrentKind, forWrite: true);
         Width.WriteRaw<ulong>(&_c->Bounce, value);
         return (byte*)&_c->Bounce;
@@ -93,6 +87,16 @@ public sealed unsafe partial class InterpreterVcpu
     {
         WriteLinear(linear, size, ReadSized((byte*)&_c->Bounce, size));
         ReleaseSplitLock();
+    }
+
+    /// <summary>False: there is no one to exclude, or it is held already.</summary>
+    private bool EnterSplitLock()
+    {
+        if (_environment.ProcessorCount == 1 || _holdsSplitLock)
+            return false;
+        _coherence.SplitLock.Enter();
+        _holdsSplitLock = true;
+        return true;
     }
 
     private void ReleaseSplitLock()
@@ -327,8 +331,13 @@ public sealed unsafe partial class InterpreterVcpu
         var first = 4096 - within;
         Translate(linear, AccessKind.Write, kind, out var physical1);
         Translate(NextPage(linear), AccessKind.Write, kind, out var physical2);
+
+        // A plain store must not fall between the read and the write of another vCPU's locked access: it would be lost.
+        var entered = EnterSplitLock();
         for (var i = 0; i < size; i++)
             WritePhysical(i < first ? physical1 + (ulong)i : physical2 + (ulong)(i - first), 1, (value >> (8 * i)) & 0xFF);
+        if (entered)
+            ReleaseSplitLock();
     }
 
     /// <summary>Looks up or walks; raises #PF. Null for what is not RAM.</summary>
