@@ -142,8 +142,10 @@ internal static unsafe class VectorHandlers
         Check(c, op);
         var registers = (byte*)&c->Arch.Ymm;
         var count = c->Is64 != 0 ? 16 : 8;
+
+        // Whole registers are stored: a load over two stores could not be forwarded from either and would wait for both.
         for (var i = 0; i < count; i++)
-            Vector128<byte>.Zero.Store(registers + (i * 32) + 16);
+            Vector128.Load(registers + (i * 32)).ToVector256().Store(registers + (i * 32));
         Access.Next(c, op);
     }
 
@@ -166,9 +168,11 @@ internal static unsafe class VectorHandlers
             return;
         }
 
-        TOp.Do(Vector128.Load(first), Vector128.Load(second)).Store(destination);
+        var result = TOp.Do(Vector128.Load(first), Vector128.Load(second));
         if (TForm.ClearsUpper)
-            Vector128<byte>.Zero.Store(destination + 16);
+            result.ToVector256().Store(destination);
+        else
+            result.Store(destination);
     }
 }
 
