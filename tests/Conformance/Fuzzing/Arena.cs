@@ -1,5 +1,5 @@
-using Sharpvisor.Core.Host;
 using System.Runtime.InteropServices;
+using Sharpvisor.Core.Host;
 
 namespace Conformance.Fuzzing;
 
