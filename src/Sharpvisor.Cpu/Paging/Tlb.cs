@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Cpu.Paging;
@@ -8,7 +9,7 @@ namespace Sharpvisor.Cpu.Paging;
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct TlbEntry
 {
-    /// <summary>The page's linear address if it may be read by the fast path, else an address that never comes to this slot.</summary>
+    /// <summary>The page's linear address if it may be read by the fast path, else one that no guest can think of.</summary>
     public ulong ReadTag;
 
     /// <summary>The same for writes: pages that are clean, read-only or hold decoded code never match.</summary>
@@ -19,6 +20,11 @@ internal unsafe struct TlbEntry
 
     /// <summary>The guest-physical address of the page; bit 0: the translation is global.</summary>
     public ulong Physical;
+
+    /// <summary>Where generated code finds things.</summary>
+    public const int DeltaOffset = 16;
+
+    public static int TagOffset(bool write) => write ? 8 : 0;
 }
 
 /// <summary>
@@ -47,11 +53,18 @@ internal sealed unsafe class Tlb : IDisposable
     private const int ListLimit = 2048;
 
     private readonly TlbEntry* _entries;
+    private readonly byte* _dummy;
+    private readonly ulong _nowhere;
     private readonly int[] _filled = new int[ListLimit];
     private int _filledCount;
 
     public Tlb()
     {
+        // What does not match must match no address that a guest can think of, and if it did, must lead nowhere in the
+        // host: a page of the non-canonical hole that changes from run to run, and a page for it that nobody uses.
+        _dummy = (byte*)HostMemory.Reserve(8192, hugePages: false);
+        _nowhere = 0x4000_0000_0000_0000 | ((ulong)RandomNumberGenerator.GetInt32(int.MaxValue) << 26) | ((ulong)RandomNumberGenerator.GetInt32(int.MaxValue) << 13);
+        _nowhere &= ~0xFFFUL;
         _entries = (TlbEntry*)HostMemory.ReserveLow((Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
         for (var i = Kinds * Entries; i < (Kinds + 1) * Entries; i++)
             Invalidate(i);
@@ -131,7 +144,7 @@ internal sealed unsafe class Tlb : IDisposable
         for (var i = 0; i < Kinds * Entries; i++)
         {
             if ((_entries[i].Physical & ~0xFFFUL) == physical)
-                _entries[i].WriteTag = Impossible(i);
+                _entries[i].WriteTag = _nowhere;
         }
     }
 
@@ -142,28 +155,26 @@ internal sealed unsafe class Tlb : IDisposable
         var i = (kind * Entries) + Index(linear);
         var page = linear & ~0xFFFUL;
         ref var entry = ref _entries[i];
-        entry.ReadTag = readable ? page : Impossible(i);
-        entry.WriteTag = writable ? page : Impossible(i);
+        entry.ReadTag = readable ? page : _nowhere;
+        entry.WriteTag = writable ? page : _nowhere;
         entry.Delta = (ulong)host - page;
         entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0);
         if (!global && _filledCount < ListLimit)
             _filled[_filledCount++] = i;
     }
 
-    public void Dispose() => HostMemory.Release(_entries, (Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
-
-    /// <summary>A page address whose index is another slot's: no access that looks into slot i can match it.</summary>
-    private static ulong Impossible(int i)
+    public void Dispose()
     {
-        var other = (ulong)(i ^ 1) & (Entries - 1);
-        return (other ^ (other >> HashShift)) << 12;
+        HostMemory.Release(_entries, (Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
+        HostMemory.Release(_dummy, 8192);
     }
 
     private void Invalidate(int i)
     {
         ref var entry = ref _entries[i];
-        entry.ReadTag = Impossible(i);
-        entry.WriteTag = Impossible(i);
+        entry.ReadTag = _nowhere;
+        entry.WriteTag = _nowhere;
+        entry.Delta = (ulong)_dummy - _nowhere;
         entry.Physical = 2; // no page
     }
 }

@@ -33,22 +33,25 @@ internal unsafe struct TranslatorContext
     /// <summary>Non-zero: SSE, AVX or x87 instructions can't simply be executed, the interpreter has to look at them.</summary>
     public byte SseSlow, AvxSlow, X87Slow;
 
+    /// <summary>
+    /// Whether the upper halves of the vector registers hold anything, as <see cref="UpperHalves"/>. Legacy SSE
+    /// instructions are slow on some processors while they do, and moving them costs.
+    /// </summary>
+    public UpperHalves Upper;
+
     /// <summary>Instructions left in the budget, when they are counted.</summary>
     public long Remaining;
 
     /// <summary>Fills of access slots by generated code since the start.</summary>
     public long SlotFills;
-
-    /// <summary>How many slots each bucket of the log holds.</summary>
-    public SlotLogCounts LogCounts;
-
 }
 
-/// <summary>One counter for each bucket of the slot log.</summary>
-[System.Runtime.CompilerServices.InlineArray(Count)]
-internal struct SlotLogCounts
+/// <summary>The upper halves of YMM0 to YMM15.</summary>
+internal enum UpperHalves : byte
 {
-    public const int Count = 64;
+    /// <summary>Zero, in the state too.</summary>
+    Clean,
 
-    private int _first;
+    /// <summary>In use.</summary>
+    Used,
 }

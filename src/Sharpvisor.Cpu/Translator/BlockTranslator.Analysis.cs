@@ -423,12 +423,11 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>Puts accesses near the same unchanged base into groups, and counts the uses of R8 to R15.</summary>
-    private void FormGroups()
+    private void FormGroups(bool grouping)
     {
         Array.Fill(_activeGroup, -1);
         Array.Clear(_uses);
         _groupCount = 0;
-        var grouping = (_key & TranslationKey.Ungrouped) == 0 && _is64;
         long stackOffset = 0;
         for (var i = 0; i < _count; i++)
         {

@@ -222,12 +222,12 @@ internal sealed unsafe partial class BlockTranslator
             // address, that it was found under.
             var link = _slots.AllocateLink();
             _cold.Load(Host.T1, &_t->PageBase);
-            _cold.OnAbsolute(0x3B, Host.T1, &link->Tag, wide: true);
+            _cold.OnAbsolute(0x3B, Host.T1, &link->PageBase, wide: true);
             _cold.Raw(0x0F, 0x85);
             _cold.Int32(0); // jne out
             var otherPlace = _cold.Address;
             _cold.Load(Host.T1, &_t->Key);
-            _cold.OnAbsolute(0x3B, Host.T1, &link->Delta, wide: true);
+            _cold.OnAbsolute(0x3B, Host.T1, &link->Key, wide: true);
             _cold.Raw(0x0F, 0x85);
             _cold.Int32(0); // jne out
             var otherKey = _cold.Address;
@@ -237,7 +237,7 @@ internal sealed unsafe partial class BlockTranslator
             _cold.Patch(otherPlace, _cold.Address);
             _cold.Patch(otherKey, _cold.Address);
             ref var far = ref CollectionsMarshal.AsSpan(_exits)[exit];
-            far.Slot = link;
+            far.Link = link;
             far.Patch = patch;
         }
 

@@ -1,4 +1,5 @@
 using Iced.Intel;
+using Sharpvisor.Cpu.Paging;
 
 namespace Sharpvisor.Cpu.Translator;
 
@@ -56,27 +57,37 @@ internal sealed unsafe partial class BlockTranslator
             NeedsWrite = writes,
             FaultInterpreted = item.HasOperand && item.HasStack,
         });
-        slot->Exit = (uint)exit;
-
+        var tag = TlbEntry.TagOffset(writes);
         var stub = _cold.Address;
+        _cold.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the linear address again
         _cold.MoveImmediate(Host.T1, (ulong)slot);
         _cold.Call(_routines.Refill(Kind, writes));
         _cold.JumpIf(4, retry); // je
         _cold.StoreImmediate32(&_t->Exit, exit);
         _cold.Jump(_routines.Exit(_mask));
 
-        _hot.Move(Host.T1, Host.T0);
-        _hot.OnAbsolute(0x33, Host.T1, &slot->Tag, wide: true); // xor
-        _hot.Immediate(7, Host.T1, 4096 - range);
+        _hot.Load(Host.T1, &slot->Entry);
+        _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the offset in the page, if it is the right page
+        _hot.Immediate(7, Host.T0, 4096 - range);
         _hot.JumpIf(7, stub); // ja
-        _hot.Load(Host.T1, &slot->Delta);
+        var simple = m.Index < 0 && m.Segment < 0 && !m.Address32 && IsResident(m.Base);
+        var again = !simple && m.Segment < 0 && (m.Base == AddressBase.None || IsResident(m.Base)) && (m.Index < 0 || IsResident(m.Index));
+        if (!simple && !again)
+            _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true);
+        _hot.Load(Host.T1, Host.T1, -1, TlbEntry.DeltaOffset);
         if (!single)
         {
             ref var group = ref _groups[m.Group];
             group.Checked = true;
             group.Slot = slot;
+            if (group.Members > 1)
+                _hot.Store(&slot->Delta, Host.T1);
         }
 
+        if (simple)
+            return new HostOperand(_map[m.Base], Host.T1, (int)m.Displacement);
+        if (again)
+            EmitLinear(in m, start); // cheaper than to get it back by another look at the tag
         return new HostOperand(Host.T0, Host.T1, delta);
     }
 

@@ -73,7 +73,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     /// <param name="code">Host address of the first byte; valid to the end of its page.</param>
     /// <param name="second">Host address of the page behind, when the first instruction runs over into it.</param>
     /// <param name="predecessor">Register map of the block that leads here.</param>
-    public Translation? Translate(ulong physical, uint key, ulong rip, byte* code, byte* second, ulong secondPhysical, byte predecessor)
+    public Translation? Translate(ulong physical, uint key, ulong rip, byte* code, byte* second, ulong secondPhysical, byte predecessor, bool grouping)
     {
         var start = (int)(physical & 0xFFF);
         var inPage = 4096 - start;
@@ -98,8 +98,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         // STI keeps interrupts away from the next instruction: it must not be the last one of a block.
         if (_items[_count - 1].Kind == ItemKind.EnableInterrupts)
             _items[_count - 1].Kind = ItemKind.FallbackEnd;
-        FormGroups();
-        if (Environment.GetEnvironmentVariable("JITDUMP") != null) { Console.Error.WriteLine($"--- {rip:x}"); for (var i = 0; i < _count; i++) Console.Error.WriteLine($"{_items[i].Instruction} | {_items[i].Kind} st {(_items[i].HasStack ? _items[i].Stack.Group : -9)} op {(_items[i].HasOperand ? _items[i].Operand.Group : -9)} {_items[i].Operand.Base} w {_items[i].Written:x}"); }
+        FormGroups(grouping && _is64);
         _block = new Translation
         {
             Physical = physical,
@@ -298,7 +297,12 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         }
 
         Check(item.UsesSse, ref _sseChecked, &_t->SseSlow, ref item);
-        Check(item.UsesAvx, ref _avxChecked, &_t->AvxSlow, ref item);
+        if (item.UsesAvx && !_avxChecked)
+        {
+            Check(true, ref _avxChecked, &_t->AvxSlow, ref item);
+            _hot.StoreImmediate8(&_t->Upper, (byte)UpperHalves.Used);
+        }
+
         Check(item.UsesX87, ref _x87Checked, &_t->X87Slow, ref item);
     }
 
@@ -330,6 +334,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             Block = _block,
             Offset = item.Next,
             Op = ops,
+            Mnemonic = item.Instruction.Mnemonic,
             UsesFlags = ends || ins.RflagsRead != RflagsBits.None || ins.RflagsModified != RflagsBits.None || ins.Mnemonic is Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq,
         };
         var exit = NewExit(info);

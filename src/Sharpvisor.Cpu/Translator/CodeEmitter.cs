@@ -164,6 +164,14 @@ internal sealed unsafe class CodeEmitter : CodeWriter
         Int32(value);
     }
 
+    /// <summary>mov byte [address], value</summary>
+    public void StoreImmediate8(void* address, byte value)
+    {
+        Raw(0xC6);
+        Absolute(0, address);
+        Raw(value);
+    }
+
     /// <summary>OP dword or qword [address], imm8: 0 add, 1 or, 4 and, 5 sub, 7 cmp.</summary>
     public void ImmediateOnAbsolute(int digit, void* address, int value, bool wide)
     {
@@ -281,7 +289,17 @@ internal sealed unsafe class CodeEmitter : CodeWriter
         return _p;
     }
 
-    public void Land(byte* jump) => jump[-1] = checked((byte)(_p - jump));
+    public void Land(byte* jump) => jump[-1] = (byte)checked((sbyte)(_p - jump));
+
+    /// <summary>jmp rel32 forward.</summary>
+    public ulong LongJump()
+    {
+        Raw(0xE9);
+        Int32(0);
+        return Address;
+    }
+
+    public void LandLong(ulong jump) => Patch(jump, Address);
 
     /// <summary>Makes the jump whose rel32 ends at <paramref name="end"/> (an address of the executable view) lead elsewhere.</summary>
     public void Patch(ulong end, ulong target) =>

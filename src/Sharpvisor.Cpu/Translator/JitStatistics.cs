@@ -17,6 +17,10 @@ internal sealed class JitStatistics
     /// <summary>Accesses that may not have a fast path: devices, code, watched and clean pages.</summary>
     public long Refused { get; set; }
 
+    public long Interpreted { get; set; }
+
+    public Dictionary<Iced.Intel.Mnemonic, long> Calls { get; } = [];
+
     /// <summary>By <see cref="ExitKind"/>.</summary>
     public long[] Exits { get; } = new long[16];
 }

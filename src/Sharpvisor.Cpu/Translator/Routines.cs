@@ -12,19 +12,17 @@ internal sealed unsafe class Routines
     private readonly CpuContext* _c;
     private readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
-    private readonly AccessSlots _slots;
     private readonly Tlb _tlb;
     private readonly ulong[] _exits = new ulong[256];
     private readonly ulong[] _enters = new ulong[256];
     private readonly Dictionary<(byte From, byte To, ulong Target), ulong> _adapters = [];
     private readonly ulong[] _refills = new ulong[2 * (Tlb.Kinds + 1)];
 
-    public Routines(CpuContext* c, CodeCache cache, AccessSlots slots, Tlb tlb)
+    public Routines(CpuContext* c, CodeCache cache, Tlb tlb)
     {
         _c = c;
         _t = &c->Translator;
         _cache = cache;
-        _slots = slots;
         _tlb = tlb;
     }
 
@@ -125,8 +123,18 @@ internal sealed unsafe class Routines
         e.Absolute(2, &_c->Arch.Mxcsr);
         e.Land(same);
 
+        e.CompareByte(&_t->Upper, (byte)UpperHalves.Clean);
+        e.Raw(0x0F, 0x85);
+        e.Int32(0); // jne
+        var used = e.Address;
+        e.Raw(0xC5, 0xF8, 0x77); // vzeroupper
         for (var i = 0; i < 16; i++)
-            MoveYmm(e, 0x6F, i);
+            MoveVector(e, 0x6F, i, wide: false);
+        var loaded = e.LongJump();
+        e.LandLong(used);
+        for (var i = 0; i < 16; i++)
+            MoveVector(e, 0x6F, i, wide: true);
+        e.LandLong(loaded);
         foreach (var guest in (ReadOnlySpan<int>)[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0])
         {
             if (map[guest] >= 0)
@@ -150,9 +158,18 @@ internal sealed unsafe class Routines
 
         e.Store(&_t->Scratch14, Host.T0);
         e.Store(&_t->Scratch15, Host.T1);
+        e.CompareByte(&_t->Upper, (byte)UpperHalves.Clean);
+        e.Raw(0x0F, 0x85);
+        e.Int32(0); // jne
+        var used = e.Address;
         for (var i = 0; i < 16; i++)
-            MoveYmm(e, 0x7F, i);
+            MoveVector(e, 0x7F, i, wide: false);
+        var stored = e.LongJump();
+        e.LandLong(used);
+        for (var i = 0; i < 16; i++)
+            MoveVector(e, 0x7F, i, wide: true);
         e.Raw(0xC5, 0xF8, 0x77); // vzeroupper
+        e.LandLong(stored);
         e.Raw(0x0F, 0xAE);
         e.Absolute(3, &_c->Arch.Mxcsr);
 
@@ -170,21 +187,20 @@ internal sealed unsafe class Routines
         return start;
     }
 
-    /// <summary>VMOVDQU ymm, [abs] (6Fh) or its store (7Fh).</summary>
-    private void MoveYmm(CodeEmitter e, byte opcode, int n)
+    /// <summary>VMOVDQU of an XMM or YMM register from (6Fh) or to (7Fh) the state.</summary>
+    private void MoveVector(CodeEmitter e, byte opcode, int n, bool wide)
     {
-        e.Raw(0xC5, (byte)(n < 8 ? 0xFE : 0x7E), opcode);
+        e.Raw(0xC5, (byte)((n < 8 ? 0xFA : 0x7A) | (wide ? 4 : 0)), opcode);
         e.Absolute(n, Ymm(n));
     }
 
     private ulong MakeRefill(int kind, bool write)
     {
-        // T0 linear, T1 slot; RAX and RCX are borrowed.
+        // T0 linear, T1 slot; RAX, RCX and RDX are borrowed.
         var e = _cache.Cold;
         e.Align(16);
         var start = e.Address;
         var entries = (byte*)_tlb.Kind(kind);
-        var tag = write ? 8 : 0;
         e.Raw(0x50, 0x51, 0x52); // push rax, rcx, rdx
         e.Move(Host.Rax, Host.T0);
         e.Shift(5, Host.Rax, 12);
@@ -194,45 +210,16 @@ internal sealed unsafe class Routines
         e.Immediate(4, Host.Rax, Tlb.Entries - 1, false);
         e.Shift(4, Host.Rax, 5, false);
         e.Immediate(0, Host.Rax, checked((int)(long)entries), false); // rax = the TLB entry
-        e.Load(Host.Rdx, Host.Rax, -1, tag);
         e.Move(Host.Rcx, Host.T0);
-        e.Op(0x31, Host.Rcx, Host.Rdx); // xor: the offset in the page, if it is the right page
+        e.OnMemory(0x33, Host.Rcx, Host.Rax, -1, TlbEntry.TagOffset(write), true); // xor: the offset in the page, if it is the right page
         e.OnMemory(0x3B, Host.Rcx, Host.T1, -1, AccessSlots.LimitOffset, true); // cmp rcx, [slot.Limit]
-        e.Raw(0x0F, 0x87);
-        e.Int32(0); // ja miss
-        var miss = e.Address;
-
-        // The log of filled slots, by a hash of the page: what INVLPG and CR3 writes look through.
-        e.Move(Host.Rcx, Host.Rdx);
-        e.Shift(5, Host.Rcx, 12);
-        e.Immediate(4, Host.Rcx, AccessSlots.Buckets - 1, false); // rcx = bucket
-        e.Raw(0x50); // push rax
-        e.Raw(0x8B, 0x04, 0x8D); // mov eax, [rcx * 4 + LogCounts]
-        e.Int32(checked((int)(long)&_t->LogCounts));
-        e.Immediate(7, Host.Rax, AccessSlots.BucketSize, false);
-        e.Raw(0x0F, 0x83);
-        e.Int32(0); // jae full
-        var full = e.Address;
-        e.Raw(0xFF, 0x04, 0x8D); // inc dword [rcx * 4 + LogCounts]
-        e.Int32(checked((int)(long)&_t->LogCounts));
-        e.Shift(4, Host.Rcx, AccessSlots.BucketBits, false);
-        e.Op(0x01, Host.Rcx, Host.Rax, false);
-        e.Raw(0x44, 0x89, 0x3C, 0x8D); // mov [rcx * 4 + Log], r15d
-        e.Int32(checked((int)(long)_slots.Log));
-        e.Raw(0x58); // pop rax
-        e.Store(Host.T1, -1, 0, Host.Rdx);
-        e.Load(Host.Rdx, Host.Rax, -1, 16);
-        e.Store(Host.T1, -1, AccessSlots.DeltaOffset, Host.Rdx);
-        e.Load(Host.Rdx, Host.Rax, -1, 24);
-        e.Store(Host.T1, -1, AccessSlots.PhysicalOffset, Host.Rdx, false);
+        var miss = e.ShortJump(0x77); // ja
+        e.Store(Host.T1, -1, 0, Host.Rax);
         e.ImmediateOnAbsolute(0, &_t->SlotFills, 1, true);
         e.Raw(0x5A, 0x59, 0x58); // pop rdx, rcx, rax
         e.Op(0x39, Host.Rsp, Host.Rsp); // ZF
         e.Raw(0xC3);
-
-        e.Patch(full, e.Address);
-        e.Raw(0x58);
-        e.Patch(miss, e.Address);
+        e.Land(miss);
         e.Raw(0x5A, 0x59, 0x58);
         e.Op(0x85, Host.Rsp, Host.Rsp); // not ZF
         e.Raw(0xC3);

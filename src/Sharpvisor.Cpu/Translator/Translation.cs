@@ -68,9 +68,6 @@ internal static class TranslationKey
 
     /// <summary>Each block counts its instructions against the budget.</summary>
     public const uint Counted = 1 << 11;
-
-    /// <summary>Every access has a check of its own: a group of them ran over the end of a page too often.</summary>
-    public const uint Ungrouped = 1 << 12;
 }
 
 /// <summary>Ways out of generated code.</summary>
@@ -133,8 +130,10 @@ internal unsafe struct ExitInfo
     public Translation? Target;
 
     public Op* Op;
-    /// <summary>Access: the slot; Far: where the code has the expected page and key.</summary>
     public AccessSlot* Slot;
+
+    /// <summary>Far: where the code has the expected page and key.</summary>
+    public LinkSlot* Link;
 
     /// <summary>Access: what to add to T0 for the address of the instruction's own operand, and its size.</summary>
     public int AccessDelta, AccessSize;
@@ -142,5 +141,5 @@ internal unsafe struct ExitInfo
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;
 
-    public int Misses;
+    public Iced.Intel.Mnemonic Mnemonic;
 }

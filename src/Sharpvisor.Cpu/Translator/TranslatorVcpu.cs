@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Interpreter;
@@ -19,7 +20,7 @@ namespace Sharpvisor.Cpu.Translator;
 internal unsafe class TranslatorVcpu : InterpreterVcpu
 {
     private const long UncountedBudget = 1L << 38;
-    private const int MaximumLinkMisses = 64;
+    private const int MaximumGroupFailures = 16;
 
     private protected readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
@@ -32,12 +33,15 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly List<ExitInfo> _exits = [default];
     private readonly Dictionary<(ulong Physical, uint Key), Translation> _translations = [];
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
+    private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
     private readonly int _threshold;
     private bool _flagsSaved;
     private protected bool _counted;
     private int _generation;
     private bool _disposed;
-    private readonly bool _constructed;
+
+    /// <summary>The interpreter was at work: whether upper halves are in use has to be looked at.</summary>
+    private bool _mayHaveChangedVectors;
 
     internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold)
         : base(index, environment, apic, msrs, coherence)
@@ -46,12 +50,11 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _t->HostMxcsr = 0x1F80;
         _threshold = threshold;
         _cache = new CodeCache(environment.ProcessorCount switch { 1 => 128UL << 20, <= 4 => 64UL << 20, _ => 32UL << 20 });
-        _slots = new AccessSlots(_t, (int)(_cache.Size / 256));
-        _routines = new Routines(_c, _cache, _slots, _tlb);
+        _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), (int)(_cache.Size / 256));
+        _routines = new Routines(_c, _cache, _tlb);
         _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
         _translator = new BlockTranslator(_c, _cache, _routines, _slots, _jumps, _opBuilder, _arena, _exits, environment.ProcessorCount > 1);
         _jumps.Clear();
-        _constructed = true;
     }
 
     internal JitStatistics Statistics { get; } = new();
@@ -61,6 +64,15 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (_disposed)
             return;
         _disposed = true;
+        if (s_dbg.Contains('s'))
+        {
+            Console.Error.WriteLine($"\ntranslations {Statistics.Translations} ins {Statistics.Instructions} dropped {Statistics.Dropped} clears {Statistics.Clears} crossings {Statistics.Crossings} refused {Statistics.Refused} slotfills {_t->SlotFills} tlbfills {_tlb.Fills} code {_cache.Used >> 10}K slots {_slots.Used}");
+            for (var i = 0; i < 7; i++)
+                Console.Error.WriteLine($"  {(ExitKind)i} {Statistics.Exits[i]}");
+            Console.Error.WriteLine($"blocks made {_blocks.BlocksMade} dropped {_blocks.BlocksDropped} interpreted {Statistics.Interpreted}");
+            foreach (var (k, v) in Statistics.Calls.OrderByDescending(p => p.Value).Take(40))
+                Console.Error.WriteLine($"  {k} {v}");
+        }
         base.Dispose();
         _translator.Dispose();
         _arena.Dispose();
@@ -71,29 +83,6 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     }
 
     // --- what the interpreter's parts tell ---
-
-    internal override void ProtectPage(ulong physicalPage)
-    {
-        base.ProtectPage(physicalPage);
-        if (_constructed && HostPointer(physicalPage) is var host && host != null)
-            _slots.FlushHostPage(host);
-    }
-
-    internal override void FlushTlb(bool global)
-    {
-        base.FlushTlb(global);
-        if (_constructed)
-            _slots.Flush(global);
-    }
-
-    internal override void FlushTlbPage(ulong linear)
-    {
-        base.FlushTlbPage(linear);
-        if (IsNearLargePage(linear))
-            _slots.Flush(global: true);
-        else
-            _slots.FlushPage(linear);
-    }
 
     internal override void DropCode(ulong page, ulong lines)
     {
@@ -160,6 +149,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                 var block = BlockAt(c->Arch.Rip);
                 if (block->Heat < ushort.MaxValue)
                     block->Heat++;
+                Statistics.Interpreted++;
                 ExecuteBlock(block);
             }
 
@@ -225,13 +215,13 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (_cache.IsFull || _slots.IsFull || _arena.IsFull || _opBuilder.IsFull)
             Clear();
         var code = HostPointer(physical);
-        var translation = _translator.Translate(physical, key, rip, code, null, 0, predecessor);
+        var translation = _translator.Translate(physical, key, rip, code, null, 0, predecessor, !_ungrouped.Contains((physical, key)));
         byte* second = null;
         if (translation is null && (physical & 0xFFF) > 4096 - 15)
         {
             var secondPhysical = TranslateFetch(NextPage(linear));
             second = HostPointer(secondPhysical);
-            translation = _translator.Translate(physical, key, rip, code, second, secondPhysical, predecessor);
+            translation = _translator.Translate(physical, key, rip, code, second, secondPhysical, predecessor, grouping: true);
         }
 
         if (translation is null)
@@ -307,7 +297,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     {
         exit.Target = null;
         if (exit.Kind == ExitKind.Far)
-            exit.Slot->Tag = 1;
+            exit.Link->PageBase = AccessSlots.Unlinked;
         else
             _cache.Hot.Patch(exit.Patch, exit.Stub);
     }
@@ -318,6 +308,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _generation++;
         Statistics.Clears++;
         _translations.Clear();
+        _ungrouped.Clear();
         _pages.Clear();
         _exits.RemoveRange(1, _exits.Count - 1);
         _jumps.Clear();
@@ -335,12 +326,11 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         var t = _t;
         UpdateKey();
         t->PageBase = c->Arch.Rip - translation.PageOffset;
-        if (_slots.WantsFlush)
-            _slots.Flush(global: true);
         Fill(_jumps.Find(c->Arch.Rip), translation);
         var code = translation.Entry;
         var map = translation.Map;
         SaveFlags();
+        _mayHaveChangedVectors = true;
         if (_counted)
             t->Remaining = limit - c->InstructionCount;
         while (true)
@@ -416,6 +406,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                         map = exit.Map;
                         var block = exit.Block;
                         var next = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                        if (s_dbg.Contains('s'))
+                            CollectionsMarshal.GetValueRefOrAddDefault(Statistics.Calls, exit.Mnemonic, out _)++;
                         var usesFlags = exit.UsesFlags;
                         if (usesFlags)
                             Synchronize();
@@ -431,6 +423,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                         }
 
                         SaveFlags();
+                        _mayHaveChangedVectors = true;
                         code = resume;
                         continue;
                     }
@@ -499,8 +492,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         {
             if (exit.Target != target)
                 _cache.Cold.Patch(exit.Patch, _routines.Adapter(exit.Map, target.Map, target.Entry));
-            exit.Slot->Tag = (_c->Arch.Rip - (ulong)exit.Offset) & _c->RipMask;
-            exit.Slot->Delta = _t->Key;
+            exit.Link->PageBase = (_c->Arch.Rip - (ulong)exit.Offset) & _c->RipMask;
+            exit.Link->Key = _t->Key;
         }
 
         if (exit.Target == target)
@@ -521,6 +514,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if ((start & 0xFFF) > exit.Slot->Limit || (c->Is64 != 0 && !IsCanonical(linear)))
         {
             Statistics.Crossings++;
+            NoteGroupFailure(ref exit);
             Interpret();
             return false;
         }
@@ -544,12 +538,26 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (host == null || (exit.NeedsWrite ? entry->WriteTag : entry->ReadTag) != page)
         {
             Statistics.Refused++;
+            if (exit.NeedsWrite && !exit.Writes)
+                NoteGroupFailure(ref exit);
             Interpret();
             return false;
         }
 
-        _slots.Fill(exit.Slot, page, entry->Delta, (entry->Physical & 1) != 0);
+        exit.Slot->Entry = entry;
         return true;
+    }
+
+    /// <summary>A check covers more than the access that it is made for: when that fails often, each gets its own.</summary>
+    private void NoteGroupFailure(ref ExitInfo exit)
+    {
+        if (4096 - (int)exit.Slot->Limit == exit.AccessSize && exit.NeedsWrite == exit.Writes)
+            return;
+        var block = exit.Block;
+        if (++block.GroupFailures != MaximumGroupFailures || block.Stale)
+            return;
+        _ungrouped.Add((block.Physical, block.Key));
+        Drop(block);
     }
 
     /// <summary>Whether vector and x87 instructions can simply be executed.</summary>
@@ -564,6 +572,17 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         var unmasked = (c->Arch.Mxcsr & 0x1F80) != 0x1F80;
         _t->SseSlow = (byte)((traps & Sse) != 0 || unmasked ? 1 : 0);
         _t->AvxSlow = (byte)((traps & Avx) != 0 || unmasked ? 1 : 0);
+        if (_mayHaveChangedVectors)
+        {
+            // Code that is done with AVX executes VZEROUPPER: then it is clean here too, after a look at all of them.
+            _mayHaveChangedVectors = false;
+            var ymm = (Vector128<ulong>*)&c->Arch.Ymm;
+            var any = Vector128<ulong>.Zero;
+            for (var i = 1; i < 32; i += 2)
+                any |= ymm[i];
+            _t->Upper = any == Vector128<ulong>.Zero ? UpperHalves.Clean : UpperHalves.Used;
+        }
+
         _t->X87Slow = (byte)((traps & X87) != 0 || c->X87Live == 0 || (*(ushort*)&c->Arch.X87 & 0x3F) != 0x3F ? 1 : 0);
     }
 }
