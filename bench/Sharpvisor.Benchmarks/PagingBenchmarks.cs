@@ -46,6 +46,10 @@ public unsafe class PagingBenchmarks
         _tlb.FlushNonGlobal();
     }
 
+    /// <summary>Before the first instruction is decoded from a page, and again after all code in it was dropped.</summary>
+    [Benchmark]
+    public void ProtectPage() => _tlb.ProtectPhysicalPage(BareMachine.SmallPages);
+
     private ulong Walk(ulong linear) =>
         PageWalker.Walk(in _state, _machine.Memory, _machine.Environment.Model.PhysicalAddressBits, linear, AccessKind.Write, out var walk)
             ? walk.Physical
