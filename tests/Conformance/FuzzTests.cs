@@ -17,6 +17,9 @@ public sealed class FuzzTests(ITestOutputHelper output)
 {
     private const int ShownExamples = 5;
 
+    private static Sharpvisor.Cpu.ICpuEngine Engine => Environment.GetEnvironmentVariable("SHARPVISOR_FUZZ_ENGINE") == "translator"
+        ? new Sharpvisor.Cpu.Translator.TranslatorEngine { Threshold = 0 } : new InterpreterEngine();
+
     [Theory]
     [InlineData(64, 40)]
     [InlineData(32, 20)]
@@ -28,7 +31,7 @@ public sealed class FuzzTests(ITestOutputHelper output)
         var report = Environment.GetEnvironmentVariable("SHARPVISOR_FUZZ_REPORT");
 
         Dictionary<string, (Finding First, int Count)> groups = [];
-        using var fuzzer = new Fuzzer(new InterpreterEngine(), CpuModel.Parse("sharp64"), bitness);
+        using var fuzzer = new Fuzzer(Engine, CpuModel.Parse("sharp64"), bitness);
         foreach (var finding in fuzzer.Run(seed, time, count))
         {
             var (first, before) = groups.GetValueOrDefault(finding.Group, (finding, 0));

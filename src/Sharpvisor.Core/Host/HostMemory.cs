@@ -7,7 +7,7 @@ namespace Sharpvisor.Core.Host;
 public static unsafe partial class HostMemory
 {
     private const int ProtRead = 1, ProtWrite = 2, ProtExec = 4;
-    private const int MapPrivate = 2, MapAnonymous = 0x20, MapNoReserve = 0x4000, Map32Bit = 0x40;
+    private const int MapShared = 1, MapPrivate = 2, MapAnonymous = 0x20, MapNoReserve = 0x4000, Map32Bit = 0x40;
     private const int AdviseDontNeed = 4, AdviseHugePage = 14;
 
     /// <summary>Reserves zeroed memory, page aligned.</summary>
@@ -34,6 +34,37 @@ public static unsafe partial class HostMemory
         if ((nint)memory == -1)
             throw new ConfigurationException("the host refuses executable memory (mmap PROT_EXEC): allow it for this process");
         return memory;
+    }
+
+    /// <summary>Reserves zeroed memory below 2 GiB, where generated code reaches it by an absolute address of 32 bits.</summary>
+    /// <exception cref="ConfigurationException">There is no room left below 2 GiB.</exception>
+    public static void* ReserveLow(ulong size)
+    {
+        if (!OperatingSystem.IsLinux())
+            return NativeMemory.AllocZeroed((nuint)size);
+        var memory = MMap(null, (nuint)size, ProtRead | ProtWrite, MapPrivate | MapAnonymous | MapNoReserve | Map32Bit, -1, 0);
+        if ((nint)memory == -1)
+            throw new ConfigurationException($"no {size >> 10} KiB left below 2 GiB of the process's addresses: run fewer processors in one process");
+        return memory;
+    }
+
+    /// <summary>
+    /// Reserves memory for generated code that is mapped twice, once to be written and once to be executed, so that no
+    /// page is ever both.
+    /// </summary>
+    /// <exception cref="ConfigurationException">The host refuses it.</exception>
+    public static void ReserveCode(ulong size, out byte* writable, out byte* executable)
+    {
+        if (!OperatingSystem.IsLinux())
+            throw new PlatformNotSupportedException("executable memory is made on Linux only");
+        var fd = MemfdCreate("sharpvisor-code", 1);
+        if (fd < 0 || FTruncate(fd, (long)size) != 0)
+            throw new ConfigurationException("the host refuses a memory file for generated code (memfd_create): run with -accel interpreter");
+        writable = (byte*)MMap(null, (nuint)size, ProtRead | ProtWrite, MapShared | MapNoReserve, fd, 0);
+        executable = (byte*)MMap(null, (nuint)size, ProtRead | ProtExec, MapShared | MapNoReserve, fd, 0);
+        _ = Close(fd);
+        if ((nint)writable == -1 || (nint)executable == -1)
+            throw new ConfigurationException("the host refuses executable memory (mmap PROT_EXEC): run with -accel interpreter");
     }
 
     /// <summary>Whether this process may have memory that is writable and executable.</summary>
@@ -66,6 +97,15 @@ public static unsafe partial class HostMemory
 
     [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
     private static partial void* MMap(void* address, nuint length, int protection, int flags, int fd, nint offset);
+
+    [LibraryImport("libc", EntryPoint = "memfd_create", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int MemfdCreate(string name, uint flags);
+
+    [LibraryImport("libc", EntryPoint = "ftruncate")]
+    private static partial int FTruncate(int fd, long length);
+
+    [LibraryImport("libc", EntryPoint = "close")]
+    private static partial int Close(int fd);
 
     [LibraryImport("libc", EntryPoint = "munmap")]
     private static partial int MUnmap(void* address, nuint length);

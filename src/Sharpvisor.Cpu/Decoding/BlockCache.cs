@@ -124,7 +124,7 @@ internal sealed unsafe class BlockCache : IDisposable
         return lines;
     }
 
-    private static ulong LinesBetween(int start, int end)
+    internal static ulong LinesBetween(int start, int end)
     {
         var first = start >> 6;
         var last = (Math.Max(end, start + 1) - 1) >> 6;

@@ -39,7 +39,7 @@ internal sealed unsafe partial class OpBuilder
 
     public void Clear() => _thunks.Clear();
 
-    private bool IsSupported(in Instruction ins)
+    internal bool IsSupported(in Instruction ins)
     {
         ref var known = ref _supported[(int)ins.Code];
         if (known == 0)

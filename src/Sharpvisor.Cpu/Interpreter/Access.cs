@@ -68,7 +68,7 @@ internal static unsafe class Access
     {
         var entry = c->Tlb + Tlb.Index(linear);
         var within = linear ^ entry->ReadTag;
-        return within <= (ulong)(4096 - sizeof(T)) ? Width.ReadRaw<T>(entry->Host + within) : LoadSlow(c, op, linear, sizeof(T));
+        return within <= (ulong)(4096 - sizeof(T)) ? Width.ReadRaw<T>((byte*)(entry->Delta + linear)) : LoadSlow(c, op, linear, sizeof(T));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -77,7 +77,7 @@ internal static unsafe class Access
         var entry = c->Tlb + Tlb.Index(linear);
         var within = linear ^ entry->WriteTag;
         if (within <= (ulong)(4096 - sizeof(T)))
-            Width.WriteRaw<T>(entry->Host + within, value);
+            Width.WriteRaw<T>((byte*)(entry->Delta + linear), value);
         else
             StoreSlow(c, op, linear, sizeof(T), value);
     }
@@ -89,7 +89,7 @@ internal static unsafe class Access
         var entry = c->Tlb + Tlb.Index(linear);
         var within = linear ^ entry->WriteTag;
         if (within <= (ulong)(4096 - sizeof(T)))
-            Width.WriteRaw<T>(entry->Host + within, value);
+            Width.WriteRaw<T>((byte*)(entry->Delta + linear), value);
         else
             StoreStackSlow(c, op, linear, sizeof(T), value);
     }
@@ -111,7 +111,7 @@ internal static unsafe class Access
     {
         var entry = c->Tlb + Tlb.Index(linear);
         var within = linear ^ entry->WriteTag;
-        return within <= (ulong)(4096 - sizeof(T)) ? entry->Host + within : OpenSlow(c, op, linear, sizeof(T));
+        return within <= (ulong)(4096 - sizeof(T)) ? (byte*)(entry->Delta + linear) : OpenSlow(c, op, linear, sizeof(T));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -6,7 +6,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>MOV to and from segment, control and debug registers, and what their values must be (SDM vol. 3, 2.5 and 18.2).</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private void MoveSystemRegister(in Instruction ins, Op* op)
     {

@@ -4,7 +4,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Delivery of interrupts and exceptions, and the return from them: SDM vol. 3, chapter 6.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private const int NoError = -1;
 
@@ -38,9 +38,10 @@ public sealed unsafe partial class InterpreterVcpu
     }
 
     /// <summary>Delivers the exception that a handler raised.</summary>
-    private void HandleFault()
+    private protected void HandleFault()
     {
         var c = _c;
+        Synchronize();
         var op = c->CurrentOp;
         ReleaseSplitLock();
         if (op != _decoder.FetchOp)

@@ -9,7 +9,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>x87, SSE and AVX state: FXSAVE and XSAVE areas (SDM vol. 1, 10.5 and 13), and exceptions of thunks.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private const ulong X87State = 1, SseState = 2, AvxState = 4;
     private const int LegacySize = 512, HeaderOffset = 512, AvxOffset = 576, XsaveSize = 832;

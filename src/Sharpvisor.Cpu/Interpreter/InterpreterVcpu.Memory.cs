@@ -6,14 +6,14 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Memory behind the fast path: TLB fills, page crossings, MMIO, watched pages and pages with code.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private bool _holdsSplitLock;
 
-    private readonly Tlb _tlb = new();
+    private protected readonly Tlb _tlb = new();
 
     /// <summary>CR0.AM, EFLAGS.AC and CPL 3.</summary>
-    private bool _alignmentCheck;
+    private protected bool _alignmentCheck;
 
     /// <summary>The largest page size met (log2) and the linear addresses between which large pages were met.</summary>
     private int _largeShift = 12;
@@ -220,7 +220,7 @@ public sealed unsafe partial class InterpreterVcpu
         }
     }
 
-    internal void FlushTlb(bool global)
+    internal virtual void FlushTlb(bool global)
     {
         if (global)
             _tlb.FlushAll();
@@ -229,18 +229,21 @@ public sealed unsafe partial class InterpreterVcpu
         NewEpoch();
     }
 
-    internal void FlushTlbPage(ulong linear)
+    internal virtual void FlushTlbPage(ulong linear)
     {
         // A large page sits in the TLB as small ones: near any of those, all of the largest page size go.
-        if (linear >= _largeLow && linear <= _largeHigh)
+        if (IsNearLargePage(linear))
             _tlb.FlushRange(linear & ~((1UL << _largeShift) - 1), 1UL << _largeShift);
         else
             _tlb.FlushPage(linear);
         NewEpoch();
     }
 
+    /// <summary>A large page may lie here, of which the TLB has small parts.</summary>
+    private protected bool IsNearLargePage(ulong linear) => linear >= _largeLow && linear <= _largeHigh;
+
     /// <summary>0 user, 1 kernel, 2 kernel that may touch user pages: the array of the TLB in use.</summary>
-    private int CurrentKind => _c->Cpl == 3 ? 0 : (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 || (_c->Arch.Rflags & Rflags.AC) != 0 ? 2 : 1;
+    private protected int CurrentKind => _c->Cpl == 3 ? 0 : (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 || (_c->Arch.Rflags & Rflags.AC) != 0 ? 2 : 1;
 
     private int SystemKind => (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 ? 2 : 1;
 
@@ -271,7 +274,7 @@ public sealed unsafe partial class InterpreterVcpu
 
     private ulong WrapLinear(ulong linear) => _c->Is64 != 0 ? linear : (uint)linear;
 
-    private static bool IsCanonical(ulong linear) => (ulong)((long)(linear << 16) >> 16) == linear;
+    private protected static bool IsCanonical(ulong linear) => (ulong)((long)(linear << 16) >> 16) == linear;
 
     /// <summary>#GP, or #SS for the stack segment, for a non-canonical address.</summary>
     private void CheckCanonical(ulong linear, int size)
@@ -343,25 +346,38 @@ public sealed unsafe partial class InterpreterVcpu
     /// <summary>Looks up or walks; raises #PF. Null for what is not RAM.</summary>
     private byte* Translate(ulong linear, AccessKind access, int kind, out ulong physical)
     {
+        if (!TryTranslate(linear, access, kind, out physical, out var host))
+            throw _fault;
+        return host;
+    }
+
+    /// <summary>The same; false with #PF and CR2 noted.</summary>
+    private protected bool TryTranslate(ulong linear, AccessKind access, int kind, out ulong physical, out byte* host)
+    {
         var entry = _tlb.Kind(kind) + Tlb.Index(linear);
         var tag = (access & AccessKind.Write) != 0 ? entry->WriteTag : entry->ReadTag;
         if ((linear ^ tag) < 4096)
         {
             physical = (entry->Physical & ~0xFFFUL) | (linear & 0xFFF);
-            return entry->Host + (linear & 0xFFF);
+            host = (byte*)(entry->Delta + linear);
+            return true;
         }
 
         var rights = access | (kind == 0 ? AccessKind.User : kind == 2 ? AccessKind.UserPagesAllowed : 0);
         if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, rights, out var walk))
         {
             _c->Arch.Cr2 = linear;
-            Raise(Vectors.PF, walk.ErrorCode);
+            _c->FaultVector = Vectors.PF;
+            _c->FaultError = walk.ErrorCode;
+            physical = 0;
+            host = null;
+            return false;
         }
 
         physical = walk.Physical;
-        var p = _memory.TryGetPointer(physical);
-        if (p == null)
-            return null;
+        host = _memory.TryGetPointer(physical);
+        if (host == null)
+            return true;
         if (walk.PageShift > 12)
         {
             _largeShift = Math.Max(_largeShift, walk.PageShift);
@@ -371,7 +387,7 @@ public sealed unsafe partial class InterpreterVcpu
 
         var watched = IsWatchedPage(linear);
         var holdsCode = Volatile.Read(ref _memory.CodeLines(physical)) != 0;
-        _tlb.Fill(kind, linear, p - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched && !holdsCode);
-        return p;
+        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched && !holdsCode);
+        return true;
     }
 }

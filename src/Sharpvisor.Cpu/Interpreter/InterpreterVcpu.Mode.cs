@@ -5,9 +5,9 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Reset, start-up, and what is derived from control registers, segments and flags.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
-    public void Reset()
+    public virtual void Reset()
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         Interlocked.And(ref _c->Pending, (int)(PendingEvents.Kick | PendingEvents.Code));

@@ -5,7 +5,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Model-specific registers: SDM vol. 4. Those of the APIC and of paravirtual devices are asked of them.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private const int MtrrRegisters = 16;
 

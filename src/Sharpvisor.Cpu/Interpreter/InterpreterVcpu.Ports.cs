@@ -5,7 +5,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>IN, OUT, INS and OUTS, with the rights of IOPL and of the TSS's bitmap (SDM vol. 1, 19.5).</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private void PortInput(in Instruction ins)
     {

@@ -9,7 +9,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Instructions that are too rare for a handler of their own: those of user mode.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     private const uint PausesBeforeYield = 64;
 

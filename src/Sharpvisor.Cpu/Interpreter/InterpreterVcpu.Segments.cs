@@ -4,7 +4,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Segment loads and the transfers of control that change CS: SDM vol. 3, chapters 3 and 5.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     internal const int ES = 0, CS = 1, SS = 2, DS = 3, FS = 4, GS = 5;
 

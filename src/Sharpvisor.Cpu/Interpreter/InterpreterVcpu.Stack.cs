@@ -3,7 +3,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>The stack as slow paths use it: pushes that commit at the end, and stacks that are not current yet.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     /// <summary>Pushes on the current stack without changing RSP: the caller commits <paramref name="rsp"/> at the end.</summary>
     internal void Push(ref ulong rsp, int size, ulong value)

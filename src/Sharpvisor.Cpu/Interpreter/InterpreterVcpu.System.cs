@@ -9,7 +9,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>System instructions: SDM vol. 3, chapter 2 and vol. 2 for each.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     /// <summary>What VMCALL answers to an unknown number: Linux' KVM_ENOSYS.</summary>
     private const long KvmEnosys = -1000;

@@ -4,7 +4,7 @@ using Sharpvisor.Cpu.State;
 namespace Sharpvisor.Cpu.Interpreter;
 
 /// <summary>Hardware task switches: SDM vol. 3, chapter 8. 32-bit and 16-bit TSS; there are none in long mode.</summary>
-public sealed unsafe partial class InterpreterVcpu
+public unsafe partial class InterpreterVcpu
 {
     internal enum TaskSwitchKind
     {

@@ -16,7 +16,7 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// One x86 processor that executes decoded blocks: the reference engine. This file is its life: the run loop, the
 /// look-up of blocks, and what other threads may ask of it.
 /// </summary>
-public sealed unsafe partial class InterpreterVcpu : IVcpu
+public unsafe partial class InterpreterVcpu : IVcpu
 {
     private const int JumpEntries = 16384;
     private const int FetchEntries = 256;
@@ -28,14 +28,14 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     [ThreadStatic]
     private static InterpreterVcpu? _current;
 
-    private readonly CpuContext* _c;
-    private readonly CpuEnvironment _environment;
-    private readonly GuestMemory _memory;
+    private protected readonly CpuContext* _c;
+    private protected readonly CpuEnvironment _environment;
+    private protected readonly GuestMemory _memory;
     private readonly ILocalInterruptController _apic;
     private readonly IReadOnlyList<IMsrDevice> _msrs;
-    private readonly CodeCoherence _coherence;
-    private readonly BlockCache _blocks = new();
-    private readonly BlockDecoder _decoder;
+    private protected readonly CodeCoherence _coherence;
+    private protected readonly BlockCache _blocks = new();
+    private protected readonly BlockDecoder _decoder;
     private readonly GuestFaultException _fault = new();
     private readonly FaultHistory _history = new();
     private readonly WakeableSleep _sleep = new();
@@ -72,7 +72,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         _physicalBits = environment.Model.PhysicalAddressBits;
         _cr4Mask = Cr4MaskOf(environment.Model);
         _self = GCHandle.Alloc(this, GCHandleType.Weak);
-        _c = (CpuContext*)HostMemory.Reserve((ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192, hugePages: false);
+        _c = (CpuContext*)HostMemory.ReserveLow((ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192);
         _c->JumpCache = (JumpEntry*)((byte*)_c + ((sizeof(CpuContext) + 4095) & ~4095));
         _c->Self = GCHandle.ToIntPtr(_self);
         _decoder = new BlockDecoder(environment.Model, environment.ProcessorCount > 1);
@@ -125,6 +125,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
         finally
         {
+            Synchronize();
             ReleaseSplitLock();
             SaveX87();
             _inGuest = false;
@@ -195,11 +196,12 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         UpdateMode();
     }
 
-    public void Dispose()
+    public virtual void Dispose()
     {
         if (_disposed)
             return;
         _disposed = true;
+        GC.SuppressFinalize(this);
         _blocks.Dispose();
         _tlb.Dispose();
         _decoder.Dispose();
@@ -240,6 +242,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         }
 
         Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
+        Volatile.Write(ref _c->Translator.Attention, 1);
     }
 
     /// <summary>A read-modify-write to these lines of a page with code is about to happen: look at them again after this block.</summary>
@@ -276,16 +279,18 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
             {
                 _codeRequestsLost = false;
                 _tlb.FlushAll();
-                _blocks.DropAll(StaleHandler);
+                DropAllCode();
             }
 
             _codeRequestCount = 0;
         }
     }
 
-    internal void ProtectPage(ulong physicalPage) => _tlb.ProtectPhysicalPage(physicalPage);
+    internal virtual void ProtectPage(ulong physicalPage) => _tlb.ProtectPhysicalPage(physicalPage);
 
-    internal void DropCode(ulong page, ulong lines) => _blocks.Drop(page, lines, StaleHandler);
+    internal virtual void DropCode(ulong page, ulong lines) => _blocks.Drop(page, lines, StaleHandler);
+
+    private protected virtual void DropAllCode() => _blocks.DropAll(StaleHandler);
 
     private static nint StaleHandler => (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit;
 
@@ -329,6 +334,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
         if (_disposed)
             return;
         Interlocked.Or(ref _c->Pending, (int)events);
+        Volatile.Write(ref _c->Translator.Attention, 1);
         if (!_inGuest)
             _sleep.Wake();
     }
@@ -349,7 +355,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     }
 
     /// <summary>Executes blocks until something else is due or the budget is used up.</summary>
-    private void Execute(long limit)
+    private protected virtual void Execute(long limit)
     {
         var c = _c;
         while (c->InstructionCount < limit)
@@ -365,20 +371,35 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
                 continue;
             }
 
-            var rip = c->Arch.Rip;
-            var entry = c->JumpCache + JumpIndex(rip);
-            var block = entry->Rip == rip && entry->Key == c->LookupKey ? entry->Block : Lookup(rip, entry);
-            c->CurrentBlock = block;
-            c->InstructionCount += block->Count;
-            ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
+            ExecuteBlock(BlockAt(c->Arch.Rip));
             if (c->Arch.Activity != ActivityState.Active)
                 return;
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private protected Block* BlockAt(ulong rip)
+    {
+        var entry = _c->JumpCache + JumpIndex(rip);
+        return entry->Rip == rip && entry->Key == _c->LookupKey ? entry->Block : Lookup(rip, entry);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private protected void ExecuteBlock(Block* block)
+    {
+        _c->CurrentBlock = block;
+        _c->InstructionCount += block->Count;
+        ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(_c, block->Ops);
+    }
+
+    /// <summary>Brings the lazy flags up to date, where an engine keeps them elsewhere.</summary>
+    private protected virtual void Synchronize()
+    {
+    }
+
     /// <summary>Whether something is pending that need not wait: interrupts do in a shadow, NMIs until IRET.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private bool CanServePending()
+    private protected bool CanServePending()
     {
         var pending = (PendingEvents)Volatile.Read(ref _c->Pending);
         if ((pending & ~(PendingEvents.Interrupt | PendingEvents.Nmi)) != 0)
@@ -400,7 +421,7 @@ public sealed unsafe partial class InterpreterVcpu : IVcpu
     }
 
     /// <summary>One instruction, with all that single steps, breakpoints and interrupt shadows ask for.</summary>
-    private void SlowStep()
+    private protected void SlowStep()
     {
         var c = _c;
         var rip = c->Arch.Rip;

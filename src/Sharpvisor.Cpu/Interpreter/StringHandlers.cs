@@ -243,7 +243,7 @@ internal static unsafe class StringHandlers
         var target = c->Tlb + Paging.Tlb.Index(to);
         if ((to ^ target->WriteTag) >= 4096)
             return 0;
-        var destination = target->Host + (to & 0xFFF);
+        var destination = (byte*)(target->Delta + to);
         if (!move)
         {
             var value = Width.Cut<T>(c->Arch.Gpr[0]);
@@ -261,7 +261,7 @@ internal static unsafe class StringHandlers
         var origin = c->Tlb + Paging.Tlb.Index(from);
         if ((from ^ origin->ReadTag) >= 4096)
             return 0;
-        var source = origin->Host + (from & 0xFFF);
+        var source = (byte*)(origin->Delta + from);
         if (destination > source && destination < source + bytes)
         {
             // Overlap forward: the guest relies on element order (a pattern is repeated).

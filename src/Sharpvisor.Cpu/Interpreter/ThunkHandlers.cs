@@ -89,7 +89,7 @@ internal static unsafe class ThunkHandlers
             InterpreterVcpu.Fault(c, op, Vectors.GP, 0);
         var entry = c->Tlb + Tlb.Index(linear);
         var within = linear ^ (t->Writes ? entry->WriteTag : entry->ReadTag);
-        return within <= (ulong)(4096 - t->MemorySize) ? entry->Host + within : OpenSlow(c, op, t, linear);
+        return within <= (ulong)(4096 - t->MemorySize) ? (byte*)(entry->Delta + linear) : OpenSlow(c, op, t, linear);
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]

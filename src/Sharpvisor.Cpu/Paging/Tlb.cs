@@ -14,8 +14,8 @@ internal unsafe struct TlbEntry
     /// <summary>The same for writes: pages that are clean, read-only or hold decoded code never match.</summary>
     public ulong WriteTag;
 
-    /// <summary>The host address of the page's first byte.</summary>
-    public byte* Host;
+    /// <summary>What is added to a linear address of the page to make a host address.</summary>
+    public ulong Delta;
 
     /// <summary>The guest-physical address of the page; bit 0: the translation is global.</summary>
     public ulong Physical;
@@ -31,7 +31,11 @@ internal unsafe struct TlbEntry
 /// </remarks>
 internal sealed unsafe class Tlb : IDisposable
 {
-    public const int Bits = 11;
+    public const int Bits = 12;
+
+    /// <summary>Pages that lie this many bits apart share a slot only by chance: the index is hashed.</summary>
+    public const int HashShift = 9;
+
     public const int Entries = 1 << Bits;
 
     /// <summary>User, kernel with SMAP in force, kernel without.</summary>
@@ -48,7 +52,7 @@ internal sealed unsafe class Tlb : IDisposable
 
     public Tlb()
     {
-        _entries = (TlbEntry*)HostMemory.Reserve((Kinds + 1) * Entries * (ulong)sizeof(TlbEntry), hugePages: false);
+        _entries = (TlbEntry*)HostMemory.ReserveLow((Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
         for (var i = Kinds * Entries; i < (Kinds + 1) * Entries; i++)
             Invalidate(i);
         FlushAll();
@@ -60,7 +64,7 @@ internal sealed unsafe class Tlb : IDisposable
     public TlbEntry* Kind(int kind) => _entries + (kind * Entries);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static int Index(ulong linear) => (int)(linear >> 12) & (Entries - 1);
+    public static int Index(ulong linear) => (int)((linear >> 12) ^ (linear >> (12 + HashShift))) & (Entries - 1);
 
     /// <summary>Drops everything, global pages too.</summary>
     public void FlushAll()
@@ -140,7 +144,7 @@ internal sealed unsafe class Tlb : IDisposable
         ref var entry = ref _entries[i];
         entry.ReadTag = readable ? page : Impossible(i);
         entry.WriteTag = writable ? page : Impossible(i);
-        entry.Host = host;
+        entry.Delta = (ulong)host - page;
         entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0);
         if (!global && _filledCount < ListLimit)
             _filled[_filledCount++] = i;
@@ -149,7 +153,11 @@ internal sealed unsafe class Tlb : IDisposable
     public void Dispose() => HostMemory.Release(_entries, (Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
 
     /// <summary>A page address whose index is another slot's: no access that looks into slot i can match it.</summary>
-    private static ulong Impossible(int i) => (ulong)((i ^ 1) & (Entries - 1)) << 12;
+    private static ulong Impossible(int i)
+    {
+        var other = (ulong)(i ^ 1) & (Entries - 1);
+        return (other ^ (other >> HashShift)) << 12;
+    }
 
     private void Invalidate(int i)
     {

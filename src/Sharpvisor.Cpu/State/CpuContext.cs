@@ -115,6 +115,9 @@ internal unsafe struct CpuContext
     /// <summary>Holds the operand of an access that has no plain host address (page crossing, MMIO, watched pages).</summary>
     public YmmBounce Bounce;
 
+    /// <summary>What generated code works with: see the translator.</summary>
+    public TranslatorContext Translator;
+
     /// <summary>Exception being raised: vector, error code, and the operation that raised it.</summary>
     public int FaultVector;
     public uint FaultError;

@@ -1,0 +1,54 @@
+using System.Runtime.InteropServices;
+
+namespace Sharpvisor.Cpu.State;
+
+/// <summary>The part of <see cref="CpuContext"/> that generated code and the translator share.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal unsafe struct TranslatorContext
+{
+    /// <summary>The arithmetic flags as LAHF and SETO leave them: OF in bit 0, SF ZF AF PF CF at their places in bits 8 to 15.</summary>
+    public ulong SavedFlags;
+
+    /// <summary>RIP minus the offset within its page, for the block at work: generated code does not know where it runs.</summary>
+    public ulong PageBase;
+
+    /// <summary>What a remembered look-up must have been made under: <see cref="CpuContext.LookupKey"/> and more.</summary>
+    public ulong Key;
+
+    /// <summary>Non-zero: leave at the next block head. Set by any thread after <see cref="CpuContext.Pending"/>.</summary>
+    public int Attention;
+
+    /// <summary>Which way generated code was left: an index into the translator's exits.</summary>
+    public int Exit;
+
+    /// <summary>The host's stack pointer, and the scratch registers as they were at the exit.</summary>
+    public ulong HostStack, Scratch14, Scratch15;
+
+    /// <summary>A host address, and a jump target, kept while the scratch registers are needed.</summary>
+    public ulong KeptAddress, JumpTarget;
+
+    /// <summary>MXCSR of the host, and room to look at the present one.</summary>
+    public uint HostMxcsr, PresentMxcsr;
+
+    /// <summary>Non-zero: SSE, AVX or x87 instructions can't simply be executed, the interpreter has to look at them.</summary>
+    public byte SseSlow, AvxSlow, X87Slow;
+
+    /// <summary>Instructions left in the budget, when they are counted.</summary>
+    public long Remaining;
+
+    /// <summary>Fills of access slots by generated code since the start.</summary>
+    public long SlotFills;
+
+    /// <summary>How many slots each bucket of the log holds.</summary>
+    public SlotLogCounts LogCounts;
+
+}
+
+/// <summary>One counter for each bucket of the slot log.</summary>
+[System.Runtime.CompilerServices.InlineArray(Count)]
+internal struct SlotLogCounts
+{
+    public const int Count = 64;
+
+    private int _first;
+}

@@ -1,0 +1,544 @@
+using Iced.Intel;
+using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.HostCpu;
+using Sharpvisor.Cpu.Interpreter;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>Decoding, classification, and the grouping of memory accesses.</summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    private const int GroupRange = 512;
+
+    private readonly PageReader _reader = new();
+    private readonly Decoder[] _decoders;
+    private readonly InstructionInfoFactory _infoFactory = new();
+    private readonly Item[] _items = new Item[MaxInstructions];
+    private readonly AccessGroup[] _groups = new AccessGroup[2 * MaxInstructions];
+    private readonly int[] _activeGroup = new int[AddressBase.Count];
+    private readonly int[] _uses = new int[8];
+    private int _count, _groupCount;
+
+    /// <summary>By code: what <see cref="Classify"/> found, plus one.</summary>
+    private static readonly byte[] s_kinds = new byte[Enum.GetValues<Code>().Length];
+
+    /// <summary>Decodes up to the end of the block. False: nothing to translate here.</summary>
+    private bool Decode(byte* page, int start, int end, ulong pageBase)
+    {
+        var decoder = _decoders[_key & (uint)BlockMode.CodeMask];
+        _reader.Set(page + start, page + end);
+        decoder.IP = pageBase + (ulong)start;
+        _count = 0;
+        var offset = start;
+        var branches = 0;
+        while (_count < MaxInstructions)
+        {
+            ref var item = ref _items[_count];
+            decoder.Decode(out item.Instruction);
+            ref var ins = ref item.Instruction;
+            if (ins.IsInvalid)
+                break; // perhaps the rest is in the next page; else the interpreter raises what has to be raised
+            item.Offset = offset;
+            offset += ins.Length;
+            item.Next = offset;
+            if (_is64 && ins.SegmentPrefix is Register.ES or Register.CS or Register.SS or Register.DS)
+                ins.SegmentPrefix = Register.None;
+            Inspect(ref item);
+            _count++;
+            if (EndsBlock(item.Kind))
+            {
+                if (item.Kind == ItemKind.JumpIf && ++branches <= MaxSideExits && _count < MaxInstructions - 8)
+                    continue;
+                break;
+            }
+        }
+
+        return _count > 0;
+    }
+
+    private static bool EndsBlock(ItemKind kind) => kind is ItemKind.FallbackEnd or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return
+        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.JumpCounter;
+
+    /// <summary>Finds out everything about one instruction.</summary>
+    private void Inspect(ref Item item)
+    {
+        ref var ins = ref item.Instruction;
+        item.HasOperand = item.HasStack = false;
+        item.Written = item.Read = 0;
+        item.UsesSse = item.UsesAvx = item.UsesX87 = false;
+        ref readonly var info = ref _infoFactory.GetInfo(ins);
+        foreach (var used in info.GetUsedRegisters())
+        {
+            var register = used.Register;
+            if (register.IsGPR())
+            {
+                var bit = (ushort)(1 << (register.GetFullRegister() - Register.RAX));
+                if (used.Access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite)
+                    item.Written |= bit;
+                item.Read |= bit;
+            }
+        }
+
+        var modified = ins.RflagsModified & Arithmetic;
+        item.ChangesFlags = modified != 0;
+        item.SetsAllFlags = modified == Arithmetic && (ins.RflagsRead & Arithmetic) == 0 && !MayKeepFlags(in ins);
+        item.NeedsFlags = (ins.RflagsRead & Arithmetic) != 0 || (item.ChangesFlags && !item.SetsAllFlags);
+        item.Kind = KindOf(ref item, in info);
+        if (item.Kind == ItemKind.Fallback && OpEndsBlock(in ins))
+            item.Kind = ItemKind.FallbackEnd;
+    }
+
+    /// <summary>CF, PF, AF, ZF, SF and OF in Iced's terms.</summary>
+    private const RflagsBits Arithmetic = RflagsBits.CF | RflagsBits.PF | RflagsBits.AF | RflagsBits.ZF | RflagsBits.SF | RflagsBits.OF;
+
+    /// <summary>
+    /// Instructions that leave a flag as it was, by definition (a shift by zero) or because a processor does so with
+    /// flags that it may leave undefined: these have to see the guest's.
+    /// </summary>
+    private static bool MayKeepFlags(in Instruction ins)
+    {
+        switch (ins.Mnemonic)
+        {
+            case Mnemonic.Shl or Mnemonic.Sal or Mnemonic.Shr or Mnemonic.Sar:
+                return ins.Op1Kind != OpKind.Immediate8 || (ins.Immediate8 & 31) == 0;
+            case Mnemonic.Shld or Mnemonic.Shrd:
+                return ins.Op2Kind != OpKind.Immediate8 || (ins.Immediate8 & 31) == 0;
+            case Mnemonic.And or Mnemonic.Or or Mnemonic.Xor or Mnemonic.Test or Mnemonic.Andn or Mnemonic.Blsi or Mnemonic.Blsr
+                or Mnemonic.Blsmsk or Mnemonic.Bzhi or Mnemonic.Bextr or Mnemonic.Popcnt:
+                return false;
+            default:
+                return (ins.RflagsUndefined & Arithmetic) != 0;
+        }
+    }
+
+    private ItemKind KindOf(ref Item item, in InstructionInfo info)
+    {
+        ref var ins = ref item.Instruction;
+        if (!_builder.IsSupported(in ins))
+            return ItemKind.FallbackEnd;
+        ref var known = ref s_kinds[(int)ins.Code];
+        if (known == 0)
+            known = (byte)(1 + (int)Classify(ins.Code));
+        var kind = (ItemKind)(known - 1);
+        if (kind == ItemKind.PushMemory && ins.Op0Kind == OpKind.Register)
+            kind = ItemKind.Push;
+        switch (kind)
+        {
+            case ItemKind.Fallback:
+                return kind;
+            case ItemKind.DisableInterrupts or ItemKind.EnableInterrupts:
+                return (_key & TranslationKey.Kernel) != 0 ? kind : ItemKind.Fallback;
+            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.Pop or ItemKind.PushFlags or ItemKind.Leave
+                or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return or ItemKind.Jump or ItemKind.JumpIndirect:
+                if (!FindStack(ref item, kind))
+                    return ItemKind.Fallback;
+                break;
+            case ItemKind.JumpIf or ItemKind.JumpCounter:
+                if (!_is64 && ins.Op0Kind != OpKind.NearBranch32)
+                    return ItemKind.Fallback;
+                return kind;
+        }
+
+        if (!FindOperand(ref item, in info, kind))
+            return ItemKind.Fallback;
+        if (kind == ItemKind.Same)
+        {
+            var traits = InstructionTraits.Of(ins.Code);
+            item.UsesSse = traits.Isa == HostIsa.Sse;
+            item.UsesAvx = traits.Isa == HostIsa.Avx;
+            item.UsesX87 = traits.Isa is HostIsa.X87 or HostIsa.Mmx || UsesMmx(in ins);
+            if (ins.Mnemonic is Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Wait)
+                item.UsesX87 = true;
+            if (!_is64 && traits.Form is ThunkForm.ZeroUpper or ThunkForm.ZeroAll)
+                return ItemKind.Fallback; // eight registers there, sixteen here
+            if (!CanRename(in item))
+                return ItemKind.Fallback;
+        }
+        else if (kind is ItemKind.Divide or ItemKind.DivideSigned)
+        {
+            item.NeedsFlags = false; // they stay as they were: none is defined
+            item.ChangesFlags = false;
+            if (ins.Op0Kind == OpKind.Register && ins.Op0Register is >= Register.AH and <= Register.BH)
+                return ItemKind.Fallback;
+            if (ins.Op0Kind == OpKind.Register ? ins.Op0Register.GetSize() < 4 : item.Operand.Size < 4)
+                return ItemKind.Fallback;
+        }
+
+        return kind;
+    }
+
+    private static bool UsesMmx(in Instruction ins)
+    {
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            if (ins.GetOpKind(i) == OpKind.Register && ins.GetOpRegister(i).IsMM())
+                return true;
+        }
+
+        return false;
+    }
+
+    /// <summary>False where a high byte would need a REX prefix, or too many registers are not in the host's.</summary>
+    private static bool CanRename(in Item item)
+    {
+        ref readonly var ins = ref item.Instruction;
+        var high = false;
+        var rex = item.HasOperand;
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            if (ins.GetOpKind(i) != OpKind.Register)
+                continue;
+            var register = ins.GetOpRegister(i);
+            if (register is >= Register.AH and <= Register.BH)
+                high = true;
+            else if (register.IsGPR() && register.GetFullRegister() is Register.RSP or >= Register.R8 and <= Register.R15)
+                rex = true;
+        }
+
+        return !high || !rex;
+    }
+
+    /// <summary>What an instruction is, by its code alone.</summary>
+    private static ItemKind Classify(Code code)
+    {
+        var op = code.ToOpCode();
+        switch (code)
+        {
+            case Code.Push_r64 or Code.Push_r32:
+                return ItemKind.Push;
+            case Code.Pop_r64 or Code.Pop_r32:
+                return ItemKind.Pop;
+            case Code.Pushq_imm32 or Code.Pushq_imm8 or Code.Pushd_imm32 or Code.Pushd_imm8:
+                return ItemKind.PushImmediate;
+            case Code.Push_rm64 or Code.Push_rm32:
+                return ItemKind.PushMemory;
+            case Code.Pushfq or Code.Pushfd:
+                return ItemKind.PushFlags;
+            case Code.Leaveq or Code.Leaved:
+                return ItemKind.Leave;
+            case Code.Call_rel32_64 or Code.Call_rel32_32:
+                return ItemKind.Call;
+            case Code.Call_rm64 or Code.Call_rm32:
+                return ItemKind.CallIndirect;
+            case Code.Retnq or Code.Retnq_imm16 or Code.Retnd or Code.Retnd_imm16:
+                return ItemKind.Return;
+            case Code.Jmp_rel32_64 or Code.Jmp_rel32_32 or Code.Jmp_rel8_64 or Code.Jmp_rel8_32:
+                return ItemKind.Jump;
+            case Code.Jmp_rm64 or Code.Jmp_rm32:
+                return ItemKind.JumpIndirect;
+            case Code.Div_rm64 or Code.Div_rm32:
+                return ItemKind.Divide;
+            case Code.Idiv_rm64 or Code.Idiv_rm32:
+                return ItemKind.DivideSigned;
+            case Code.Cli:
+                return ItemKind.DisableInterrupts;
+            case Code.Sti:
+                return ItemKind.EnableInterrupts;
+            case Code.Cld:
+                return ItemKind.ClearDirection;
+            case Code.Std:
+                return ItemKind.SetDirection;
+            case Code.Endbr32 or Code.Endbr64:
+                return ItemKind.Nothing;
+            case Code.Cmpxchg16b_m128 or Code.Cmpxchg8b_m64:
+                return ItemKind.Fallback;
+            case Code.Mov_rm8_r8 or Code.Mov_rm16_r16 or Code.Mov_rm32_r32 or Code.Mov_rm64_r64 or Code.Mov_r8_rm8 or Code.Mov_r16_rm16
+                or Code.Mov_r32_rm32 or Code.Mov_r64_rm64 or Code.Mov_r8_imm8 or Code.Mov_r16_imm16 or Code.Mov_r32_imm32 or Code.Mov_r64_imm64
+                or Code.Mov_rm8_imm8 or Code.Mov_rm16_imm16 or Code.Mov_rm32_imm32 or Code.Mov_rm64_imm32
+                or Code.Mov_AL_moffs8 or Code.Mov_AX_moffs16 or Code.Mov_EAX_moffs32 or Code.Mov_RAX_moffs64
+                or Code.Mov_moffs8_AL or Code.Mov_moffs16_AX or Code.Mov_moffs32_EAX or Code.Mov_moffs64_RAX
+                or Code.Lea_r16_m or Code.Lea_r32_m or Code.Lea_r64_m or Code.Inc_r16 or Code.Inc_r32 or Code.Dec_r16 or Code.Dec_r32
+                or Code.Mfence or Code.Lfence or Code.Sfence:
+                return ItemKind.Same;
+        }
+
+        if (code.IsJccShortOrNear())
+            return ItemKind.JumpIf;
+        var mnemonic = code.Mnemonic();
+        switch (mnemonic)
+        {
+            case Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz or Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne:
+                return ItemKind.Fallback;
+            case Mnemonic.Nop or Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchnta
+                or Mnemonic.Prefetchw or Mnemonic.Prefetch:
+                return ItemKind.Nothing;
+            case Mnemonic.Xchg:
+                return ItemKind.Same;
+        }
+
+        var traits = InstructionTraits.Of(code);
+        return traits.Form switch
+        {
+            ThunkForm.Registers => ItemKind.Same,
+            ThunkForm.X87 or ThunkForm.Wait or ThunkForm.StoreStatusWord or ThunkForm.StoreControlWord => ItemKind.Same,
+            ThunkForm.ZeroUpper or ThunkForm.ZeroAll => ItemKind.Same,
+            _ => ItemKind.Fallback,
+        };
+    }
+
+    /// <summary>Describes the implicit stack access. False: not one that is translated.</summary>
+    private bool FindStack(ref Item item, ItemKind kind)
+    {
+        ref var ins = ref item.Instruction;
+        var size = _is64 ? 8 : 4;
+        if (!_is64 && (_key & (uint)BlockMode.Stack32) == 0)
+            return false;
+        switch (ins.Code)
+        {
+            case Code.Push_r32 or Code.Pop_r32 or Code.Pushd_imm32 or Code.Pushd_imm8 or Code.Push_rm32 or Code.Pushfd or Code.Leaved
+                or Code.Call_rel32_32 or Code.Call_rm32 or Code.Retnd or Code.Retnd_imm16 or Code.Jmp_rel32_32 or Code.Jmp_rel8_32 or Code.Jmp_rm32:
+                if (_is64)
+                    return false;
+                break;
+        }
+
+        if (kind is ItemKind.Jump or ItemKind.JumpIndirect)
+            return true;
+        item.HasStack = true;
+        item.Stack = new MemoryAccess { Base = AddressBase.Rsp, Index = -1, Size = size, Alignment = 1, Group = -1, Segment = -1, Address32 = !_is64 };
+        if (kind is ItemKind.Pop or ItemKind.Return)
+        {
+            item.Stack.Reads = true;
+        }
+        else if (kind == ItemKind.Leave)
+        {
+            item.Stack.Reads = true;
+            item.Stack.Base = 5;
+        }
+        else
+        {
+            item.Stack.Writes = true;
+            item.Stack.Displacement = -size;
+        }
+
+        return true;
+    }
+
+    /// <summary>Describes the explicit memory operand. False: not one that is translated.</summary>
+    private bool FindOperand(ref Item item, in InstructionInfo info, ItemKind kind)
+    {
+        ref var ins = ref item.Instruction;
+        var operand = -1;
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            var opKind = ins.GetOpKind(i);
+            if (opKind == OpKind.Memory)
+                operand = i;
+            else if (opKind is >= OpKind.MemorySegSI and <= OpKind.MemoryESRDI)
+                return false;
+        }
+
+        if (kind == ItemKind.Nothing || operand < 0)
+            return true;
+        if (ins.HasXacquirePrefix || ins.HasXreleasePrefix)
+        {
+            ins.HasXacquirePrefix = false;
+            ins.HasXreleasePrefix = false;
+        }
+
+        ref var m = ref item.Operand;
+        m = new MemoryAccess { Index = -1, Group = -1, Segment = -1, Alignment = 1 };
+        var size = ins.MemoryBase != Register.None ? ins.MemoryBase : ins.MemoryIndex;
+        var addressSize = _is64 ? 64 : 32;
+        if (ins.IsIPRelativeMemoryOperand)
+        {
+            if (ins.MemoryBase == Register.EIP)
+                return false;
+            m.Base = AddressBase.Rip;
+            m.Displacement = (long)(ins.IPRelativeMemoryAddress - _pageBase);
+        }
+        else
+        {
+            if (size.IsGPR())
+                addressSize = size.GetSize() * 8;
+            else if (size != Register.None)
+                return false; // VSIB
+            else if (ins.MemoryDisplSize == 2 && !_is64)
+                addressSize = 16;
+            else if (ins.MemoryDisplSize == 4 && _is64)
+                addressSize = ins.MemoryDisplacement64 <= int.MaxValue ? 64 : 32;
+            if (addressSize == 16)
+                return false;
+            m.Base = ins.MemoryBase == Register.None ? (sbyte)AddressBase.None : (sbyte)(ins.MemoryBase.GetFullRegister() - Register.RAX);
+            if (ins.MemoryIndex != Register.None)
+            {
+                m.Index = (sbyte)(ins.MemoryIndex.GetFullRegister() - Register.RAX);
+                m.Scale = (byte)(ins.MemoryIndexScale switch { 1 => 0, 2 => 1, 4 => 2, _ => 3 });
+            }
+
+            m.Displacement = addressSize == 32 ? (int)ins.MemoryDisplacement64 : (long)ins.MemoryDisplacement64;
+        }
+
+        m.Address32 = addressSize == 32;
+        if (ins.Mnemonic == Mnemonic.Lea)
+        {
+            item.HasOperand = true;
+            return m.Displacement == (int)m.Displacement;
+        }
+
+        var segment = ins.MemorySegment;
+        var access = operand == 0 ? info.Op0Access : operand == 1 ? info.Op1Access : info.GetOpAccess(operand);
+        m.Reads = access is OpAccess.Read or OpAccess.CondRead or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
+        m.Writes = access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
+        if (segment is Register.FS or Register.GS)
+        {
+            if (!_is64 || m.Address32)
+                return false;
+            if (m.Base is AddressBase.None or AddressBase.Rip && m.Index < 0)
+            {
+                // Per-CPU data: the segment's base takes the place of the register.
+                if (m.Base == AddressBase.Rip)
+                    m.Segment = (sbyte)(segment - Register.ES);
+                else
+                    m.Base = (sbyte)(segment == Register.FS ? AddressBase.Fs : AddressBase.Gs);
+            }
+            else
+            {
+                m.Segment = (sbyte)(segment - Register.ES);
+            }
+        }
+        else if (!_is64 && segment == Register.CS)
+        {
+            return false; // never writable; and readable only by its type
+        }
+
+        m.Size = ins.MemorySize.GetSize();
+        if (m.Size is 0 or > 512 || (!m.Reads && !m.Writes))
+            return false;
+        if (m.Displacement != (int)m.Displacement && m.Base != AddressBase.None)
+            return false;
+        if (ins.Mnemonic is Mnemonic.Bt or Mnemonic.Btc or Mnemonic.Btr or Mnemonic.Bts && ins.Op1Kind == OpKind.Register)
+            return false;
+        if (kind == ItemKind.Same)
+        {
+            var traits = InstructionTraits.Of(ins.Code);
+            if (traits.IsAligned && m.Size >= 16)
+                m.Alignment = m.Size;
+        }
+
+        item.HasOperand = true;
+        if (ins.HasLockPrefix && !_smp)
+            ins.HasLockPrefix = false;
+        return true;
+    }
+
+    /// <summary>Puts accesses near the same unchanged base into groups, and counts the uses of R8 to R15.</summary>
+    private void FormGroups()
+    {
+        Array.Fill(_activeGroup, -1);
+        Array.Clear(_uses);
+        _groupCount = 0;
+        var grouping = (_key & TranslationKey.Ungrouped) == 0 && _is64;
+        long stackOffset = 0;
+        for (var i = 0; i < _count; i++)
+        {
+            ref var item = ref _items[i];
+            var used = item.Read | item.Written;
+            for (var r = 8; r < 16; r++)
+                _uses[r - 8] += (used >> r & 1) + ((item.Written >> r & 1) * 2);
+            if (item.Kind is ItemKind.Fallback or ItemKind.FallbackEnd)
+            {
+                Array.Fill(_activeGroup, -1);
+                continue;
+            }
+
+            if (grouping && item.HasStack)
+                Join(ref item.Stack, stackOffset);
+            if (grouping && item.HasOperand && item.Instruction.Mnemonic != Mnemonic.Lea)
+                Join(ref item.Operand, stackOffset);
+            if (StackChange(in item) is { } change)
+            {
+                stackOffset += change;
+                CloseWritten((ushort)(item.Written & ~(1 << AddressBase.Rsp)));
+            }
+            else
+            {
+                CloseWritten(item.Written);
+            }
+        }
+    }
+
+    private void CloseWritten(ushort written)
+    {
+        for (var r = 0; written >> r != 0; r++)
+        {
+            if ((written >> r & 1) != 0)
+                _activeGroup[r] = -1;
+        }
+    }
+
+    /// <summary>The constant by which an instruction moves RSP, or null if it does something else to it (or nothing).</summary>
+    private long? StackChange(in Item item)
+    {
+        var size = _is64 ? 8 : 4;
+        ref readonly var ins = ref item.Instruction;
+        switch (item.Kind)
+        {
+            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.PushFlags or ItemKind.Call or ItemKind.CallIndirect:
+                return -size;
+            case ItemKind.Pop:
+                return ins.Op0Register.GetFullRegister() == Register.RSP ? null : size;
+            case ItemKind.Same when ins.Op0Kind == OpKind.Register && ins.Op0Register == Register.RSP && ins.OpCount == 2:
+                if (ins.Mnemonic == Mnemonic.Lea)
+                    return ins.MemoryBase == Register.RSP && ins.MemoryIndex == Register.None ? (long)ins.MemoryDisplacement64 : null;
+                if (ins.Mnemonic is Mnemonic.Add or Mnemonic.Sub && ins.Op1Kind is OpKind.Immediate8to64 or OpKind.Immediate32to64)
+                    return ins.Mnemonic == Mnemonic.Add ? (long)ins.GetImmediate(1) : -(long)ins.GetImmediate(1);
+                return null;
+            default:
+                return null;
+        }
+    }
+
+    private void Join(ref MemoryAccess m, long stackOffset)
+    {
+        m.Group = -1;
+        if (m.Index >= 0 || m.Address32 || m.Segment >= 0 || m.Base == AddressBase.None)
+            return;
+        var start = m.Displacement + (m.Base == AddressBase.Rsp ? stackOffset : 0);
+        var end = start + m.Size;
+        ref var active = ref _activeGroup[m.Base];
+        if (active >= 0)
+        {
+            ref var group = ref _groups[active];
+            var newStart = Math.Min(group.Start, start);
+            var newEnd = Math.Max(group.End, end);
+            if (newEnd - newStart <= GroupRange)
+            {
+                group.Start = newStart;
+                group.End = newEnd;
+                group.Writes |= m.Writes;
+                group.Members++;
+                m.Group = active;
+                return;
+            }
+        }
+
+        active = _groupCount++;
+        _groups[active] = new AccessGroup { Start = start, End = end, Writes = m.Writes, Members = 1 };
+        m.Group = active;
+    }
+
+    /// <summary>Whether the interpreter's operation for an instruction ends a block.</summary>
+    private bool OpEndsBlock(in Instruction ins)
+    {
+        Op op;
+        var mark = _arena.Used;
+        _builder.Begin(_arena, _pageBase, _key & TranslationKey.ModeMask);
+        var ends = _builder.Build(&op, in ins, 0, tooLong: false);
+        _arena.Release(mark);
+        return ends;
+    }
+
+    private sealed class PageReader : CodeReader
+    {
+        private byte* _at, _end;
+
+        public void Set(byte* start, byte* end)
+        {
+            _at = start;
+            _end = end;
+        }
+
+        public override int ReadByte() => _at < _end ? *_at++ : -1;
+    }
+}

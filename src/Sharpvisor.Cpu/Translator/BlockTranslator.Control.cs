@@ -1,0 +1,335 @@
+using System.Runtime.InteropServices;
+using Iced.Intel;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>The stack, divisions, and everything that jumps.</summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    /// <summary>Offset of a branch target from the start of the page.</summary>
+    private int Target(in Item item) => _is64
+        ? (int)((long)item.Instruction.NearBranchTarget - (long)_pageBase)
+        : (int)((uint)item.Instruction.NearBranchTarget - (uint)_pageBase);
+
+    private void AdjustStack(int change)
+    {
+        if (change != 0)
+            _hot.Lea(Host.GuestRsp, Host.GuestRsp, -1, change, _is64);
+    }
+
+    private void StoreTo(HostOperand to, int from) => _hot.Store(to.Base, to.Index, to.Displacement, from, _is64);
+
+    /// <summary>T0 or T1 as the part of an operand that stays when the other one is needed for a value.</summary>
+    private HostOperand FreeT0(HostOperand operand)
+    {
+        if (operand.Base != Host.T0)
+            return operand;
+        _hot.Lea(Host.T1, operand.Base, operand.Index, operand.Displacement);
+        return new HostOperand(Host.T1, -1, 0);
+    }
+
+    /// <summary>Keeps a host address over the check of another access.</summary>
+    private void KeepAddress(HostOperand operand)
+    {
+        _hot.Lea(Host.T1, operand.Base, operand.Index, operand.Displacement);
+        _hot.Store(&_t->KeptAddress, Host.T1);
+    }
+
+    private void EmitPush(ref Item item)
+    {
+        ref var ins = ref item.Instruction;
+        var size = item.Stack.Size;
+        switch (item.Kind)
+        {
+            case ItemKind.PushImmediate:
+            {
+                var to = EmitAccess(ref item, ref item.Stack);
+                _hot.OnMemory(0xC7, 0, to.Base, to.Index, to.Displacement, _is64);
+                _hot.Int32((int)(long)ins.GetImmediate(0));
+                break;
+            }
+
+            case ItemKind.PushFlags:
+            {
+                SaveFlags();
+                var to = FreeT0(EmitAccess(ref item, ref item.Stack));
+                EmitFlagsWord();
+                StoreTo(to, Host.T0);
+                break;
+            }
+
+            case ItemKind.PushMemory:
+            {
+                // The stack first: its check would destroy the value. When both fault the interpreter knows the order.
+                KeepAddress(EmitAccess(ref item, ref item.Stack));
+                var from = EmitAccess(ref item, ref item.Operand);
+                _hot.Load(Host.T0, from.Base, from.Index, from.Displacement, _is64);
+                _hot.Load(Host.T1, &_t->KeptAddress);
+                _hot.Store(Host.T1, -1, 0, Host.T0, _is64);
+                break;
+            }
+
+            default:
+            {
+                var guest = ins.Op0Register.GetFullRegister() - Register.RAX;
+                var to = EmitAccess(ref item, ref item.Stack);
+                if (_map[guest] < 0)
+                {
+                    to = FreeT0(to);
+                    _hot.Load(Host.T0, Gpr(guest));
+                    StoreTo(to, Host.T0);
+                }
+                else
+                {
+                    StoreTo(to, _map[guest]);
+                }
+
+                break;
+            }
+        }
+
+        AdjustStack(-size);
+    }
+
+    /// <summary>RFLAGS as PUSHF stores it, into T0, from the saved flags. RF and VM read as zero.</summary>
+    private void EmitFlagsWord()
+    {
+        // T0 = other flags | arithmetic flags. RAX is borrowed by way of the stack of the host.
+        _hot.Raw(0x50); // push rax
+        _hot.Load32(Host.Rax, &_t->SavedFlags);
+        _hot.Raw(0x0F, 0xB6, 0xC4); // movzx eax, ah
+        _hot.Move32(Host.T0, Host.Rax);
+        _hot.Load32(Host.Rax, &_t->SavedFlags);
+        _hot.Immediate(4, Host.Rax, 1, wide: false);
+        _hot.Shift(4, Host.Rax, 11, wide: false);
+        _hot.Op(0x09, Host.T0, Host.Rax, wide: false); // or
+        _hot.Immediate(4, Host.T0, 0x8D5, wide: false);
+        _hot.Load(Host.Rax, &_c->Arch.Rflags);
+        _hot.Immediate(4, Host.Rax, unchecked((int)~(0x8D5u | 0x30000u)), wide: true);
+        _hot.Op(0x09, Host.T0, Host.Rax, wide: true);
+        _hot.Immediate(1, Host.T0, 2, wide: false);
+        _hot.Raw(0x58);
+    }
+
+    private void EmitPop(ref Item item)
+    {
+        var guest = item.Instruction.Op0Register.GetFullRegister() - Register.RAX;
+        var from = EmitAccess(ref item, ref item.Stack);
+        var host = _map[guest] < 0 ? Host.T0 : _map[guest];
+        _hot.Load(host, from.Base, from.Index, from.Displacement, _is64);
+        if (guest != AddressBase.Rsp)
+            AdjustStack(item.Stack.Size);
+        if (_map[guest] < 0)
+            _hot.Store(Gpr(guest), host);
+    }
+
+    private void EmitLeave(ref Item item)
+    {
+        var from = EmitAccess(ref item, ref item.Stack);
+        _hot.Lea(Host.GuestRsp, Host.Rbp, -1, item.Stack.Size, _is64);
+        _hot.Load(Host.Rbp, from.Base, from.Index, from.Displacement, _is64);
+    }
+
+    /// <summary>DIV and IDIV with everything that #DE can come from looked at before.</summary>
+    private void EmitDivide(ref Item item)
+    {
+        SaveFlags();
+        ref var ins = ref item.Instruction;
+        var divisor = Host.T0;
+        bool wide;
+        if (item.HasOperand)
+        {
+            wide = item.Operand.Size == 8;
+            var operand = EmitAccess(ref item, ref item.Operand);
+            _hot.Load(Host.T0, operand.Base, operand.Index, operand.Displacement, wide);
+        }
+        else
+        {
+            wide = ins.Op0Register.GetSize() == 8;
+            divisor = Use(ins.Op0Register.GetFullRegister() - Register.RAX, Host.T0);
+        }
+
+        var slow = EmitExit(NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset }));
+        if (item.Kind == ItemKind.Divide)
+        {
+            _hot.Op(0x39, Host.Rdx, divisor, wide); // cmp rdx, divisor: also true for zero
+            _hot.JumpIf(3, slow); // jae
+        }
+        else
+        {
+            // Safe when the dividend is a sign-extended register and the divisor is neither 0 nor -1; else the interpreter.
+            _hot.Lea(Host.T1, divisor, -1, 1, wide);
+            _hot.Immediate(7, Host.T1, 1, wide);
+            _hot.JumpIf(6, slow); // jbe
+            if (wide)
+                _hot.Move(Host.T1, Host.Rax);
+            else
+                _hot.Move32(Host.T1, Host.Rax);
+            _hot.Shift(7, Host.T1, wide ? 63 : 31, wide);
+            _hot.Op(0x39, Host.Rdx, Host.T1, wide);
+            _hot.JumpIf(5, slow); // jne
+        }
+
+        // F7 /6 or /7
+        _hot.Raw((byte)(0x40 | (wide ? 8 : 0) | (divisor >> 3)), 0xF7, (byte)(0xC0 | ((item.Kind == ItemKind.Divide ? 6 : 7) << 3) | (divisor & 7)));
+    }
+
+    /// <summary>Leaves for a known target, at the end of a block.</summary>
+    private void EmitJump(int target)
+    {
+        var exit = DirectExit(target, out var stub);
+        _hot.Jump(stub);
+        CollectionsMarshal.AsSpan(_exits)[exit].Patch = _hot.Address;
+    }
+
+    private void EmitJumpIf(ref Item item, bool last)
+    {
+        RestoreFlags();
+        var exit = DirectExit(Target(in item), out var stub);
+        _hot.JumpIf(item.Instruction.ConditionCode - ConditionCode.o, stub);
+        CollectionsMarshal.AsSpan(_exits)[exit].Patch = _hot.Address;
+        if (last)
+            EmitJump(item.Next);
+    }
+
+    /// <summary>An exit to a known target and the code that leaves by it.</summary>
+    private int DirectExit(int target, out ulong stub)
+    {
+        var samePage = target is >= 0 and < 4096 && _block.SecondPage == ulong.MaxValue;
+        var info = new ExitInfo
+        {
+            Kind = samePage ? ExitKind.Direct : ExitKind.Far,
+            Map = _mask,
+            Block = _block,
+            Offset = target,
+            FlagsInHost = _flags == FlagsPlace.Host,
+        };
+        var exit = NewExit(info);
+        stub = _cold.Address;
+        if (_flags == FlagsPlace.Host)
+            SaveFlags(_cold);
+        if (!samePage)
+        {
+            // Which page lies there depends on the address space: linked code is entered only under the key, and at the
+            // address, that it was found under.
+            var link = _slots.AllocateLink();
+            _cold.Load(Host.T1, &_t->PageBase);
+            _cold.OnAbsolute(0x3B, Host.T1, &link->Tag, wide: true);
+            _cold.Raw(0x0F, 0x85);
+            _cold.Int32(0); // jne out
+            var otherPlace = _cold.Address;
+            _cold.Load(Host.T1, &_t->Key);
+            _cold.OnAbsolute(0x3B, Host.T1, &link->Delta, wide: true);
+            _cold.Raw(0x0F, 0x85);
+            _cold.Int32(0); // jne out
+            var otherKey = _cold.Address;
+            _cold.ImmediateOnAbsolute(0, &_t->PageBase, target & ~0xFFF, wide: true);
+            _cold.Jump(_cold.Address + 5); // to be patched
+            var patch = _cold.Address;
+            _cold.Patch(otherPlace, _cold.Address);
+            _cold.Patch(otherKey, _cold.Address);
+            ref var far = ref CollectionsMarshal.AsSpan(_exits)[exit];
+            far.Slot = link;
+            far.Patch = patch;
+        }
+
+        var leave = _cold.Address;
+        _cold.StoreImmediate32(&_t->Exit, exit);
+        _cold.Jump(_routines.Exit(_mask));
+        CollectionsMarshal.AsSpan(_exits)[exit].Stub = samePage ? stub : leave;
+        return exit;
+    }
+
+    private void EmitCall(ref Item item)
+    {
+        var to = FreeT0(EmitAccess(ref item, ref item.Stack));
+        EmitReturnAddress(item.Next);
+        StoreTo(to, Host.T0);
+        AdjustStack(-item.Stack.Size);
+        EmitJump(Target(in item));
+    }
+
+    private void EmitReturnAddress(int next)
+    {
+        _hot.Load(Host.T0, &_t->PageBase);
+        _hot.Lea(Host.T0, Host.T0, -1, next, _is64);
+    }
+
+    private void EmitIndirect(ref Item item)
+    {
+        SaveFlags();
+        ref var ins = ref item.Instruction;
+        var adjust = 0;
+        if (item.Kind == ItemKind.Return)
+        {
+            var from = EmitAccess(ref item, ref item.Stack);
+            _hot.Load(Host.T0, from.Base, from.Index, from.Displacement, _is64);
+            adjust = item.Stack.Size + (ins.OpCount > 0 ? ins.Immediate16 : 0);
+            AdjustStack(adjust);
+        }
+        else
+        {
+            if (item.Kind == ItemKind.CallIndirect)
+            {
+                // The stack is checked first, the target is read next, and the return address is stored last.
+                KeepAddress(EmitAccess(ref item, ref item.Stack));
+            }
+
+            if (item.HasOperand)
+            {
+                var from = EmitAccess(ref item, ref item.Operand);
+                _hot.Load(Host.T0, from.Base, from.Index, from.Displacement, _is64);
+            }
+            else
+            {
+                var guest = ins.Op0Register.GetFullRegister() - Register.RAX;
+                if (_map[guest] < 0)
+                    _hot.Load(Host.T0, Gpr(guest));
+                else if (_is64)
+                    _hot.Move(Host.T0, _map[guest]);
+                else
+                    _hot.Move32(Host.T0, _map[guest]);
+            }
+
+            if (item.Kind == ItemKind.CallIndirect)
+            {
+                // The target waits in the state: the address of the return address and its value take the scratch registers.
+                _hot.Store(&_t->JumpTarget, Host.T0);
+                EmitReturnAddress(item.Next);
+                _hot.Load(Host.T1, &_t->KeptAddress);
+                _hot.Store(Host.T1, -1, 0, Host.T0, _is64);
+                AdjustStack(-item.Stack.Size);
+                _hot.Load(Host.T0, &_t->JumpTarget);
+                adjust = -item.Stack.Size;
+            }
+        }
+
+        _routines.Adapt(_hot, _mask, RegisterMap.Canonical);
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Indirect, Map = RegisterMap.Canonical, Block = _block, Offset = item.Offset, StackAdjust = adjust });
+        EmitLookup(exit);
+    }
+
+    /// <summary>Looks the address in T0 up in the jump cache and goes there, or leaves.</summary>
+    private void EmitLookup(int exit)
+    {
+        var table = checked((int)(long)_jumps.Entries);
+        var otherKey = _cold.Address;
+        _cold.Load(Host.T0, Host.T1, -1, table);
+        var stub = _cold.Address;
+        _cold.StoreImmediate32(&_t->Exit, exit);
+        _cold.Jump(_routines.Exit(RegisterMap.Canonical));
+
+        _hot.Move32(Host.T1, Host.T0);
+        _hot.Immediate(4, Host.T1, JumpTable.Size - 1, wide: false);
+        _hot.Shift(4, Host.T1, JumpTable.EntryShift, wide: false);
+        _hot.OnMemory(0x3B, Host.T0, Host.T1, -1, table, wide: true); // cmp
+        _hot.JumpIf(5, stub);
+        _hot.Load(Host.T0, Host.T1, -1, table + 24);
+        _hot.OnAbsolute(0x3B, Host.T0, &_t->Key, wide: true);
+        _hot.JumpIf(5, otherKey);
+        _hot.Load(Host.T0, Host.T1, -1, table + 16);
+        _hot.Store(&_t->PageBase, Host.T0);
+        _hot.Raw(0x41, 0xFF, 0xA7); // jmp [r15 + table + 8]
+        _hot.Int32(table + 8);
+    }
+}

@@ -1,0 +1,298 @@
+using Iced.Intel;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>Checks of memory accesses, and instructions with other registers and operands.</summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    /// <summary>A host address: base + index + displacement.</summary>
+    private readonly record struct HostOperand(int Base, int Index, int Displacement);
+
+    /// <summary>
+    /// Makes sure that an access may be made, and says where. Uses both scratch registers, which the operand may name;
+    /// the flags are saved first.
+    /// </summary>
+    private HostOperand EmitAccess(ref Item item, ref MemoryAccess m)
+    {
+        var stackShift = m.Base == AddressBase.Rsp ? _stackOffset : 0;
+        if (m.Group >= 0 && _groups[m.Group].Checked)
+        {
+            ref var known = ref _groups[m.Group];
+            if (m.Alignment > 1)
+            {
+                SaveFlags();
+                EmitLinear(in m, m.Displacement);
+                EmitAlignmentCheck(ref item, m.Alignment);
+            }
+
+            // The base register is the one of the check; only RSP has moved, by a known constant.
+            var register = BaseRegister(in m);
+            _hot.Load(Host.T1, &known.Slot->Delta);
+            return new HostOperand(register, Host.T1, (int)m.Displacement);
+        }
+
+        SaveFlags();
+        var single = m.Group < 0;
+        var start = single ? m.Displacement : _groups[m.Group].Start - stackShift;
+        var range = single ? m.Size : (int)(_groups[m.Group].End - _groups[m.Group].Start);
+        var writes = single ? m.Writes : _groups[m.Group].Writes;
+        var slot = _slots.Allocate(range);
+        var retry = _hot.Address;
+        EmitLinear(in m, start);
+        var delta = (int)(m.Displacement - start);
+        if (m.Alignment > 1)
+            EmitAlignmentCheckAt(ref item, m.Alignment, delta);
+        var exit = NewExit(new ExitInfo
+        {
+            Kind = ExitKind.Access,
+            Map = _mask,
+            Block = _block,
+            Offset = item.Offset,
+            Resume = retry,
+            Slot = slot,
+            AccessDelta = delta,
+            AccessSize = m.Size,
+            Writes = m.Writes,
+            NeedsWrite = writes,
+            FaultInterpreted = item.HasOperand && item.HasStack,
+        });
+        slot->Exit = (uint)exit;
+
+        var stub = _cold.Address;
+        _cold.MoveImmediate(Host.T1, (ulong)slot);
+        _cold.Call(_routines.Refill(Kind, writes));
+        _cold.JumpIf(4, retry); // je
+        _cold.StoreImmediate32(&_t->Exit, exit);
+        _cold.Jump(_routines.Exit(_mask));
+
+        _hot.Move(Host.T1, Host.T0);
+        _hot.OnAbsolute(0x33, Host.T1, &slot->Tag, wide: true); // xor
+        _hot.Immediate(7, Host.T1, 4096 - range);
+        _hot.JumpIf(7, stub); // ja
+        _hot.Load(Host.T1, &slot->Delta);
+        if (!single)
+        {
+            ref var group = ref _groups[m.Group];
+            group.Checked = true;
+            group.Slot = slot;
+        }
+
+        return new HostOperand(Host.T0, Host.T1, delta);
+    }
+
+    /// <summary>The host register that holds an address base, loaded into T0 if need be.</summary>
+    private int BaseRegister(in MemoryAccess m)
+    {
+        switch (m.Base)
+        {
+            case AddressBase.Rip:
+                _hot.Load(Host.T0, &_t->PageBase);
+                return Host.T0;
+            case AddressBase.Fs or AddressBase.Gs:
+                _hot.Load(Host.T0, SegmentBase(m.Base == AddressBase.Fs ? 4 : 5));
+                return Host.T0;
+            default:
+                return Use(m.Base, Host.T0);
+        }
+    }
+
+    private void* SegmentBase(int segment) => (byte*)&_c->Arch.Segments + (segment * sizeof(State.SegmentRegister));
+
+    /// <summary>Puts the linear address of an access, with a displacement of its own, into T0. May use T1; keeps flags unless a segment is added.</summary>
+    private void EmitLinear(in MemoryAccess m, long displacement)
+    {
+        var wide = !m.Address32;
+        if (m.Base == AddressBase.None && m.Index < 0)
+        {
+            _hot.MoveImmediate(Host.T0, wide ? (ulong)displacement : (uint)displacement);
+        }
+        else
+        {
+            var @base = m.Base == AddressBase.None ? -1 : BaseRegister(in m);
+            var index = m.Index < 0 ? -1 : Use(m.Index, Host.T1);
+            if (m.Base == AddressBase.None && displacement != (int)displacement)
+                throw new InvalidOperationException("a displacement of 64 bits with an index");
+            _hot.LeaScaled(Host.T0, @base, index, m.Scale, (int)displacement, wide);
+        }
+
+        if (m.Segment >= 0)
+            _hot.OnAbsolute(0x03, Host.T0, SegmentBase(m.Segment), wide: true); // add
+    }
+
+    private void EmitAlignmentCheck(ref Item item, int alignment)
+    {
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset });
+        _hot.Raw(0x41, 0xF6, 0xC6, (byte)(alignment - 1)); // test r14b, imm8
+        _hot.JumpIf(5, EmitExit(exit));
+    }
+
+    private void EmitAlignmentCheckAt(ref Item item, int alignment, int delta)
+    {
+        if ((delta & (alignment - 1)) == 0)
+        {
+            EmitAlignmentCheck(ref item, alignment);
+            return;
+        }
+
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset });
+        _hot.Lea(Host.T1, Host.T0, -1, delta);
+        _hot.Raw(0x41, 0xF6, 0xC7, (byte)(alignment - 1)); // test r15b, imm8
+        _hot.JumpIf(5, EmitExit(exit));
+    }
+
+    /// <summary>The guest's own instruction, on the registers and the memory where the guest's are here.</summary>
+    private void EmitSame(ref Item item)
+    {
+        var ins = item.Instruction;
+        var spilled = 0;
+        var spilledGuest0 = -1;
+        var spilledGuest1 = -1;
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            if (ins.GetOpKind(i) != OpKind.Register || !ins.GetOpRegister(i).IsGPR())
+                continue;
+            var guest = ins.GetOpRegister(i).GetFullRegister() - Register.RAX;
+            if (_map[guest] >= 0 || guest == spilledGuest0 || guest == spilledGuest1)
+                continue;
+            spilled++;
+            if (spilledGuest0 < 0)
+                spilledGuest0 = guest;
+            else
+                spilledGuest1 = guest;
+        }
+
+        var isLea = ins.Mnemonic == Mnemonic.Lea;
+        if (spilled > 2 || (spilled > 1 && item.HasOperand))
+        {
+            EmitFallback(ref item, ends: false);
+            return;
+        }
+
+        ins.SegmentPrefix = Register.None;
+        if (isLea)
+        {
+            ref var m = ref item.Operand;
+            if (IsResident(m.Base) && (m.Index < 0 || IsResident(m.Index)) && (!m.Address32 || !_is64))
+            {
+                // In 32-bit code the upper halves of the registers do not reach the result.
+                ins.MemoryBase = Register.RAX + _map[m.Base];
+                ins.MemoryIndex = m.Index < 0 ? Register.None : Register.RAX + _map[m.Index];
+                SetDisplacement(ref ins, (int)m.Displacement);
+            }
+            else
+            {
+                EmitLinear(in m, m.Displacement);
+                ins.MemoryBase = Register.R14;
+                ins.MemoryIndex = Register.None;
+                ins.MemoryIndexScale = 1;
+                SetDisplacement(ref ins, 0);
+            }
+        }
+        else if (item.HasOperand)
+        {
+            var operand = EmitAccess(ref item, ref item.Operand);
+            if (spilled > 0 || (item.NeedsFlags && _flags == FlagsPlace.Saved))
+            {
+                _hot.Lea(Host.T0, operand.Base, operand.Index, operand.Displacement);
+                operand = new HostOperand(Host.T0, -1, 0);
+            }
+
+            ins.MemoryBase = Register.RAX + operand.Base;
+            ins.MemoryIndex = operand.Index < 0 ? Register.None : Register.RAX + operand.Index;
+            ins.MemoryIndexScale = 1;
+            SetDisplacement(ref ins, operand.Displacement);
+        }
+
+        if (item.NeedsFlags)
+            RestoreFlags();
+
+        // Spilled operands: the first in T1, which is free now, the second (never with a memory operand) in T0.
+        if (spilledGuest0 >= 0)
+            _hot.Load(Host.T1, Gpr(spilledGuest0));
+        if (spilledGuest1 >= 0)
+            _hot.Load(Host.T0, Gpr(spilledGuest1));
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            if (ins.GetOpKind(i) != OpKind.Register)
+                continue;
+            var register = ins.GetOpRegister(i);
+            if (!register.IsGPR())
+                continue;
+            var guest = register.GetFullRegister() - Register.RAX;
+            var host = guest == spilledGuest0 ? Host.T1 : guest == spilledGuest1 ? Host.T0 : _map[guest];
+            ins.SetOpRegister(i, Rename(register, host));
+        }
+
+        Simplify(ref ins);
+        if (!_hot.TryEncode(in ins))
+            throw new InvalidOperationException($"{item.Instruction} can't be encoded as {ins}");
+        if (spilledGuest0 >= 0 && (item.Written >> spilledGuest0 & 1) != 0)
+            _hot.Store(Gpr(spilledGuest0), Host.T1);
+        if (spilledGuest1 >= 0 && (item.Written >> spilledGuest1 & 1) != 0)
+            _hot.Store(Gpr(spilledGuest1), Host.T0);
+        if (item.ChangesFlags)
+            _flags = FlagsPlace.Host;
+    }
+
+    private bool IsResident(int addressBase) => addressBase < 16 && _map[addressBase] >= 0;
+
+    private static void SetDisplacement(ref Instruction ins, int displacement)
+    {
+        ins.MemoryDisplacement64 = (ulong)displacement;
+        ins.MemoryDisplSize = displacement == 0 ? 0 : displacement is >= -128 and <= 127 ? 1 : 8;
+    }
+
+    /// <summary>The register of the same width in another place.</summary>
+    private static Register Rename(Register register, int host) => register.GetSize() switch
+    {
+        8 => Register.RAX + host,
+        4 => Register.EAX + host,
+        2 => Register.AX + host,
+        _ when register is >= Register.AH and <= Register.BH => register,
+        _ => host < 4 ? Register.AL + host : Register.SPL + (host - 4),
+    };
+
+    /// <summary>Encodings that 64-bit code does not have, or that name an address of their own.</summary>
+    private static void Simplify(ref Instruction ins)
+    {
+        switch (ins.Code)
+        {
+            case Code.Inc_r16:
+                ins.Code = Code.Inc_rm16;
+                break;
+            case Code.Inc_r32:
+                ins.Code = Code.Inc_rm32;
+                break;
+            case Code.Dec_r16:
+                ins.Code = Code.Dec_rm16;
+                break;
+            case Code.Dec_r32:
+                ins.Code = Code.Dec_rm32;
+                break;
+            case Code.Mov_AL_moffs8:
+                ins.Code = Code.Mov_r8_rm8;
+                break;
+            case Code.Mov_AX_moffs16:
+                ins.Code = Code.Mov_r16_rm16;
+                break;
+            case Code.Mov_EAX_moffs32:
+                ins.Code = Code.Mov_r32_rm32;
+                break;
+            case Code.Mov_RAX_moffs64:
+                ins.Code = Code.Mov_r64_rm64;
+                break;
+            case Code.Mov_moffs8_AL:
+                ins.Code = Code.Mov_rm8_r8;
+                break;
+            case Code.Mov_moffs16_AX:
+                ins.Code = Code.Mov_rm16_r16;
+                break;
+            case Code.Mov_moffs32_EAX:
+                ins.Code = Code.Mov_rm32_r32;
+                break;
+            case Code.Mov_moffs64_RAX:
+                ins.Code = Code.Mov_rm64_r64;
+                break;
+        }
+    }
+}

@@ -1,0 +1,349 @@
+// Guest instructions to host instructions: decode, rename registers, replace the memory operand, encode again.
+// What a block needs besides are checks of its memory accesses, care for the flags that those checks destroy, and ways
+// out. Figures and reasons: docs/decisions/0008.
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>Makes translations. One per vCPU, not thread safe.</summary>
+internal sealed unsafe partial class BlockTranslator : IDisposable
+{
+    public const int MaxInstructions = 64;
+
+    /// <summary>A block goes on behind this many conditional branches that are not taken.</summary>
+    private const int MaxSideExits = 3;
+
+    private readonly CpuContext* _c;
+    private readonly TranslatorContext* _t;
+    private readonly CodeCache _cache;
+    private readonly Routines _routines;
+    private readonly AccessSlots _slots;
+    private readonly JumpTable _jumps;
+    private readonly OpBuilder _builder;
+    private readonly BlockCache _arena;
+    private readonly List<ExitInfo> _exits;
+    private readonly bool _smp;
+    private readonly byte* _page = (byte*)NativeMemory.AllocZeroed(8192);
+
+    private CodeEmitter _hot = null!, _cold = null!;
+    private uint _key;
+    private bool _is64;
+    private ulong _pageBase;
+    private Translation _block = null!;
+    private byte _mask;
+    private sbyte[] _map = null!;
+    private FlagsPlace _flags;
+    private bool _sseChecked, _avxChecked, _x87Checked;
+    private long _stackOffset;
+
+    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, bool smp)
+    {
+        _c = c;
+        _t = &c->Translator;
+        _cache = cache;
+        _routines = routines;
+        _slots = slots;
+        _jumps = jumps;
+        _builder = builder;
+        _arena = arena;
+        _exits = exits;
+        _smp = smp;
+        _reader = new PageReader();
+        _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
+    }
+
+    /// <summary>Where the guest's arithmetic flags are, at a place of the code.</summary>
+    private enum FlagsPlace
+    {
+        /// <summary>In the host's RFLAGS.</summary>
+        Host,
+
+        /// <summary>In <see cref="TranslatorContext.SavedFlags"/>.</summary>
+        Saved,
+        Both,
+    }
+
+    /// <summary>The bytes that the last block was made of, for a look whether they are still the same.</summary>
+    public ReadOnlySpan<byte> Bytes(int offset, int length) => new(_page + offset, length);
+
+    /// <summary>Translates the block at a place; null when nothing there can be.</summary>
+    /// <param name="code">Host address of the first byte; valid to the end of its page.</param>
+    /// <param name="second">Host address of the page behind, when the first instruction runs over into it.</param>
+    /// <param name="predecessor">Register map of the block that leads here.</param>
+    public Translation? Translate(ulong physical, uint key, ulong rip, byte* code, byte* second, ulong secondPhysical, byte predecessor)
+    {
+        var start = (int)(physical & 0xFFF);
+        var inPage = 4096 - start;
+        Buffer.MemoryCopy(code, _page + start, inPage, inPage);
+        var end = 4096;
+        if (second != null)
+        {
+            Buffer.MemoryCopy(second, _page + 4096, 16, 16);
+            end = 4096 + 16;
+        }
+
+        _key = key;
+        _is64 = (key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code64;
+        _pageBase = rip - (ulong)start;
+        if (!Decode(_page, start, end, _pageBase))
+            return null;
+        if (second != null)
+            _count = 1;
+        else if (_items[_count - 1].Next > 4096)
+            return null;
+
+        // STI keeps interrupts away from the next instruction: it must not be the last one of a block.
+        if (_items[_count - 1].Kind == ItemKind.EnableInterrupts)
+            _items[_count - 1].Kind = ItemKind.FallbackEnd;
+        FormGroups();
+        if (Environment.GetEnvironmentVariable("JITDUMP") != null) { Console.Error.WriteLine($"--- {rip:x}"); for (var i = 0; i < _count; i++) Console.Error.WriteLine($"{_items[i].Instruction} | {_items[i].Kind} st {(_items[i].HasStack ? _items[i].Stack.Group : -9)} op {(_items[i].HasOperand ? _items[i].Operand.Group : -9)} {_items[i].Operand.Base} w {_items[i].Written:x}"); }
+        _block = new Translation
+        {
+            Physical = physical,
+            SecondPage = second != null && _items[0].Next > 4096 ? secondPhysical & ~0xFFFUL : ulong.MaxValue,
+            Key = key,
+            Length = _items[_count - 1].Next - start,
+            Instructions = _count,
+        };
+        _mask = RegisterMap.Choose(_uses, predecessor);
+        _map = RegisterMap.Of(_mask);
+        _block.Map = _mask;
+
+        // What all blocks share is made where it does not get in the way.
+        _ = _routines.Exit(_mask);
+        _ = _routines.Exit(RegisterMap.Canonical);
+        _ = _routines.Refill(Kind, write: false);
+        _ = _routines.Refill(Kind, write: true);
+        Emit();
+        return _block;
+    }
+
+    /// <summary>Which array of the TLB the block's accesses use.</summary>
+    private int Kind => (int)(_key >> TranslationKey.KindShift) & 3;
+
+    public void Dispose() => NativeMemory.Free(_page);
+
+    private void Emit()
+    {
+        _hot = _cache.Hot;
+        _cold = _cache.Cold;
+        _sseChecked = _avxChecked = _x87Checked = false;
+        _stackOffset = 0;
+        _hot.Align(16);
+        EmitHead();
+        var ended = false;
+        for (var i = 0; i < _count; i++)
+        {
+            ref var item = ref _items[i];
+            ended = EmitItem(ref item, i);
+        }
+
+        if (!ended)
+            EmitJump(_items[_count - 1].Next);
+        _block.End = _hot.Address;
+        _block.CanonicalEntry = _routines.Adapter(RegisterMap.Canonical, _mask, _block.Entry);
+    }
+
+    private void EmitHead()
+    {
+        _block.EntryWithFlags = _hot.Address;
+        _flags = FlagsPlace.Host;
+        SaveFlags();
+        _block.Entry = _hot.Address;
+        _block.HeadExit = NewExit(new ExitInfo { Kind = ExitKind.Head, Map = _mask, Block = _block, Offset = (int)_block.PageOffset });
+        var stub = EmitExit(_block.HeadExit);
+        CollectionsMarshal.AsSpan(_exits)[_block.HeadExit].Stub = stub;
+        _hot.ImmediateOnAbsolute(7, &_t->Attention, 0, wide: false);
+        _hot.JumpIf(5, stub); // jne
+        if ((_key & TranslationKey.Counted) != 0)
+        {
+            _hot.ImmediateOnAbsolute(5, &_t->Remaining, _count, wide: true);
+            _hot.JumpIf(8, stub); // js
+        }
+    }
+
+    /// <summary>Cold code that leaves by an exit; the flags are saved already. Its address.</summary>
+    private ulong EmitExit(int exit)
+    {
+        var stub = _cold.Address;
+        _cold.StoreImmediate32(&_t->Exit, exit);
+        _cold.Jump(_routines.Exit(_exits[exit].Map));
+        return stub;
+    }
+
+    private int NewExit(in ExitInfo info)
+    {
+        _exits.Add(info);
+        return _exits.Count - 1;
+    }
+
+    /// <summary>Before anything that destroys the host's flags.</summary>
+    private void SaveFlags()
+    {
+        if (_flags == FlagsPlace.Host)
+            SaveFlags(_hot);
+        _flags = FlagsPlace.Saved;
+    }
+
+    /// <summary>Uses T1.</summary>
+    private void SaveFlags(CodeEmitter e)
+    {
+        e.Move(Host.T1, Host.Rax);
+        e.Raw(0x9F, 0x0F, 0x90, 0xC0); // lahf; seto al
+        e.Raw(0x66, 0x89, 0x04, 0x25); // mov [abs], ax
+        e.Int32(checked((int)(long)&_t->SavedFlags));
+        e.Move(Host.Rax, Host.T1);
+    }
+
+    /// <summary>Before an instruction that looks at flags. Uses T1.</summary>
+    private void RestoreFlags()
+    {
+        if (_flags != FlagsPlace.Saved)
+            return;
+        _hot.Move(Host.T1, Host.Rax);
+        _hot.Load32(Host.Rax, &_t->SavedFlags);
+        _hot.Raw(0x04, 0x7F, 0x9E); // add al, 7Fh: OF again; sahf
+        _hot.Move(Host.Rax, Host.T1);
+        _flags = FlagsPlace.Both;
+    }
+
+    private void* Gpr(int guest) => _routines.Gpr(guest);
+
+    /// <summary>The host register of a guest register, loading a spilled one into the scratch register given.</summary>
+    private int Use(int guest, int scratch)
+    {
+        if (_map[guest] >= 0)
+            return _map[guest];
+        _hot.Load(scratch, Gpr(guest));
+        return scratch;
+    }
+
+    /// <summary>True: the block ends with it.</summary>
+    private bool EmitItem(ref Item item, int index)
+    {
+        CheckAvailability(ref item);
+        switch (item.Kind)
+        {
+            case ItemKind.Fallback:
+                EmitFallback(ref item, ends: false);
+                break;
+            case ItemKind.FallbackEnd:
+                EmitFallback(ref item, ends: true);
+                return true;
+            case ItemKind.Same:
+                EmitSame(ref item);
+                break;
+            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.PushFlags:
+                EmitPush(ref item);
+                break;
+            case ItemKind.Pop:
+                EmitPop(ref item);
+                break;
+            case ItemKind.Leave:
+                EmitLeave(ref item);
+                break;
+            case ItemKind.Divide or ItemKind.DivideSigned:
+                EmitDivide(ref item);
+                break;
+            case ItemKind.DisableInterrupts:
+                SaveFlags();
+                _hot.ImmediateOnAbsolute(4, &_c->Arch.Rflags, ~0x200, wide: true);
+                break;
+            case ItemKind.EnableInterrupts:
+                EmitEnableInterrupts();
+                break;
+            case ItemKind.ClearDirection:
+                SaveFlags();
+                _hot.ImmediateOnAbsolute(4, &_c->Arch.Rflags, ~0x400, wide: true);
+                break;
+            case ItemKind.SetDirection:
+                SaveFlags();
+                _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x400, wide: true);
+                break;
+            case ItemKind.JumpIf:
+                EmitJumpIf(ref item, last: index == _count - 1);
+                return index == _count - 1;
+            case ItemKind.Jump:
+                EmitJump(Target(in item));
+                return true;
+            case ItemKind.Call:
+                EmitCall(ref item);
+                return true;
+            case ItemKind.CallIndirect or ItemKind.JumpIndirect or ItemKind.Return:
+                EmitIndirect(ref item);
+                return true;
+        }
+
+        if (StackChange(in item) is { } change)
+            _stackOffset += change;
+        return false;
+    }
+
+    /// <summary>Vector and x87 instructions may fault by what control registers say: looked at once a block.</summary>
+    private void CheckAvailability(ref Item item)
+    {
+        if (item.Kind is ItemKind.Fallback or ItemKind.FallbackEnd)
+        {
+            _sseChecked = _avxChecked = _x87Checked = false;
+            return;
+        }
+
+        Check(item.UsesSse, ref _sseChecked, &_t->SseSlow, ref item);
+        Check(item.UsesAvx, ref _avxChecked, &_t->AvxSlow, ref item);
+        Check(item.UsesX87, ref _x87Checked, &_t->X87Slow, ref item);
+    }
+
+    private void Check(bool needed, ref bool done, byte* slow, ref Item item)
+    {
+        if (!needed || done)
+            return;
+        done = true;
+        SaveFlags();
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset });
+        var stub = EmitExit(exit);
+        _hot.CompareByte(slow, 0);
+        _hot.JumpIf(5, stub);
+    }
+
+    private void EmitFallback(ref Item item, bool ends)
+    {
+        SaveFlags();
+        var ops = (Op*)_arena.Allocate(2 * sizeof(Op));
+        _builder.Begin(_arena, _pageBase, _key & TranslationKey.ModeMask);
+        _builder.Build(ops, in item.Instruction, item.Offset, tooLong: false);
+        ops->Next = (ushort)item.Next;
+        _builder.End(ops + 1, item.Next);
+        ref var ins = ref item.Instruction;
+        var info = new ExitInfo
+        {
+            Kind = ExitKind.Fallback,
+            Map = _mask,
+            Block = _block,
+            Offset = item.Next,
+            Op = ops,
+            UsesFlags = ends || ins.RflagsRead != RflagsBits.None || ins.RflagsModified != RflagsBits.None || ins.Mnemonic is Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq,
+        };
+        var exit = NewExit(info);
+        _hot.StoreImmediate32(&_t->Exit, exit);
+        _hot.Jump(_routines.Exit(_mask));
+        if (!ends)
+            CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+
+        for (var g = 0; g < _groupCount; g++)
+            _groups[g].Checked = false;
+    }
+
+    private void EmitEnableInterrupts()
+    {
+        SaveFlags();
+        _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x200, wide: true);
+
+        // An interrupt that waited asks for attention at the next block.
+        _hot.Load32(Host.T0, &_c->Pending);
+        _hot.Immediate(4, Host.T0, (int)PendingEvents.Interrupt, wide: false);
+        _hot.OnAbsolute(0x09, Host.T0, &_t->Attention, wide: false); // or [Attention], r14d
+    }
+}

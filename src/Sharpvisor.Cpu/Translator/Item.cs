@@ -1,0 +1,86 @@
+using Iced.Intel;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>How an instruction is translated.</summary>
+internal enum ItemKind : byte
+{
+    /// <summary>Executed by the interpreter; the block goes on.</summary>
+    Fallback,
+
+    /// <summary>Executed by the interpreter; the block ends.</summary>
+    FallbackEnd,
+
+    /// <summary>The same instruction with other registers and another memory operand.</summary>
+    Same,
+    Nothing,
+    Push, PushImmediate, PushMemory, Pop, PushFlags, Leave,
+    Call, CallIndirect, Return, Jump, JumpIndirect, JumpIf, JumpCounter,
+    Divide, DivideSigned,
+    DisableInterrupts, EnableInterrupts, ClearDirection, SetDirection,
+}
+
+/// <summary>What the base of an address is: a guest register, or one of these.</summary>
+internal static class AddressBase
+{
+    public const int Rsp = 4, Rip = 16, None = 17, Fs = 18, Gs = 19, Count = 20;
+}
+
+/// <summary>One access of an instruction to memory.</summary>
+internal struct MemoryAccess
+{
+    /// <summary>A guest register, or one of <see cref="AddressBase"/>.</summary>
+    public sbyte Base;
+
+    /// <summary>Guest register, or -1.</summary>
+    public sbyte Index;
+    public byte Scale;
+
+    /// <summary>4 FS, 5 GS: the segment's base is added (with <see cref="Base"/> a register).</summary>
+    public sbyte Segment;
+    public bool Address32;
+    public bool Reads, Writes;
+
+    /// <summary>Bytes.</summary>
+    public int Size;
+    public int Alignment;
+    public long Displacement;
+
+    /// <summary>Index of the group, or -1: none, each access checks.</summary>
+    public int Group;
+}
+
+/// <summary>An instruction of a block and what the analysis found out about it.</summary>
+internal struct Item
+{
+    public Instruction Instruction;
+    public ItemKind Kind;
+
+    /// <summary>From the start of the page that the block starts in.</summary>
+    public int Offset, Next;
+    public bool HasOperand, HasStack;
+    public MemoryAccess Operand, Stack;
+
+    /// <summary>Guest registers that are written, by number.</summary>
+    public ushort Written;
+    public ushort Read;
+
+    /// <summary>Looks at flags, or leaves some of them as they were.</summary>
+    public bool NeedsFlags;
+    public bool ChangesFlags;
+
+    /// <summary>Sets all six, whatever they were.</summary>
+    public bool SetsAllFlags;
+    public bool UsesSse, UsesAvx, UsesX87;
+}
+
+/// <summary>Accesses that one check covers.</summary>
+internal unsafe struct AccessGroup
+{
+    /// <summary>Displacements from the base as it was when the group began; for RSP from the start of the block.</summary>
+    public long Start, End;
+    public bool Writes;
+    public int Members;
+    public bool Checked;
+    public AccessSlot* Slot;
+}

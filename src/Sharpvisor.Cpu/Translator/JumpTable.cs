@@ -1,0 +1,41 @@
+using System.Runtime.InteropServices;
+using Sharpvisor.Core.Host;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>Where the code at an address is: what RET and other indirect jumps look at.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct JumpTarget
+{
+    public ulong Rip;
+
+    /// <summary>Code that expects the canonical register map and saved flags.</summary>
+    public ulong Code;
+
+    public ulong PageBase;
+
+    /// <summary><see cref="State.TranslatorContext.Key"/> under which the code was found.</summary>
+    public ulong Key;
+}
+
+/// <summary>A direct-mapped table of jump targets, below 2 GiB.</summary>
+internal sealed unsafe class JumpTable : IDisposable
+{
+    public const int Size = 1 << 14;
+    public const int EntryShift = 5;
+
+    private const ulong Bytes = (ulong)Size << EntryShift;
+
+    public JumpTarget* Entries { get; } = (JumpTarget*)HostMemory.ReserveLow(Bytes);
+
+    public JumpTarget* Find(ulong rip) => Entries + (rip & (Size - 1));
+
+    /// <summary>Puts addresses into the entries that no look-up which comes there can have.</summary>
+    public void Clear()
+    {
+        for (var i = 0; i < Size; i++)
+            Entries[i] = new JumpTarget { Rip = (ulong)(i ^ 1) };
+    }
+
+    public void Dispose() => HostMemory.Release(Entries, Bytes);
+}

@@ -1,0 +1,241 @@
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>
+/// The code that all blocks of a vCPU share: the ways in and out, the refill of access slots from the TLB, and the
+/// adapters between register maps.
+/// </summary>
+internal sealed unsafe class Routines
+{
+    private readonly CpuContext* _c;
+    private readonly TranslatorContext* _t;
+    private readonly CodeCache _cache;
+    private readonly AccessSlots _slots;
+    private readonly Tlb _tlb;
+    private readonly ulong[] _exits = new ulong[256];
+    private readonly ulong[] _enters = new ulong[256];
+    private readonly Dictionary<(byte From, byte To, ulong Target), ulong> _adapters = [];
+    private readonly ulong[] _refills = new ulong[2 * (Tlb.Kinds + 1)];
+
+    public Routines(CpuContext* c, CodeCache cache, AccessSlots slots, Tlb tlb)
+    {
+        _c = c;
+        _t = &c->Translator;
+        _cache = cache;
+        _slots = slots;
+        _tlb = tlb;
+    }
+
+    /// <summary>void enter(target): RDI. Loads all registers by the map and the flags, and jumps.</summary>
+    public ulong Enter(byte mask)
+    {
+        ref var enter = ref _enters[mask];
+        if (enter == 0)
+            enter = MakeEnter(RegisterMap.Of(mask));
+        return enter;
+    }
+
+    /// <summary>Where a block jumps to leave, with <see cref="TranslatorContext.Exit"/> set and the flags saved.</summary>
+    public ulong Exit(byte mask)
+    {
+        ref var exit = ref _exits[mask];
+        if (exit == 0)
+            exit = MakeExit(RegisterMap.Of(mask));
+        return exit;
+    }
+
+    /// <summary>
+    /// Called with a linear address in T0 and a slot's address in T1. ZF: the slot was filled from the TLB. Else
+    /// nothing has changed. Other registers are kept.
+    /// </summary>
+    public ulong Refill(int kind, bool write)
+    {
+        ref var refill = ref _refills[(kind * 2) + (write ? 1 : 0)];
+        if (refill == 0)
+            refill = MakeRefill(kind, write);
+        return refill;
+    }
+
+    /// <summary>Code that goes from one register map to another and jumps to the target.</summary>
+    public ulong Adapter(byte from, byte to, ulong target)
+    {
+        if (from == to)
+            return target;
+        if (_adapters.TryGetValue((from, to, target), out var adapter))
+            return adapter;
+        var e = _cache.Cold;
+        adapter = e.Address;
+        Adapt(e, from, to);
+        e.Jump(target);
+        _adapters.Add((from, to, target), adapter);
+        return adapter;
+    }
+
+    /// <summary>Moves registers so that they lie as another map says. Keeps flags and scratch registers.</summary>
+    public void Adapt(CodeEmitter e, byte from, byte to)
+    {
+        if (from == to)
+            return;
+        var source = RegisterMap.Of(from);
+        var destination = RegisterMap.Of(to);
+        for (var guest = 8; guest < 16; guest++)
+        {
+            if (source[guest] >= 0 && source[guest] != destination[guest])
+                e.Store(Gpr(guest), source[guest]);
+        }
+
+        for (var guest = 8; guest < 16; guest++)
+        {
+            if (destination[guest] >= 0 && source[guest] != destination[guest])
+                e.Load(destination[guest], Gpr(guest));
+        }
+    }
+
+    public void Clear()
+    {
+        Array.Clear(_exits);
+        Array.Clear(_enters);
+        Array.Clear(_refills);
+        _adapters.Clear();
+    }
+
+    public void* Gpr(int guest) => (ulong*)&_c->Arch.Gpr + guest;
+
+    private void* Ymm(int n) => (YmmValue*)&_c->Arch.Ymm + n;
+
+    private ulong MakeEnter(sbyte[] map)
+    {
+        var e = _cache.Cold;
+        e.Align(16);
+        var start = e.Address;
+        e.Raw(0x53, 0x55, 0x41, 0x54, 0x41, 0x55, 0x41, 0x56, 0x41, 0x57); // push rbx, rbp, r12 to r15
+        e.Raw(0x48, 0x83, 0xEC, 0x08); // sub rsp, 8: aligned for calls, though none of ours needs it
+        e.Store(&_t->HostStack, Host.Rsp);
+        e.Raw(0x57); // push rdi: the target
+
+        // MXCSR: STMXCSR is much cheaper than LDMXCSR, and it is rarely another one.
+        e.Raw(0x0F, 0xAE);
+        e.Absolute(3, &_t->PresentMxcsr);
+        e.Load32(Host.Rax, &_t->PresentMxcsr);
+        e.OnAbsolute(0x3B, Host.Rax, &_c->Arch.Mxcsr, false);
+        var same = e.ShortJump(0x74);
+        e.Raw(0x0F, 0xAE);
+        e.Absolute(2, &_c->Arch.Mxcsr);
+        e.Land(same);
+
+        for (var i = 0; i < 16; i++)
+            MoveYmm(e, 0x6F, i);
+        foreach (var guest in (ReadOnlySpan<int>)[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0])
+        {
+            if (map[guest] >= 0)
+                e.Load(map[guest], Gpr(guest));
+        }
+
+        e.Raw(0xC3); // ret: to the target
+        return start;
+    }
+
+    private ulong MakeExit(sbyte[] map)
+    {
+        var e = _cache.Cold;
+        e.Align(16);
+        var start = e.Address;
+        for (var guest = 0; guest < 16; guest++)
+        {
+            if (map[guest] >= 0)
+                e.Store(Gpr(guest), map[guest]);
+        }
+
+        e.Store(&_t->Scratch14, Host.T0);
+        e.Store(&_t->Scratch15, Host.T1);
+        for (var i = 0; i < 16; i++)
+            MoveYmm(e, 0x7F, i);
+        e.Raw(0xC5, 0xF8, 0x77); // vzeroupper
+        e.Raw(0x0F, 0xAE);
+        e.Absolute(3, &_c->Arch.Mxcsr);
+
+        // C# may run with exception flags set, but with no other rounding, no flushing and nothing unmasked.
+        e.Load32(Host.Rax, &_c->Arch.Mxcsr);
+        e.Immediate(4, Host.Rax, 0xFFC0, false);
+        e.Immediate(7, Host.Rax, 0x1F80, false);
+        var usual = e.ShortJump(0x74);
+        e.Raw(0x0F, 0xAE);
+        e.Absolute(2, &_t->HostMxcsr);
+        e.Land(usual);
+        e.Load(Host.Rsp, &_t->HostStack);
+        e.Raw(0x48, 0x83, 0xC4, 0x08); // add rsp, 8
+        e.Raw(0x41, 0x5F, 0x41, 0x5E, 0x41, 0x5D, 0x41, 0x5C, 0x5D, 0x5B, 0xC3);
+        return start;
+    }
+
+    /// <summary>VMOVDQU ymm, [abs] (6Fh) or its store (7Fh).</summary>
+    private void MoveYmm(CodeEmitter e, byte opcode, int n)
+    {
+        e.Raw(0xC5, (byte)(n < 8 ? 0xFE : 0x7E), opcode);
+        e.Absolute(n, Ymm(n));
+    }
+
+    private ulong MakeRefill(int kind, bool write)
+    {
+        // T0 linear, T1 slot; RAX and RCX are borrowed.
+        var e = _cache.Cold;
+        e.Align(16);
+        var start = e.Address;
+        var entries = (byte*)_tlb.Kind(kind);
+        var tag = write ? 8 : 0;
+        e.Raw(0x50, 0x51, 0x52); // push rax, rcx, rdx
+        e.Move(Host.Rax, Host.T0);
+        e.Shift(5, Host.Rax, 12);
+        e.Move(Host.Rcx, Host.Rax);
+        e.Shift(5, Host.Rcx, Tlb.HashShift);
+        e.Op(0x31, Host.Rax, Host.Rcx, false);
+        e.Immediate(4, Host.Rax, Tlb.Entries - 1, false);
+        e.Shift(4, Host.Rax, 5, false);
+        e.Immediate(0, Host.Rax, checked((int)(long)entries), false); // rax = the TLB entry
+        e.Load(Host.Rdx, Host.Rax, -1, tag);
+        e.Move(Host.Rcx, Host.T0);
+        e.Op(0x31, Host.Rcx, Host.Rdx); // xor: the offset in the page, if it is the right page
+        e.OnMemory(0x3B, Host.Rcx, Host.T1, -1, AccessSlots.LimitOffset, true); // cmp rcx, [slot.Limit]
+        e.Raw(0x0F, 0x87);
+        e.Int32(0); // ja miss
+        var miss = e.Address;
+
+        // The log of filled slots, by a hash of the page: what INVLPG and CR3 writes look through.
+        e.Move(Host.Rcx, Host.Rdx);
+        e.Shift(5, Host.Rcx, 12);
+        e.Immediate(4, Host.Rcx, AccessSlots.Buckets - 1, false); // rcx = bucket
+        e.Raw(0x50); // push rax
+        e.Raw(0x8B, 0x04, 0x8D); // mov eax, [rcx * 4 + LogCounts]
+        e.Int32(checked((int)(long)&_t->LogCounts));
+        e.Immediate(7, Host.Rax, AccessSlots.BucketSize, false);
+        e.Raw(0x0F, 0x83);
+        e.Int32(0); // jae full
+        var full = e.Address;
+        e.Raw(0xFF, 0x04, 0x8D); // inc dword [rcx * 4 + LogCounts]
+        e.Int32(checked((int)(long)&_t->LogCounts));
+        e.Shift(4, Host.Rcx, AccessSlots.BucketBits, false);
+        e.Op(0x01, Host.Rcx, Host.Rax, false);
+        e.Raw(0x44, 0x89, 0x3C, 0x8D); // mov [rcx * 4 + Log], r15d
+        e.Int32(checked((int)(long)_slots.Log));
+        e.Raw(0x58); // pop rax
+        e.Store(Host.T1, -1, 0, Host.Rdx);
+        e.Load(Host.Rdx, Host.Rax, -1, 16);
+        e.Store(Host.T1, -1, AccessSlots.DeltaOffset, Host.Rdx);
+        e.Load(Host.Rdx, Host.Rax, -1, 24);
+        e.Store(Host.T1, -1, AccessSlots.PhysicalOffset, Host.Rdx, false);
+        e.ImmediateOnAbsolute(0, &_t->SlotFills, 1, true);
+        e.Raw(0x5A, 0x59, 0x58); // pop rdx, rcx, rax
+        e.Op(0x39, Host.Rsp, Host.Rsp); // ZF
+        e.Raw(0xC3);
+
+        e.Patch(full, e.Address);
+        e.Raw(0x58);
+        e.Patch(miss, e.Address);
+        e.Raw(0x5A, 0x59, 0x58);
+        e.Op(0x85, Host.Rsp, Host.Rsp); // not ZF
+        e.Raw(0xC3);
+        return start;
+    }
+}

@@ -1,0 +1,140 @@
+using Sharpvisor.Cpu.Decoding;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>Host code for a run of guest instructions that is entered at its start and may be left at several places.</summary>
+internal sealed class Translation
+{
+    /// <summary>Guest-physical address of the first byte.</summary>
+    public required ulong Physical { get; init; }
+
+    /// <summary>The page that the only instruction runs over into; all ones if none does.</summary>
+    public ulong SecondPage { get; init; } = ulong.MaxValue;
+
+    /// <summary>What the code depends on, see <see cref="TranslationKey"/>.</summary>
+    public required uint Key { get; init; }
+
+    /// <summary>Bytes of guest code, from the first to the end of the last.</summary>
+    public int Length { get; set; }
+
+    public int Instructions { get; set; }
+
+    /// <summary>The register map at the entries.</summary>
+    public byte Map { get; set; }
+
+    /// <summary>Entry with the guest's flags in the host's.</summary>
+    public ulong EntryWithFlags { get; set; }
+
+    /// <summary>Entry with the flags in <see cref="State.TranslatorContext.SavedFlags"/>.</summary>
+    public ulong Entry { get; set; }
+
+    /// <summary>The same, for the canonical register map: what jump entries lead to.</summary>
+    public ulong CanonicalEntry { get; set; }
+
+    /// <summary>Where the code ends.</summary>
+    public ulong End { get; set; }
+
+    /// <summary>The exit at the head: attention, or a stale translation.</summary>
+    public int HeadExit { get; set; }
+
+    /// <summary>Direct exits of others that lead here.</summary>
+    public List<int> Incoming { get; } = [];
+
+    /// <summary>Guest code has changed: not to be entered again.</summary>
+    public bool Stale { get; set; }
+
+    /// <summary>How often the head's check for attention led out; and accesses that could not use their group.</summary>
+    public int GroupFailures { get; set; }
+
+    public ulong PageOffset => Physical & 0xFFF;
+}
+
+/// <summary>What a translation depends on besides its bytes.</summary>
+internal static class TranslationKey
+{
+    /// <summary>The bits of <see cref="BlockMode"/>.</summary>
+    public const uint ModeMask = 0xFF;
+
+    /// <summary>Which array of the TLB, in bits 8 and 9.</summary>
+    public const int KindShift = 8;
+
+    public const uint Kernel = 1 << 10;
+
+    /// <summary>Each block counts its instructions against the budget.</summary>
+    public const uint Counted = 1 << 11;
+
+    /// <summary>Every access has a check of its own: a group of them ran over the end of a page too often.</summary>
+    public const uint Ungrouped = 1 << 12;
+}
+
+/// <summary>Ways out of generated code.</summary>
+internal enum ExitKind : byte
+{
+    /// <summary>At the head of a block, before anything: attention, or it is stale.</summary>
+    Head,
+
+    /// <summary>A jump to a known place in the same page, not linked yet.</summary>
+    Direct,
+
+    /// <summary>A jump to a known place in another page: whether it is mapped as before has to be checked.</summary>
+    Far,
+
+    /// <summary>A jump to the address in T0 that is not in the jump cache.</summary>
+    Indirect,
+
+    /// <summary>An access slot has another page, and the TLB does not have the right one.</summary>
+    Access,
+
+    /// <summary>The interpreter has to go on from here.</summary>
+    Interpret,
+
+    /// <summary>The interpreter executes one instruction; then goes on behind it.</summary>
+    Fallback,
+}
+
+/// <summary>What is known about one way out.</summary>
+internal unsafe struct ExitInfo
+{
+    public ExitKind Kind;
+
+    /// <summary>Register map at the exit.</summary>
+    public byte Map;
+
+    /// <summary>Direct: the flags are in the host's where the jump is.</summary>
+    public bool FlagsInHost;
+
+    /// <summary>Access: the access at the check writes; the slot has to allow writing.</summary>
+    public bool Writes, NeedsWrite;
+
+    /// <summary>Access: a fault has to be raised by the interpreter, which knows the order of several accesses.</summary>
+    public bool FaultInterpreted;
+
+    /// <summary>Fallback: the flags are looked at or changed.</summary>
+    public bool UsesFlags;
+
+    public Translation Block;
+
+    /// <summary>Offset of the instruction, or of the target, from the start of the page.</summary>
+    public int Offset;
+
+    /// <summary>Where to go on.</summary>
+    public ulong Resume;
+
+    /// <summary>Direct: end of the rel32 to patch, and where it leads when not linked.</summary>
+    public ulong Patch, Stub;
+
+    /// <summary>Direct: whom it is linked to.</summary>
+    public Translation? Target;
+
+    public Op* Op;
+    /// <summary>Access: the slot; Far: where the code has the expected page and key.</summary>
+    public AccessSlot* Slot;
+
+    /// <summary>Access: what to add to T0 for the address of the instruction's own operand, and its size.</summary>
+    public int AccessDelta, AccessSize;
+
+    /// <summary>Indirect: what the instruction has added to RSP.</summary>
+    public int StackAdjust;
+
+    public int Misses;
+}

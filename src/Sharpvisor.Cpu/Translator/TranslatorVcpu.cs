@@ -1,0 +1,564 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.Interpreter;
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>
+/// A processor that executes translated code where there is some, and is the interpreter everywhere else: code that
+/// has run a few times only, 16-bit and segmented code, single steps, and every instruction that is not translated.
+/// </summary>
+/// <remarks>
+/// Generated code calls nothing. Whatever it can't do it leaves for, with all registers in the state and the number of
+/// the exit; this class does it and enters again, so that guest exceptions are plain .NET exceptions here too.
+/// </remarks>
+internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
+{
+    private const long UncountedBudget = 1L << 38;
+    private const int MaximumLinkMisses = 64;
+
+    private readonly TranslatorContext* _t;
+    private readonly CodeCache _cache;
+    private readonly AccessSlots _slots;
+    private readonly JumpTable _jumps = new();
+    private readonly Routines _routines;
+    private readonly OpBuilder _opBuilder;
+    private readonly BlockCache _arena = new();
+    private readonly BlockTranslator _translator;
+    private readonly List<ExitInfo> _exits = [default];
+    private readonly Dictionary<(ulong Physical, uint Key), Translation> _translations = [];
+    private readonly Dictionary<ulong, List<Translation>> _pages = [];
+    private readonly int _threshold;
+    private bool _flagsSaved;
+    private bool _counted;
+    private int _generation;
+    private bool _disposed;
+    private readonly bool _constructed;
+
+    internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold)
+        : base(index, environment, apic, msrs, coherence)
+    {
+        _t = &_c->Translator;
+        _t->HostMxcsr = 0x1F80;
+        _threshold = threshold;
+        _cache = new CodeCache(environment.ProcessorCount switch { 1 => 128UL << 20, <= 4 => 64UL << 20, _ => 32UL << 20 });
+        _slots = new AccessSlots(_t, (int)(_cache.Size / 256));
+        _routines = new Routines(_c, _cache, _slots, _tlb);
+        _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
+        _translator = new BlockTranslator(_c, _cache, _routines, _slots, _jumps, _opBuilder, _arena, _exits, environment.ProcessorCount > 1);
+        _jumps.Clear();
+        _constructed = true;
+    }
+
+    internal JitStatistics Statistics { get; } = new();
+
+    public override void Dispose()
+    {
+        if (_disposed)
+            return;
+        _disposed = true;
+        base.Dispose();
+        _translator.Dispose();
+        _arena.Dispose();
+        _cache.Dispose();
+        _slots.Dispose();
+        _jumps.Dispose();
+    }
+
+    // --- what the interpreter's parts tell ---
+
+    internal override void ProtectPage(ulong physicalPage)
+    {
+        base.ProtectPage(physicalPage);
+        if (_constructed && HostPointer(physicalPage) is var host && host != null)
+            _slots.FlushHostPage(host);
+    }
+
+    internal override void FlushTlb(bool global)
+    {
+        base.FlushTlb(global);
+        if (_constructed)
+            _slots.Flush(global);
+    }
+
+    internal override void FlushTlbPage(ulong linear)
+    {
+        base.FlushTlbPage(linear);
+        if (IsNearLargePage(linear))
+            _slots.Flush(global: true);
+        else
+            _slots.FlushPage(linear);
+    }
+
+    internal override void DropCode(ulong page, ulong lines)
+    {
+        base.DropCode(page, lines);
+        if (!_pages.TryGetValue(page, out var translations))
+            return;
+        for (var i = translations.Count - 1; i >= 0; i--)
+        {
+            var translation = translations[i];
+            if ((LinesOf(translation, page) & lines) != 0)
+                Drop(translation);
+        }
+    }
+
+    private protected override void DropAllCode()
+    {
+        base.DropAllCode();
+        foreach (var translation in _translations.Values.ToArray())
+            Drop(translation);
+    }
+
+    private protected override void Synchronize()
+    {
+        if (!_flagsSaved)
+            return;
+        _flagsSaved = false;
+        var saved = _t->SavedFlags;
+        Flags.SetArithmetic(_c, ((saved >> 8) & 0xD5) | ((saved & 1) << 11));
+    }
+
+    private void SaveFlags()
+    {
+        if (_flagsSaved)
+            return;
+        _flagsSaved = true;
+        var flags = Flags.Arithmetic(_c);
+        _t->SavedFlags = ((flags & 0xD5) << 8) | (flags >> 11 & 1);
+    }
+
+    // --- execution ---
+
+    private protected override void Execute(long limit)
+    {
+        var c = _c;
+        _counted = limit - c->InstructionCount < UncountedBudget;
+        while (c->InstructionCount < limit)
+        {
+            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && CanServePending())
+                return;
+            if (c->Slow != 0)
+            {
+                SlowStep();
+                if (c->Arch.Activity != ActivityState.Active)
+                    return;
+                continue;
+            }
+
+            if (IsTranslatable && FindCode(c->Arch.Rip, RegisterMap.Canonical) is { } translation)
+            {
+                RunTranslated(translation, limit);
+            }
+            else
+            {
+                var block = BlockAt(c->Arch.Rip);
+                if (block->Heat < ushort.MaxValue)
+                    block->Heat++;
+                ExecuteBlock(block);
+            }
+
+            if (c->Arch.Activity != ActivityState.Active)
+                return;
+        }
+    }
+
+    /// <summary>64-bit code, and flat 32-bit code with a stack of 32 bits; not while alignment is checked.</summary>
+    private bool IsTranslatable
+    {
+        get
+        {
+            const uint Flat32 = (uint)(BlockMode.Code32 | BlockMode.Stack32 | BlockMode.Flat);
+            return (_c->Mode == (uint)BlockMode.Code64 || _c->Mode == Flat32) && !_alignmentCheck;
+        }
+    }
+
+    private void UpdateKey() => _t->Key = CurrentKey;
+
+    private ulong CurrentKey => _c->LookupKey | ((ulong)CurrentKind << 10) | (_counted ? 1UL << 12 : 0);
+
+    private uint CurrentTranslationKey =>
+        _c->Mode | ((uint)CurrentKind << TranslationKey.KindShift) | (_c->Cpl == 0 ? TranslationKey.Kernel : 0) | (_counted ? TranslationKey.Counted : 0);
+
+    /// <summary>
+    /// The translation of the code at RIP, made now if it is worth it. Null: let the interpreter have it once more.
+    /// Raises #PF and #GP of the fetch.
+    /// </summary>
+    private Translation? FindCode(ulong rip, byte predecessor)
+    {
+        var c = _c;
+        c->CurrentOp = _decoder.FetchOp;
+        var physical = TranslateRip(rip, out var linear);
+        var key = CurrentTranslationKey;
+        if (_translations.TryGetValue((physical, key), out var found))
+        {
+            if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
+                return found;
+            Drop(found); // the page behind is another one now
+        }
+
+        if (_threshold > 0)
+        {
+            var block = BlockAt(rip);
+            if (block->Heat < _threshold)
+                return null;
+        }
+
+        return Translate(rip, linear, physical, key, predecessor);
+    }
+
+    private ulong TranslateRip(ulong rip, out ulong linear)
+    {
+        if (_c->Is64 != 0 ? !IsCanonical(rip) : rip > _c->Arch.Segments[1].Limit)
+            Raise(Vectors.GP);
+        linear = _c->Is64 != 0 ? rip : (uint)(_c->Arch.Segments[1].Base + rip);
+        return TranslateFetch(linear);
+    }
+
+    private Translation? Translate(ulong rip, ulong linear, ulong physical, uint key, byte predecessor)
+    {
+        if (_cache.IsFull || _slots.IsFull || _arena.IsFull || _opBuilder.IsFull)
+            Clear();
+        var code = HostPointer(physical);
+        var translation = _translator.Translate(physical, key, rip, code, null, 0, predecessor);
+        byte* second = null;
+        if (translation is null && (physical & 0xFFF) > 4096 - 15)
+        {
+            var secondPhysical = TranslateFetch(NextPage(linear));
+            second = HostPointer(secondPhysical);
+            translation = _translator.Translate(physical, key, rip, code, second, secondPhysical, predecessor);
+        }
+
+        if (translation is null)
+            return null;
+
+        // From here on a store to these bytes is noticed; one that came before has to be seen now.
+        var offset = (int)translation.PageOffset;
+        var first = Math.Min(translation.Length, 4096 - offset);
+        var lines = LinesOf(translation, physical >> 12);
+        _coherence.MarkCode(this, physical, lines);
+        if (!_coherence.IsMarked(physical, lines) || !new ReadOnlySpan<byte>(code, first).SequenceEqual(_translator.Bytes(offset, first)))
+            return null;
+        if (translation.SecondPage != ulong.MaxValue)
+        {
+            var secondLines = LinesOf(translation, translation.SecondPage >> 12);
+            _coherence.MarkCode(this, translation.SecondPage, secondLines);
+            if (!_coherence.IsMarked(translation.SecondPage, secondLines) || !_coherence.IsMarked(physical, lines)
+                || !new ReadOnlySpan<byte>(second, translation.Length - first).SequenceEqual(_translator.Bytes(4096, translation.Length - first)))
+                return null;
+        }
+
+        _translations.Add((physical, key), translation);
+        AddToPage(physical >> 12, translation);
+        if (translation.SecondPage != ulong.MaxValue && translation.SecondPage >> 12 != physical >> 12)
+            AddToPage(translation.SecondPage >> 12, translation);
+        Statistics.Translations++;
+        Statistics.Instructions += translation.Instructions;
+        return translation;
+    }
+
+    private static ulong LinesOf(Translation translation, ulong page)
+    {
+        var start = (int)translation.PageOffset;
+        var end = start + translation.Length;
+        ulong lines = 0;
+        if (translation.Physical >> 12 == page)
+            lines = BlockCache.LinesBetween(start, Math.Min(end, 4096));
+        if (translation.SecondPage >> 12 == page)
+            lines |= BlockCache.LinesBetween(0, end - 4096);
+        return lines;
+    }
+
+    private void AddToPage(ulong page, Translation translation)
+    {
+        if (!_pages.TryGetValue(page, out var list))
+            _pages.Add(page, list = []);
+        list.Add(translation);
+    }
+
+    /// <summary>The guest code has changed: nobody gets in any more. Whoever is in it leaves at its end.</summary>
+    private void Drop(Translation translation)
+    {
+        translation.Stale = true;
+        _translations.Remove((translation.Physical, translation.Key));
+        if (_pages.TryGetValue(translation.Physical >> 12, out var list))
+            list.Remove(translation);
+        if (translation.SecondPage != ulong.MaxValue && _pages.TryGetValue(translation.SecondPage >> 12, out list))
+            list.Remove(translation);
+        var exits = CollectionsMarshal.AsSpan(_exits);
+        foreach (var incoming in translation.Incoming)
+        {
+            ref var exit = ref exits[incoming];
+            if (exit.Target == translation)
+                Unlink(ref exit);
+        }
+
+        translation.Incoming.Clear();
+        _cache.Hot.PatchJump(translation.Entry, exits[translation.HeadExit].Stub);
+        Statistics.Dropped++;
+    }
+
+    private void Unlink(ref ExitInfo exit)
+    {
+        exit.Target = null;
+        if (exit.Kind == ExitKind.Far)
+            exit.Slot->Tag = 1;
+        else
+            _cache.Hot.Patch(exit.Patch, exit.Stub);
+    }
+
+    /// <summary>Everything goes: the cache is full.</summary>
+    private void Clear()
+    {
+        _generation++;
+        Statistics.Clears++;
+        _translations.Clear();
+        _pages.Clear();
+        _exits.RemoveRange(1, _exits.Count - 1);
+        _jumps.Clear();
+        _slots.Clear();
+        _routines.Clear();
+        _cache.Clear();
+        _arena.Clear();
+        _opBuilder.Clear();
+    }
+
+    /// <summary>Enters generated code and serves its exits until the interpreter or an event is needed.</summary>
+    private void RunTranslated(Translation translation, long limit)
+    {
+        var c = _c;
+        var t = _t;
+        UpdateKey();
+        t->PageBase = c->Arch.Rip - translation.PageOffset;
+        if (_slots.WantsFlush)
+            _slots.Flush(global: true);
+        Fill(_jumps.Find(c->Arch.Rip), translation);
+        var code = translation.Entry;
+        var map = translation.Map;
+        SaveFlags();
+        if (_counted)
+            t->Remaining = limit - c->InstructionCount;
+        while (true)
+        {
+            UpdateAvailability();
+            ((delegate* unmanaged<ulong, void>)_routines.Enter(map))(code);
+            if (_counted)
+                c->InstructionCount = limit - t->Remaining;
+            ref var exit = ref CollectionsMarshal.AsSpan(_exits)[t->Exit];
+            Statistics.Exits[(int)exit.Kind]++;
+            switch (exit.Kind)
+            {
+                case ExitKind.Head:
+                    LeaveAtHead(ref exit, limit);
+                    return;
+                case ExitKind.Direct or ExitKind.Far:
+                    {
+                        c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                        var index = t->Exit;
+                        var generation = _generation;
+                        if (FindCode(c->Arch.Rip, exit.Map) is not { } next)
+                        {
+                            Synchronize();
+                            return;
+                        }
+
+                        if (generation == _generation)
+                            Link(index, next);
+                        t->PageBase = c->Arch.Rip - next.PageOffset;
+                        code = next.Entry;
+                        map = next.Map;
+                        continue;
+                    }
+
+                case ExitKind.Indirect:
+                    {
+                        c->Arch.Rip = t->Scratch14;
+                        if (c->Is64 != 0 ? !IsCanonical(c->Arch.Rip) : c->Arch.Rip > c->Arch.Segments[1].Limit)
+                        {
+                            // The branch itself faults, before it changes anything.
+                            c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                            c->Arch.Gpr[4] -= (ulong)exit.StackAdjust;
+                            Interpret();
+                            return;
+                        }
+
+                        if (FindCode(c->Arch.Rip, RegisterMap.Canonical) is not { } next)
+                        {
+                            Synchronize();
+                            return;
+                        }
+
+                        Fill(_jumps.Find(c->Arch.Rip), next);
+                        t->PageBase = c->Arch.Rip - next.PageOffset;
+                        code = next.Entry;
+                        map = next.Map;
+                        continue;
+                    }
+
+                case ExitKind.Access:
+                    if (!FillSlot(ref exit))
+                        return;
+                    code = exit.Resume;
+                    map = exit.Map;
+                    continue;
+                case ExitKind.Interpret:
+                    c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                    Interpret();
+                    return;
+                case ExitKind.Fallback:
+                    {
+                        var resume = exit.Resume;
+                        map = exit.Map;
+                        var block = exit.Block;
+                        var next = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                        var usesFlags = exit.UsesFlags;
+                        if (usesFlags)
+                            Synchronize();
+                        c->Arch.Rip = t->PageBase & c->RipMask;
+                        c->CurrentBlock = NoBlock;
+                        ((delegate*<CpuContext*, Op*, void>)exit.Op->Fn)(c, exit.Op);
+                        if (resume == 0 || c->Arch.Rip != next || c->Slow != 0 || block.Stale || c->Arch.Activity != ActivityState.Active
+                            || CurrentKey != t->Key || !IsTranslatable
+                            || (Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0)
+                        {
+                            Synchronize();
+                            return;
+                        }
+
+                        SaveFlags();
+                        code = resume;
+                        continue;
+                    }
+            }
+        }
+    }
+
+    /// <summary>Stands for the block of an operation that is executed alone: it has no others that were counted.</summary>
+    private Block* NoBlock => _decoder.NoBlock(0);
+
+    private void LeaveAtHead(ref ExitInfo exit, long limit)
+    {
+        var c = _c;
+        var t = _t;
+        c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+        Synchronize();
+        if (exit.Block.Stale)
+        {
+            var entry = _jumps.Find(c->Arch.Rip);
+            entry->Rip = c->Arch.Rip ^ 1;
+            return;
+        }
+
+        t->Attention = 0;
+        Interlocked.MemoryBarrier(); // whoever posts sets Pending first
+        if (_counted && t->Remaining < 0)
+        {
+            // Not enough left for the whole block: the interpreter executes the rest, instruction by instruction.
+            c->InstructionCount -= exit.Block.Instructions;
+            if (c->InstructionCount < limit)
+                ExecuteBlock(BlockAt(c->Arch.Rip));
+        }
+    }
+
+    /// <summary>The interpreter executes one block from RIP on.</summary>
+    private void Interpret()
+    {
+        Synchronize();
+        _c->CurrentOp = _decoder.FetchOp;
+        ExecuteBlock(BlockAt(_c->Arch.Rip));
+    }
+
+    private void Fill(JumpTarget* entry, Translation translation)
+    {
+        entry->Rip = _c->Arch.Rip;
+        entry->Key = _t->Key;
+        entry->PageBase = _c->Arch.Rip - translation.PageOffset;
+        entry->Code = translation.CanonicalEntry;
+    }
+
+    private void Link(int index, Translation target)
+    {
+        ref var exit = ref CollectionsMarshal.AsSpan(_exits)[index];
+        if (exit.Kind == ExitKind.Direct)
+        {
+            if (target.SecondPage != ulong.MaxValue || exit.Block.Stale)
+                return; // whether the second page is the same has to be looked up each time
+            var entry = exit.FlagsInHost ? target.EntryWithFlags : target.Entry;
+            _cache.Hot.Patch(exit.Patch, _routines.Adapter(exit.Map, target.Map, entry));
+        }
+        else
+        {
+            if (exit.Target != target)
+                _cache.Cold.Patch(exit.Patch, _routines.Adapter(exit.Map, target.Map, target.Entry));
+            exit.Slot->Tag = (_c->Arch.Rip - (ulong)exit.Offset) & _c->RipMask;
+            exit.Slot->Delta = _t->Key;
+        }
+
+        if (exit.Target == target)
+            return;
+        exit.Target = target;
+        target.Incoming.Add(index);
+    }
+
+    /// <summary>An access whose page is not in the TLB. False: RIP is set, something else goes on from there.</summary>
+    private bool FillSlot(ref ExitInfo exit)
+    {
+        var c = _c;
+        var start = _t->Scratch14;
+        var linear = start + (ulong)exit.AccessDelta;
+        if (c->Is64 == 0)
+            linear = (uint)linear;
+        c->Arch.Rip = (_t->PageBase + (ulong)exit.Offset) & c->RipMask;
+        if ((start & 0xFFF) > exit.Slot->Limit || (c->Is64 != 0 && !IsCanonical(linear)))
+        {
+            Statistics.Crossings++;
+            Interpret();
+            return false;
+        }
+
+        var kind = CurrentKind;
+        if (!TryTranslate(linear, exit.Writes ? AccessKind.Write : AccessKind.Read, kind, out _, out var host))
+        {
+            if (exit.FaultInterpreted)
+            {
+                Interpret();
+                return false;
+            }
+
+            c->CurrentOp = _decoder.FetchOp;
+            HandleFault();
+            return false;
+        }
+
+        var entry = _tlb.Kind(kind) + Tlb.Index(linear);
+        var page = linear & ~0xFFFUL;
+        if (host == null || (exit.NeedsWrite ? entry->WriteTag : entry->ReadTag) != page)
+        {
+            Statistics.Refused++;
+            Interpret();
+            return false;
+        }
+
+        _slots.Fill(exit.Slot, page, entry->Delta, (entry->Physical & 1) != 0);
+        return true;
+    }
+
+    /// <summary>Whether vector and x87 instructions can simply be executed.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private void UpdateAvailability()
+    {
+        const FpuTraps Sse = FpuTraps.SseUndefined | FpuTraps.TaskSwitched;
+        const FpuTraps Avx = FpuTraps.AvxUndefined | FpuTraps.TaskSwitched | FpuTraps.VexUndefined;
+        const FpuTraps X87 = FpuTraps.X87NotAvailable | FpuTraps.MmxUndefined | FpuTraps.TaskSwitched | FpuTraps.WaitNotAvailable;
+        var c = _c;
+        var traps = (FpuTraps)c->FpuTrap;
+        var unmasked = (c->Arch.Mxcsr & 0x1F80) != 0x1F80;
+        _t->SseSlow = (byte)((traps & Sse) != 0 || unmasked ? 1 : 0);
+        _t->AvxSlow = (byte)((traps & Avx) != 0 || unmasked ? 1 : 0);
+        _t->X87Slow = (byte)((traps & X87) != 0 || c->X87Live == 0 || (*(ushort*)&c->Arch.X87 & 0x3F) != 0x3F ? 1 : 0);
+    }
+}
