@@ -15,12 +15,13 @@ namespace Sharpvisor.Benchmarks;
 
 /// <summary>
 /// One processor in 64-bit mode at CPL 0 with 16 MiB of memory, mapped to itself by 2 MiB pages, but from
-/// <see cref="SmallPages"/> on by 4 KiB pages. A port at <see cref="Port"/> is all that it has of devices.
+/// <see cref="SmallPages"/> on by 4 KiB pages. All that it has of devices are a port that does nothing and one at
+/// which a write makes <see cref="IVcpu.Run"/> return.
 /// </summary>
 internal sealed class BareMachine : IDisposable
 {
     public const ulong Code = 0x20_0000, Stack = 0x30_0000, SmallPages = 0x40_0000, LargePages = 0x60_0000;
-    public const ushort Port = 0x80;
+    public const ushort Port = 0x80, KickPort = 0x81;
 
     private const ulong Gdt = 0x1000, Idt = 0x2000, Handler = 0x3000, Tables = 0x10000;
     private const ushort CodeSelector = 8, DataSelector = 16;
@@ -43,8 +44,9 @@ internal sealed class BareMachine : IDisposable
             Model = CpuModel.Parse(CpuModel.DefaultName),
             ProcessorCount = 1,
         };
-        Environment.Ports.Map(Port, 1, new Latch(), "latch");
         Cpu = engine.CreateVcpu(0, Environment, new NoApic(), []);
+        Environment.Ports.Map(Port, 1, new WritePort(() => { }), "port");
+        Environment.Ports.Map(KickPort, 1, new WritePort(Cpu.Kick), "kick");
         Cpu.SetState(EnterLongMode());
     }
 
@@ -118,13 +120,11 @@ internal sealed class BareMachine : IDisposable
         return state;
     }
 
-    private sealed class Latch : IBusDevice
+    private sealed class WritePort(Action written) : IBusDevice
     {
-        private ulong _value;
+        public ulong Read(uint offset, int size) => 0;
 
-        public ulong Read(uint offset, int size) => _value;
-
-        public void Write(uint offset, int size, ulong value) => _value = value;
+        public void Write(uint offset, int size, ulong value) => written();
     }
 
     private sealed class NoApic : ILocalInterruptController

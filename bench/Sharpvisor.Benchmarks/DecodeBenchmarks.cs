@@ -20,7 +20,7 @@ public unsafe class DecodeBenchmarks
     public void Setup()
     {
         _machine = new BareMachine(new InterpreterEngine());
-        _bytes = _machine.Load(Programs.Block(Block));
+        _bytes = _machine.Load(Programs.Endless(Programs.Body(Block)));
         _decoder = new BlockDecoder(_machine.Environment.Model, smp: false);
     }
 

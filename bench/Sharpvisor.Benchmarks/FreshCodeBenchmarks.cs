@@ -24,7 +24,7 @@ public class FreshCodeBenchmarks
     public void Setup()
     {
         _machine = new BareMachine(BenchmarkEngines.Create(Engine, eager: true));
-        _code = _machine.Load(Programs.Block(Block));
+        _code = _machine.Load(Programs.Endless(Programs.Body(Block)));
     }
 
     [GlobalCleanup]

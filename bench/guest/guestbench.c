@@ -1,11 +1,11 @@
 // guestbench: small workloads of the processor and the operating system, to compare a guest with its host.
 // Each does a fixed amount of work and gives a checksum, which has to be the same everywhere.
 //
-//   guestbench [--scale F] [--only NAME,NAME..] [--mark]   lines of the form NAME value unit chk=HEX ms=.. ops=..
-//   guestbench --time NAME FILE COMMAND..                  runs a program: NAME chk=HEX ms=..; chk is that of the FILE
-//                                                          it wrote, or of its output if FILE is "-"
+//   guestbench [--scale F] [--only NAME,NAME..] [--mark]   lines NAME value unit chk=HEX ms=.. cpu=.. ops=..
+//   guestbench --time NAME FILE COMMAND..                  runs a program: NAME chk=HEX ms=.. cpu=..; chk is that of
+//                                                          the FILE it wrote, or of its output if FILE is "-"
 //
-// Values are time for one operation by the guest's clock. --mark prints "> NAME" and "<" around the timed part, so
+// Values are time for one operation by the guest's clock, cpu is CPU time. --mark prints "> NAME" and "<" around the timed part, so
 // that a host can time it by its own.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -29,7 +30,7 @@ typedef uint8_t u8;
 typedef uint32_t u32;
 typedef uint64_t u64;
 
-static double scale = 1, began, ended;
+static double scale = 1, began, ended, cpu_began, cpu_ended;
 static int mark;
 static const char *cur;
 static char *self;
@@ -38,7 +39,20 @@ static double now(void) {
   clock_gettime(CLOCK_MONOTONIC, &t);
   return t.tv_sec + t.tv_nsec * 1e-9;
 }
+static pid_t peer; // a child that works meanwhile and is not waited for before the end
+static double cpu(void) {
+  struct rusage own, children;
+  struct timespec t = {0};
+  clockid_t clock;
+  getrusage(RUSAGE_SELF, &own);
+  getrusage(RUSAGE_CHILDREN, &children);
+  if (peer && !clock_getcpuclockid(peer, &clock)) clock_gettime(clock, &t);
+  return own.ru_utime.tv_sec + own.ru_stime.tv_sec + children.ru_utime.tv_sec + children.ru_stime.tv_sec + t.tv_sec +
+         (own.ru_utime.tv_usec + own.ru_stime.tv_usec + children.ru_utime.tv_usec + children.ru_stime.tv_usec) * 1e-6 +
+         t.tv_nsec * 1e-9;
+}
 static void start(void) {
+  cpu_began = cpu();
   if (mark) {
     printf("> %s\n", cur);
     fflush(stdout);
@@ -49,6 +63,7 @@ static void start(void) {
 static void stop(void) {
   ended = now();
   if (mark) puts("<");
+  cpu_ended = cpu();
 }
 static long N(double n) {
   long v = (long)(n * scale);
@@ -566,11 +581,13 @@ static double pipe_pingpong(u64 *c) { // two processes; two switches a round tri
     }
     _exit(0);
   }
+  peer = k;
   start();
   for (long i = 0; i < n; i++) {
     if (write(a[1], &x, 1) != 1 || read(b[0], &x, 1) != 1) die("pingpong");
   }
   stop();
+  peer = 0;
   *c = (u8)x;
   close(a[1]);
   waitpid(k, 0, 0);
@@ -749,8 +766,8 @@ static int timed(const char *name, const char *result, char **cmd) {
     printf("%s failed with wait status %x\n", name, st);
     return 1;
   }
-  printf("%s chk=%llx ms=%.2f\n", name, (unsigned long long)checksum(strcmp(result, "-") ? result : out),
-         (ended - began) * 1e3);
+  printf("%s chk=%llx ms=%.2f cpu=%.2f\n", name, (unsigned long long)checksum(strcmp(result, "-") ? result : out),
+         (ended - began) * 1e3, (cpu_ended - cpu_began) * 1e3);
   return 0;
 }
 int main(int argc, char **argv) {
@@ -785,8 +802,8 @@ int main(int argc, char **argv) {
     cur = W[i].name;
     double ops = W[i].f(&c);
     if (ops > 0)
-      printf("%s %.3f %s chk=%llx ms=%.2f ops=%.0f\n", W[i].name, (ended - began) * 1e9 / ops, W[i].unit,
-             (unsigned long long)c, (ended - began) * 1e3, ops);
+      printf("%s %.3f %s chk=%llx ms=%.2f cpu=%.2f ops=%.0f\n", W[i].name, (ended - began) * 1e9 / ops, W[i].unit,
+             (unsigned long long)c, (ended - began) * 1e3, (cpu_ended - cpu_began) * 1e3, ops);
     else
       printf("%s n/a\n", W[i].name);
   }
