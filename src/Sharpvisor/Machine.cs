@@ -11,7 +11,6 @@ using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
-using Sharpvisor.Cpu.Interpreter;
 
 namespace Sharpvisor;
 
@@ -83,7 +82,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 ProcessorCount = options.ProcessorCount,
                 Trace = options.Trace,
             };
-            var engine = options.Engine ?? new InterpreterEngine();
+            var engine = options.Engine ?? CpuEngines.CreateDefault();
             _vcpus = new IVcpu[options.ProcessorCount];
             for (var i = 0; i < _vcpus.Length; i++)
             {

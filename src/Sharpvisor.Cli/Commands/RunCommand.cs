@@ -56,6 +56,8 @@ internal static class RunCommand
             .WithKernel(kernel)
             .WithCommandLine(settings.Append ?? "")
             .WithLogger(logger);
+        if (settings.Engine is not null)
+            builder.WithEngine(settings.Engine);
         if (settings.Cpu is not null)
             builder.WithCpu(settings.Cpu);
         if (initrd is not null)

@@ -17,6 +17,8 @@ internal sealed class RunSettings
 
     public string? Cpu { get; set; }
 
+    public ICpuEngine? Engine { get; set; }
+
     public string? Kernel { get; set; }
 
     public string? Initrd { get; set; }

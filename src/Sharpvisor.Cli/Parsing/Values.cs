@@ -87,19 +87,29 @@ internal static class Values
         return name.StartsWith("guest=", StringComparison.Ordinal) ? name["guest=".Length..] : name;
     }
 
-    public static void Accelerator(string value)
+    /// <summary>-accel NAME, perhaps with properties of QEMU's that say nothing here.</summary>
+    public static ICpuEngine Accelerator(string value)
     {
-        if (value != "interpreter")
-            throw new ConfigurationException($"-accel {value}: not in this version; give interpreter");
+        var parts = value.Split(',');
+        foreach (var property in parts.Skip(1))
+        {
+            if (!property.StartsWith("thread=", StringComparison.Ordinal) && !property.StartsWith("tb-size=", StringComparison.Ordinal))
+                throw new ConfigurationException($"-accel {value}: \"{property}\" is not a property of it; leave it out");
+        }
+
+        return CpuEngines.Create(parts[0]);
     }
 
-    public static void Machine(string value)
+    public static void Machine(RunSettings settings, string value)
     {
         foreach (var part in value.Split(','))
         {
             switch (part)
             {
-                case "pc" or "type=pc" or "accel=interpreter":
+                case "pc" or "type=pc":
+                    break;
+                case not null when part.StartsWith("accel=", StringComparison.Ordinal):
+                    settings.Engine = Accelerator(part["accel=".Length..]);
                     break;
                 case "help" or "?":
                     throw new ConfigurationException("-machine: there is one kind, pc");

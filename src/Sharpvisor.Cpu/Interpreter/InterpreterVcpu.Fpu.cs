@@ -24,7 +24,7 @@ public unsafe partial class InterpreterVcpu
     }
 
     /// <summary>Brings the x87 image in the state up to date; the host's FPU is free for others afterwards.</summary>
-    private void SaveX87()
+    private protected void SaveX87()
     {
         if (_c->X87Live == 0)
             return;

@@ -10,6 +10,9 @@ public unsafe partial class InterpreterVcpu
 {
     private bool _holdsSplitLock;
 
+    /// <summary>Set while instructions are executed only to see what they do: their writes are undone afterwards.</summary>
+    private protected Rehearsal? Rehearsal { get; set; }
+
     private protected readonly Tlb _tlb = new();
 
     /// <summary>CR0.AM, EFLAGS.AC and CPL 3.</summary>
@@ -192,6 +195,12 @@ public unsafe partial class InterpreterVcpu
         var p = _memory.TryGetPointer(physical);
         if (p != null && (physical & 0xFFF) + (ulong)size <= 4096)
             return ReadSized(p, size);
+        if (Rehearsal is not null)
+        {
+            Rehearsal.Outside = true;
+            return 0;
+        }
+
         if ((physical & ~0xFFFUL) == _apic.MmioBase)
         {
             using (_environment.Gate.Enter())
@@ -208,6 +217,10 @@ public unsafe partial class InterpreterVcpu
         {
             WriteSized(p, size, value);
             WroteRam(physical, size);
+        }
+        else if (Rehearsal is not null)
+        {
+            Rehearsal.Outside = true;
         }
         else if ((physical & ~0xFFFUL) == _apic.MmioBase)
         {
@@ -348,6 +361,8 @@ public unsafe partial class InterpreterVcpu
     {
         if (!TryTranslate(linear, access, kind, out physical, out var host))
             throw _fault;
+        if (Rehearsal is not null && host != null && (access & AccessKind.Write) != 0)
+            Rehearsal.BeforeWrite(host);
         return host;
     }
 

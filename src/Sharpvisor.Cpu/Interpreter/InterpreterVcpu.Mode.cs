@@ -82,7 +82,7 @@ public unsafe partial class InterpreterVcpu
     }
 
     /// <summary>Derives everything from the state: after anything but arithmetic flags changed.</summary>
-    private void UpdateMode()
+    private protected void UpdateMode()
     {
         var c = _c;
         ref var s = ref c->Arch;
@@ -134,7 +134,7 @@ public unsafe partial class InterpreterVcpu
         s.Base == 0 && s.Limit == uint.MaxValue && (s.Attributes & 0x90) == 0x90
         && (code ? (s.Attributes & 8) != 0 : (s.Attributes & 0xE) == 2);
 
-    private void UpdateTlbKind()
+    private protected void UpdateTlbKind()
     {
         // Alignment checks are made on the slow path: while they are in force no access has another one.
         _alignmentCheck = _c->Cpl == 3 && (_c->Arch.Rflags & Rflags.AC) != 0 && (_c->Arch.Cr0 & ControlRegisters.AM) != 0;

@@ -452,7 +452,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
             RaiseDebugTrap(c->PendingDr6);
     }
 
-    private Block* FindBlock(ulong rip, uint mode)
+    private protected Block* FindBlock(ulong rip, uint mode)
     {
         var c = _c;
         c->CurrentOp = _decoder.FetchOp;

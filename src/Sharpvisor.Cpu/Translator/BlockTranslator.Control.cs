@@ -179,7 +179,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         var exit = DirectExit(target, out var stub);
         _hot.Jump(stub);
-        CollectionsMarshal.AsSpan(_exits)[exit].Patch = _hot.Address;
+        SetPatch(exit);
     }
 
     private void EmitJumpIf(ref Item item, bool last)
@@ -187,9 +187,17 @@ internal sealed unsafe partial class BlockTranslator
         RestoreFlags();
         var exit = DirectExit(Target(in item), out var stub);
         _hot.JumpIf(item.Instruction.ConditionCode - ConditionCode.o, stub);
-        CollectionsMarshal.AsSpan(_exits)[exit].Patch = _hot.Address;
+        SetPatch(exit);
         if (last)
             EmitJump(item.Next);
+    }
+
+    /// <summary>The jump just emitted is the one to patch, unless the exit's own code has it.</summary>
+    private void SetPatch(int exit)
+    {
+        ref var info = ref CollectionsMarshal.AsSpan(_exits)[exit];
+        if (info.Kind == ExitKind.Direct)
+            info.Patch = _hot.Address;
     }
 
     /// <summary>An exit to a known target and the code that leaves by it.</summary>

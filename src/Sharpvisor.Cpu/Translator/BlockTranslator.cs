@@ -108,6 +108,12 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             Length = _items[_count - 1].Next - start,
             Instructions = _count,
         };
+        foreach (ref readonly var item in _items.AsSpan(0, _count))
+        {
+            _block.IsRepeatable &= Lockstep.IsRepeatable(in item.Instruction);
+            _block.UndefinedFlags |= Lockstep.UndefinedFlags(in item.Instruction);
+        }
+
         _mask = RegisterMap.Choose(_uses, predecessor);
         _map = RegisterMap.Of(_mask);
         _block.Map = _mask;

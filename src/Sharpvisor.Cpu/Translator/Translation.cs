@@ -19,6 +19,12 @@ internal sealed class Translation
 
     public int Instructions { get; set; }
 
+    /// <summary>Instructions that may do something else, or be seen from outside, when they are executed twice.</summary>
+    public bool IsRepeatable { get; set; } = true;
+
+    /// <summary>Arithmetic flags that one of the instructions leaves undefined.</summary>
+    public ulong UndefinedFlags { get; set; }
+
     /// <summary>The register map at the entries.</summary>
     public byte Map { get; set; }
 

@@ -1,3 +1,5 @@
+using System.Runtime.Intrinsics.X86;
+using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Cpu.Interpreter;
@@ -10,7 +12,13 @@ public sealed class TranslatorEngine : ICpuEngine
     private CodeCoherence? _coherence;
     private GuestMemory? _memory;
 
-    public string Name => "translator";
+    /// <summary>Whether this host can run it.</summary>
+    public static bool IsSupported => OperatingSystem.IsLinux() && Avx2.X64.IsSupported && Bmi2.X64.IsSupported && HostMemory.AllowsExecutable();
+
+    public string Name => Lockstep ? "lockstep" : "translator";
+
+    /// <summary>Every translation is executed by the interpreter too, and the first difference stops the machine.</summary>
+    public bool Lockstep { get; init; }
 
     /// <summary>Executions after which a block is translated; before, the interpreter has it. 0: at once.</summary>
     public int Threshold { get; init; } = 16;
@@ -23,6 +31,8 @@ public sealed class TranslatorEngine : ICpuEngine
             _coherence = new CodeCoherence(_memory);
         }
 
+        if (Lockstep)
+            return new LockstepVcpu(index, environment, apic, msrs, _coherence, Threshold);
         return new TranslatorVcpu(index, environment, apic, msrs, _coherence, Threshold);
     }
 }

@@ -16,12 +16,12 @@ namespace Sharpvisor.Cpu.Translator;
 /// Generated code calls nothing. Whatever it can't do it leaves for, with all registers in the state and the number of
 /// the exit; this class does it and enters again, so that guest exceptions are plain .NET exceptions here too.
 /// </remarks>
-internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
+internal unsafe class TranslatorVcpu : InterpreterVcpu
 {
     private const long UncountedBudget = 1L << 38;
     private const int MaximumLinkMisses = 64;
 
-    private readonly TranslatorContext* _t;
+    private protected readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
     private readonly AccessSlots _slots;
     private readonly JumpTable _jumps = new();
@@ -34,7 +34,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
     private readonly int _threshold;
     private bool _flagsSaved;
-    private bool _counted;
+    private protected bool _counted;
     private int _generation;
     private bool _disposed;
     private readonly bool _constructed;
@@ -67,6 +67,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
         _cache.Dispose();
         _slots.Dispose();
         _jumps.Dispose();
+        NativeMemory.Free(_alone);
     }
 
     // --- what the interpreter's parts tell ---
@@ -168,7 +169,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
     }
 
     /// <summary>64-bit code, and flat 32-bit code with a stack of 32 bits; not while alignment is checked.</summary>
-    private bool IsTranslatable
+    private protected bool IsTranslatable
     {
         get
         {
@@ -188,7 +189,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
     /// The translation of the code at RIP, made now if it is worth it. Null: let the interpreter have it once more.
     /// Raises #PF and #GP of the fetch.
     /// </summary>
-    private Translation? FindCode(ulong rip, byte predecessor)
+    private protected Translation? FindCode(ulong rip, byte predecessor)
     {
         var c = _c;
         c->CurrentOp = _decoder.FetchOp;
@@ -328,7 +329,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
     }
 
     /// <summary>Enters generated code and serves its exits until the interpreter or an event is needed.</summary>
-    private void RunTranslated(Translation translation, long limit)
+    private protected void RunTranslated(Translation translation, long limit)
     {
         var c = _c;
         var t = _t;
@@ -419,7 +420,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
                         if (usesFlags)
                             Synchronize();
                         c->Arch.Rip = t->PageBase & c->RipMask;
-                        c->CurrentBlock = NoBlock;
+                        c->CurrentBlock = _alone;
                         ((delegate*<CpuContext*, Op*, void>)exit.Op->Fn)(c, exit.Op);
                         if (resume == 0 || c->Arch.Rip != next || c->Slow != 0 || block.Stale || c->Arch.Activity != ActivityState.Active
                             || CurrentKey != t->Key || !IsTranslatable
@@ -438,7 +439,7 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
     }
 
     /// <summary>Stands for the block of an operation that is executed alone: it has no others that were counted.</summary>
-    private Block* NoBlock => _decoder.NoBlock(0);
+    private readonly Block* _alone = (Block*)NativeMemory.AllocZeroed((nuint)sizeof(Block));
 
     private void LeaveAtHead(ref ExitInfo exit, long limit)
     {
@@ -474,14 +475,18 @@ internal sealed unsafe class TranslatorVcpu : InterpreterVcpu
 
     private void Fill(JumpTarget* entry, Translation translation)
     {
+        if (s_dbg.Contains('j')) return;
         entry->Rip = _c->Arch.Rip;
         entry->Key = _t->Key;
         entry->PageBase = _c->Arch.Rip - translation.PageOffset;
         entry->Code = translation.CanonicalEntry;
     }
 
+    private static readonly string s_dbg = Environment.GetEnvironmentVariable("JT") ?? "";
     private void Link(int index, Translation target)
     {
+        if (s_dbg.Contains('d') && _exits[index].Kind == ExitKind.Direct) return;
+        if (s_dbg.Contains('f') && _exits[index].Kind == ExitKind.Far) return;
         ref var exit = ref CollectionsMarshal.AsSpan(_exits)[index];
         if (exit.Kind == ExitKind.Direct)
         {
