@@ -44,11 +44,11 @@ is "awk's integers" "$(awk 'BEGIN { for (i = 1; i <= 20; i++) s += i * i * i; pr
 is "awk's doubles" "$(awk 'BEGIN { x = 1; for (i = 0; i < 8; i++) x = (x + 2 / x) / 2; printf "%.15f %.3e %d", x, x * 1e300, -x * 1e9 }')" "1.414213562373095 1.414e+300 -1414213562"
 is "a series" "$(awk 'BEGIN { for (i = 1; i <= 5000; i++) s += 1 / (i * i); printf "%.9f", s }')" 1.644734087
 is "bc" "$(echo '2^200 % 1000000007; scale=20; 1/7' | bc | tr '\n' ' ')" "499445072 .14285714285714285714 "
-is "factor" "$(factor 1000000016000000063)" "1000000016000000063: 1000000007 1000000009"
+is "factor" "$(factor 1000036000099)" "1000036000099: 1000003 1000033"
 
 # There and back
 for i in $(seq 1 300); do echo "line $i of many, $((i * i % 97))"; done >text
-cat text million sorted /bin/busybox >mixed
+(cat text million sorted; head -c 600000 /bin/busybox) >mixed
 before=$(sum sha256sum mixed)
 gzip -c mixed | gunzip -c | sha256sum >after
 is "gzip and back" "$(cut -d' ' -f1 after)" "$before"
