@@ -4,8 +4,12 @@
 #   cloud/{vmlinuz,modules,version}  linux-image-cloud-amd64, the kernel of the demo and of most tests
 #   generic/{vmlinuz,version}        linux-image-amd64
 #   busybox/busybox                  busybox-static
+#   busybox32/busybox                busybox-static for i386
 #   installer/{linux,initrd.gz}      Debian's network installer
-#   demo/initrd.img                  busybox and guest/demo/init, made here
+#   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
+#   demo/initrd.img                  busybox and guest/demo, made here
+#   i386/initrd.img                  the i386 busybox and guest/i386, made here
+#   soak/initrd.img                  busybox, tcc and guest/soak, made here
 #
 # Each directory appears complete, by one rename; a second start goes on where the first one was interrupted.
 set -euo pipefail
@@ -21,14 +25,18 @@ fail() {
 }
 say() { echo "guests: $*" >&2; }
 
-initrd_is_current() {
-  [[ -f $guests/demo/initrd.img && ! $home/guest/demo/init -nt $guests/demo/initrd.img &&
-    ! $home/guest/demo/profile -nt $guests/demo/initrd.img && ! $home/eng/guests.sh -nt $guests/demo/initrd.img ]]
+images=(demo i386 soak)
+image_is_current() { # NAME: is newer than this script and everything in guest/NAME; the directory's time tells of removed files
+  local image=$guests/$1/initrd.img
+  [[ -f $image && -z $(find "$home/guest/$1" "$home/eng/guests.sh" -newer "$image" -print -quit) ]]
 }
 have() { [[ -d $guests/$1 ]]; }
-if have cloud && have generic && have busybox && have installer && initrd_is_current; then
-  exit 0
-fi
+all_there() {
+  local name
+  for name in cloud generic busybox busybox32 installer tcc; do have $name || return 1; done
+  for name in "${images[@]}"; do image_is_current "$name" || return 1; done
+}
+! all_there || exit 0
 
 [[ $(uname -m) == x86_64 ]] || say "this is not an x86-64 host: the packages are fetched for amd64 all the same"
 for tool in apt-get apt-cache dpkg-deb flock; do
@@ -49,7 +57,7 @@ private_lists() {
   mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
   : >"$state/status"
   apt_options+=(-o "Dir::State=$state" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state/cache"
-    -o "APT::Architecture=amd64" -o "APT::Architectures=amd64")
+    -o "APT::Architecture=amd64" -o "APT::Architectures::=amd64" -o "APT::Architectures::=i386")
   apt-get "${apt_options[@]}" update >>"$log" 2>&1 || say "some package lists could not be updated (see $log)"
 }
 
@@ -60,7 +68,7 @@ installer_name() {
   apt-cache "${apt_options[@]}" search --names-only '^debian-installer-[0-9]+-netboot-amd64$' 2>>"$log" |
     cut -d' ' -f1 | sort -V | tail -1
 }
-busybox_name() { echo busybox-static; }
+named() { echo "$1"; }
 
 fetch() { # DIRECTORY FUNCTION [ARGUMENT]: unpacks the package that the function names into $work/DIRECTORY.d
   local directory=$1 package
@@ -102,12 +110,14 @@ kernel() { # DIRECTORY METAPACKAGE
 
 have cloud || kernel cloud linux-image-cloud-amd64
 have generic || kernel generic linux-image-amd64
-if ! have busybox; then
-  fetch busybox busybox_name
-  stage busybox
-  mv "$(find "$work/busybox.d" -type f -path '*bin/busybox' | head -1)" "$work/busybox.new/busybox"
-  publish busybox
-fi
+busybox() { # DIRECTORY PACKAGE
+  fetch "$1" named "$2"
+  stage "$1"
+  mv "$(find "$work/$1.d" -type f -path '*bin/busybox' | head -1)" "$work/$1.new/busybox"
+  publish "$1"
+}
+have busybox || busybox busybox busybox-static:amd64
+have busybox32 || busybox busybox32 busybox-static:i386
 if ! have installer; then
   fetch installer installer_name
   stage installer
@@ -118,27 +128,77 @@ if ! have installer; then
   publish installer
 fi
 
-if ! initrd_is_current; then
-  say "making demo/initrd.img"
-  busybox=$guests/busybox/busybox
-  root=$work/root
+if ! have tcc; then
+  stage tcc
+  for package in tcc libc6 libc6-dev linux-libc-dev; do
+    fetch $package named $package:amd64
+    cp -a "$work/$package.d/." "$work/tcc.new/"
+    rm -rf "${work:?}/$package.d"
+  done
+  rm -rf "$work"/tcc.new/{etc,sbin} "$work"/tcc.new/usr/{sbin,share,lib32,libx32,lib/x86_64-linux-gnu/gconv}
+  publish tcc
+fi
+
+# Sorted and owned by root, so that the same files make the same image. Not compressed: an interpreted guest reads
+# 8 MB faster than it unpacks 3.
+pack() { # NAME ROOT
+  stage "$1"
+  (cd "$2" && find . | LC_ALL=C sort | "$guests/busybox/busybox" cpio -o -H newc -R 0:0 2>>"$log") >"$work/$1.new/initrd.img"
+  publish "$1"
+}
+busybox_root() { # DIRECTORY BUSYBOX: makes the root that a guest needs
+  local root=$1
   rm -rf "$root"
   mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc,proc,sys,dev,tmp,run,root}
-  cp "$busybox" "$root/bin/busybox"
-  "$busybox" --list-full | while read -r applet; do
+  cp "$2" "$root/bin/busybox"
+  "$guests/busybox/busybox" --list-full | while read -r applet; do
     [[ $applet == bin/busybox || -z $applet ]] && continue
     mkdir -p "$root/$(dirname "$applet")"
     ln -sf /bin/busybox "$root/$applet"
   done
   ln -sf busybox "$root/bin/sh"
-  cp "$home/guest/demo/init" "$root/init"
-  cp "$home/guest/demo/profile" "$root/etc/profile"
   echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
   echo 'root:x:0:' >"$root/etc/group"
-  chmod 755 "$root/init" "$root/bin/busybox"
-  stage demo
-  (cd "$root" && find . | LC_ALL=C sort | "$busybox" cpio -o -H newc -R 0:0 2>>"$log") | "$busybox" gzip -c >"$work/demo.new/initrd.img"
-  publish demo
-fi
+  chmod 755 "$root/bin/busybox"
+}
+
+demo_root() {
+  busybox_root "$1" "$guests/busybox/busybox"
+  cp "$home/guest/demo/init" "$1/init"
+  cp "$home/guest/demo/profile" "$1/etc/profile"
+}
+i386_root() {
+  busybox_root "$1" "$guests/busybox32/busybox"
+  cp "$home/guest/i386/init" "$home"/guest/i386/*.sh "$1/"
+}
+soak_root() {
+  busybox_root "$1" "$guests/busybox/busybox"
+  mkdir -p "$1"/{lib64,soak} "$1"/usr/{include/linux/sched,lib/x86_64-linux-gnu/tcc} "$1/lib/x86_64-linux-gnu"
+  local tcc=$guests/tcc file
+  cp "$tcc/usr/bin/tcc" "$1/usr/bin/"
+  cp -r "$tcc"/usr/lib/x86_64-linux-gnu/tcc/{include,libtcc1.a} "$1/usr/lib/x86_64-linux-gnu/tcc/"
+  cp "$tcc"/usr/lib/x86_64-linux-gnu/{crt1,crti,crtn}.o "$tcc"/usr/lib/x86_64-linux-gnu/{libc.so,libc_nonshared.a,libpthread.a} \
+    "$1/usr/lib/x86_64-linux-gnu/"
+  cp -L "$tcc"/lib/x86_64-linux-gnu/{libc.so.6,libm.so.6,libpthread.so.0,libdl.so.2,ld-linux-x86-64.so.2} "$1/lib/x86_64-linux-gnu/"
+  ln -s /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$1/lib64/"
+  # Of the kernel's headers those that libc's include; the others are three times the rest.
+  for file in errno limits types posix_types stddef falloc stat close_range sched/types; do
+    cp "$tcc/usr/include/linux/$file.h" "$1/usr/include/linux/$file.h"
+  done
+  cp -rL "$tcc"/usr/include/asm-generic "$1/usr/include/"
+  for file in "$tcc"/usr/include/*; do
+    case ${file##*/} in linux | asm-generic | drm | misc | mtd | rdma | scsi | sound | video | xen) ;; *) cp -r "$file" "$1/usr/include/" ;; esac
+  done
+  rm -rf "$1"/usr/include/{rpc,rpcsvc,finclude}
+  cp "$home"/guest/soak/* "$1/soak/"
+  mv "$1/soak/init" "$1/init"
+}
+for image in "${images[@]}"; do
+  image_is_current "$image" && continue
+  say "making $image/initrd.img"
+  "${image}_root" "$work/root"
+  chmod 755 "$work/root/init"
+  pack "$image" "$work/root"
+done
 rm -rf "$work" "$guests/.apt"
 say "ready in $guests ($(du -sh "$guests" | cut -f1))"

@@ -9,12 +9,12 @@ public sealed class DebianTests
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(4);
 
     [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
-    [InlineData(1)]
-    [InlineData(2)]
-    public async Task The_cloud_kernel_boots_to_a_shell_and_powers_off(int processors)
+    [EngineData(1)]
+    [EngineData(2)]
+    public async Task The_cloud_kernel_boots_to_a_shell_and_powers_off(string engine, int processors)
     {
         using var limit = new CancellationTokenSource(Limit);
-        await using var machine = await Start("cloud/vmlinuz", processors, "console=ttyS0 quiet", limit.Token);
+        await using var machine = await Start(engine, "cloud/vmlinuz", processors, "console=ttyS0 quiet", limit.Token);
         await machine.Serial.ExpectAsync(":~# ", limit.Token);
         Assert.Contains("x86_64", await Run(machine, "uname -a", limit.Token), StringComparison.Ordinal);
         Assert.Contains($"{processors}\r\n", await Run(machine, "nproc", limit.Token), StringComparison.Ordinal);
@@ -27,35 +27,36 @@ public sealed class DebianTests
     }
 
     [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
-    [InlineData("reboot=acpi", false)]
-    [InlineData("reboot=kbd", false)]
-    [InlineData("reboot=triple", true)]
-    public async Task A_reboot_ends_a_machine_without_reboot(string how, bool isTripleFault)
+    [EngineData("reboot=acpi", false)]
+    [EngineData("reboot=kbd", false)]
+    [EngineData("reboot=triple", true)]
+    public async Task A_reboot_ends_a_machine_without_reboot(string engine, string how, bool isTripleFault)
     {
         using var limit = new CancellationTokenSource(Limit);
-        await using var machine = await Start("cloud/vmlinuz", 1, $"console=ttyS0 quiet {how} demo.run=\"reboot -f\"", limit.Token);
+        await using var machine = await Start(engine, "cloud/vmlinuz", 1, $"console=ttyS0 quiet {how} demo.run=\"reboot -f\"", limit.Token);
         var exit = await machine.WaitForExitAsync(limit.Token);
         Assert.Equal(isTripleFault ? MachineExitReason.TripleFault : MachineExitReason.Reset, exit.Reason);
     }
 
     [GuestTheory("generic/vmlinuz", "demo/initrd.img")]
-    [InlineData(2)]
-    public async Task The_generic_kernel_boots(int processors)
+    [EngineData(2)]
+    public async Task The_generic_kernel_boots(string engine, int processors)
     {
         using var limit = new CancellationTokenSource(Limit);
-        await using var machine = await Start("generic/vmlinuz", processors, "console=ttyS0 quiet demo.run=nproc", limit.Token);
+        await using var machine = await Start(engine, "generic/vmlinuz", processors, "console=ttyS0 quiet demo.run=nproc", limit.Token);
         var output = await machine.Serial.ExpectAsync("demo.run: exit 0", limit.Token);
         Assert.Contains($"{processors}\r\n", output, StringComparison.Ordinal);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
     }
 
     [GuestTheory("installer/linux", "installer/initrd.gz")]
-    [InlineData("Select a language")]
-    public async Task The_installer_reaches_its_first_screen(string title)
+    [EngineData("Select a language")]
+    public async Task The_installer_reaches_its_first_screen(string engine, string title)
     {
         using var limit = new CancellationTokenSource(Limit);
         await using var machine = await Machine.CreateBuilder()
             .WithMemory(1UL << 30)
+            .WithEngine(GuestEngines.Create(engine))
             .WithKernel(GuestCache.Open("installer/linux"))
             .WithInitrd(GuestCache.Open("installer/initrd.gz"))
             .WithCommandLine("console=ttyS0 TERM=linux")
@@ -63,10 +64,11 @@ public sealed class DebianTests
         await machine.Serial.ExpectAsync(title, limit.Token);
     }
 
-    private static Task<Machine> Start(string kernel, int processors, string commandLine, CancellationToken cancellation) =>
+    private static Task<Machine> Start(string engine, string kernel, int processors, string commandLine, CancellationToken cancellation) =>
         Machine.CreateBuilder()
             .WithMemory(512 << 20)
             .WithProcessors(processors)
+            .WithEngine(GuestEngines.Create(engine))
             .WithKernel(GuestCache.Open(kernel))
             .WithInitrd(GuestCache.Open("demo/initrd.img"))
             .WithCommandLine(commandLine)
