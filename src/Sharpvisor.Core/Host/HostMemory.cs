@@ -49,8 +49,8 @@ public static unsafe partial class HostMemory
     }
 
     /// <summary>
-    /// Reserves memory for generated code that is mapped twice, once to be written and once to be executed, so that no
-    /// page is ever both.
+    /// Reserves memory for generated code that is mapped twice, once to be written and once, below 2 GiB, to be executed,
+    /// so that no page is ever both.
     /// </summary>
     /// <exception cref="ConfigurationException">The host refuses it.</exception>
     public static void ReserveCode(ulong size, out byte* writable, out byte* executable)
@@ -61,7 +61,7 @@ public static unsafe partial class HostMemory
         if (fd < 0 || FTruncate(fd, (long)size) != 0)
             throw new ConfigurationException("the host refuses a memory file for generated code (memfd_create): run with -accel interpreter");
         writable = (byte*)MMap(null, (nuint)size, ProtRead | ProtWrite, MapShared | MapNoReserve, fd, 0);
-        executable = (byte*)MMap(null, (nuint)size, ProtRead | ProtExec, MapShared | MapNoReserve, fd, 0);
+        executable = (byte*)MMap(null, (nuint)size, ProtRead | ProtExec, MapShared | MapNoReserve | Map32Bit, fd, 0);
         _ = Close(fd);
         if ((nint)writable == -1 || (nint)executable == -1)
             throw new ConfigurationException("the host refuses executable memory (mmap PROT_EXEC): run with -accel interpreter");

@@ -15,6 +15,9 @@ internal unsafe struct TranslatorContext
     /// <summary>What a remembered look-up must have been made under: <see cref="CpuContext.LookupKey"/> and more.</summary>
     public ulong Key;
 
+    /// <summary>A number for it that fits the entries of the jump table.</summary>
+    public uint KeyNumber;
+
     /// <summary>Non-zero: leave at the next block head. Set by any thread after <see cref="CpuContext.Pending"/>.</summary>
     public int Attention;
 
@@ -30,8 +33,8 @@ internal unsafe struct TranslatorContext
     /// <summary>MXCSR of the host, and room to look at the present one.</summary>
     public uint HostMxcsr, PresentMxcsr;
 
-    /// <summary>Non-zero: SSE, AVX or x87 instructions can't simply be executed, the interpreter has to look at them.</summary>
-    public byte SseSlow, AvxSlow, X87Slow;
+    /// <summary>Non-zero: x87 instructions can't simply be executed, the interpreter has to look at them.</summary>
+    public byte X87Slow;
 
     /// <summary>
     /// Whether the upper halves of the vector registers hold anything, as <see cref="UpperHalves"/>. Legacy SSE

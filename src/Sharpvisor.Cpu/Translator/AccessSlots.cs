@@ -4,22 +4,6 @@ using Sharpvisor.Cpu.Paging;
 
 namespace Sharpvisor.Cpu.Translator;
 
-/// <summary>What one place of generated code remembers.</summary>
-[StructLayout(LayoutKind.Sequential)]
-internal unsafe struct AccessSlot
-{
-    /// <summary>The entry of the TLB that served this place last. The entry, not this, says whether it still does.</summary>
-    public TlbEntry* Entry;
-
-    /// <summary>For the other members of a group, from its check on: what makes a host address of a linear one.</summary>
-    public ulong Delta;
-
-    /// <summary>The largest offset in a page at which the accesses do not run over its end.</summary>
-    public ulong Limit;
-
-    public ulong Unused;
-}
-
 /// <summary>Where a jump to another page is linked: valid at one place and under one key.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct LinkSlot
@@ -29,49 +13,59 @@ internal struct LinkSlot
 }
 
 /// <summary>
-/// The access slots of a vCPU's generated code. Each check looks at one known entry of the TLB instead of computing
-/// which one; flushing the TLB needs nothing here.
+/// What places of generated code remember, densely packed: an access slot is the address (of 32 bits) of the entry of
+/// the TLB that served a place last. The entry, not the slot, says whether it still does, so flushing the TLB needs
+/// nothing here, and a check need not compute where to look.
 /// </summary>
 internal sealed unsafe class AccessSlots : IDisposable
 {
     /// <summary>No page begins here.</summary>
     public const ulong Unlinked = 1;
 
-    public const int DeltaOffset = 8, LimitOffset = 16;
-
-    private readonly int _capacity;
-    private readonly AccessSlot* _slots;
-    private readonly TlbEntry* _empty;
+    private readonly ulong _size;
+    private readonly byte* _memory;
+    private readonly uint _empty;
+    private ulong _used;
 
     /// <param name="empty">An entry that nothing ever matches.</param>
-    public AccessSlots(TlbEntry* empty, int capacity)
+    public AccessSlots(TlbEntry* empty, ulong size)
     {
-        _empty = empty;
-        _capacity = capacity;
-        _slots = (AccessSlot*)HostMemory.ReserveLow((ulong)capacity * (ulong)sizeof(AccessSlot));
+        _empty = checked((uint)(ulong)empty);
+        _size = size;
+        _memory = (byte*)HostMemory.ReserveLow(size);
     }
 
-    public int Used { get; private set; }
+    public ulong Used => _used;
 
-    public bool IsFull => Used > _capacity - 256;
+    public bool IsFull => _used > _size - 4096;
 
-    /// <param name="range">Bytes that are covered by the check.</param>
-    public AccessSlot* Allocate(int range)
+    public uint* Allocate()
     {
-        var slot = _slots + Used++;
-        *slot = new AccessSlot { Entry = _empty, Limit = (ulong)(4096 - range) };
+        var slot = (uint*)Take(4);
+        *slot = _empty;
         return slot;
     }
 
+    /// <summary>Room for what the members of a group need from its check on: what makes a host address of a linear one.</summary>
+    public ulong* AllocateDelta() => (ulong*)Take(8);
+
     public LinkSlot* AllocateLink()
     {
-        var link = (LinkSlot*)(_slots + Used++);
+        var link = (LinkSlot*)Take(16);
         *link = new LinkSlot { PageBase = Unlinked };
         return link;
     }
 
     /// <summary>Forgets all slots: the code that uses them is gone.</summary>
-    public void Clear() => Used = 0;
+    public void Clear() => _used = 0;
 
-    public void Dispose() => HostMemory.Release(_slots, (ulong)_capacity * (ulong)sizeof(AccessSlot));
+    public void Dispose() => HostMemory.Release(_memory, _size);
+
+    private void* Take(ulong size)
+    {
+        _used = (_used + (size - 1)) & ~(Math.Min(size, 8) - 1);
+        var p = _memory + _used;
+        _used += size;
+        return p;
+    }
 }

@@ -16,6 +16,7 @@ internal sealed unsafe partial class BlockTranslator
     private readonly Item[] _items = new Item[MaxInstructions];
     private readonly AccessGroup[] _groups = new AccessGroup[2 * MaxInstructions];
     private readonly int[] _activeGroup = new int[AddressBase.Count];
+    private readonly IndexGroup[] _indexGroups = new IndexGroup[8];
     private readonly int[] _uses = new int[8];
     private int _count, _groupCount;
 
@@ -146,6 +147,9 @@ internal sealed unsafe partial class BlockTranslator
             var traits = InstructionTraits.Of(ins.Code);
             item.UsesSse = traits.Isa == HostIsa.Sse;
             item.UsesAvx = traits.Isa == HostIsa.Avx;
+            var available = _key >> TranslationKey.VectorShift;
+            if ((item.UsesSse && (available & 1) == 0) || (item.UsesAvx && (available & 2) == 0))
+                return ItemKind.Fallback;
             item.UsesX87 = traits.Isa is HostIsa.X87 or HostIsa.Mmx || UsesMmx(in ins);
             if (ins.Mnemonic is Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Wait)
                 item.UsesX87 = true;
@@ -425,7 +429,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Puts accesses near the same unchanged base into groups, and counts the uses of R8 to R15.</summary>
     private void FormGroups(bool grouping)
     {
-        Array.Fill(_activeGroup, -1);
+        CloseAll();
         Array.Clear(_uses);
         _groupCount = 0;
         long stackOffset = 0;
@@ -437,7 +441,7 @@ internal sealed unsafe partial class BlockTranslator
                 _uses[r - 8] += (used >> r & 1) + ((item.Written >> r & 1) * 2);
             if (item.Kind is ItemKind.Fallback or ItemKind.FallbackEnd)
             {
-                Array.Fill(_activeGroup, -1);
+                CloseAll();
                 continue;
             }
 
@@ -457,8 +461,40 @@ internal sealed unsafe partial class BlockTranslator
         }
     }
 
+    private void CloseAll()
+    {
+        Array.Fill(_activeGroup, -1);
+        foreach (ref var known in _indexGroups.AsSpan())
+            known.Group = -1;
+    }
+
+    /// <summary>The group that accesses by these registers may join; -1 for none.</summary>
+    private ref int ActiveGroup(in MemoryAccess m)
+    {
+        if (m.Index < 0)
+            return ref _activeGroup[m.Base];
+        var free = 0;
+        for (var i = 0; i < _indexGroups.Length; i++)
+        {
+            ref var known = ref _indexGroups[i];
+            if (known.Group >= 0 && known.Base == m.Base && known.Index == m.Index && known.Scale == m.Scale)
+                return ref known.Group;
+            if (known.Group < 0)
+                free = i;
+        }
+
+        _indexGroups[free] = new IndexGroup { Base = m.Base, Index = m.Index, Scale = m.Scale, Group = -1 };
+        return ref _indexGroups[free].Group;
+    }
+
     private void CloseWritten(ushort written)
     {
+        foreach (ref var known in _indexGroups.AsSpan())
+        {
+            if (known.Group >= 0 && ((known.Base < 16 && (written >> known.Base & 1) != 0) || (written >> known.Index & 1) != 0))
+                known.Group = -1;
+        }
+
         for (var r = 0; written >> r != 0; r++)
         {
             if ((written >> r & 1) != 0)
@@ -491,11 +527,11 @@ internal sealed unsafe partial class BlockTranslator
     private void Join(ref MemoryAccess m, long stackOffset)
     {
         m.Group = -1;
-        if (m.Index >= 0 || m.Address32 || m.Segment >= 0 || m.Base == AddressBase.None)
+        if (m.Address32 || m.Segment >= 0 || m.Base == AddressBase.None)
             return;
         var start = m.Displacement + (m.Base == AddressBase.Rsp ? stackOffset : 0);
         var end = start + m.Size;
-        ref var active = ref _activeGroup[m.Base];
+        ref var active = ref ActiveGroup(in m);
         if (active >= 0)
         {
             ref var group = ref _groups[active];
@@ -526,6 +562,14 @@ internal sealed unsafe partial class BlockTranslator
         var ends = _builder.Build(&op, in ins, 0, tooLong: false);
         _arena.Release(mark);
         return ends;
+    }
+
+    /// <summary>The group that is open for accesses by two registers.</summary>
+    private struct IndexGroup
+    {
+        public sbyte Base, Index;
+        public byte Scale;
+        public int Group;
     }
 
     private sealed class PageReader : CodeReader

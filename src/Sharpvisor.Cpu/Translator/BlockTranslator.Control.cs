@@ -220,22 +220,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             // Which page lies there depends on the address space: linked code is entered only under the key, and at the
             // address, that it was found under.
-            var link = _slots.AllocateLink();
-            _cold.Load(Host.T1, &_t->PageBase);
-            _cold.OnAbsolute(0x3B, Host.T1, &link->PageBase, wide: true);
-            _cold.Raw(0x0F, 0x85);
-            _cold.Int32(0); // jne out
-            var otherPlace = _cold.Address;
-            _cold.Load(Host.T1, &_t->Key);
-            _cold.OnAbsolute(0x3B, Host.T1, &link->Key, wide: true);
-            _cold.Raw(0x0F, 0x85);
-            _cold.Int32(0); // jne out
-            var otherKey = _cold.Address;
-            _cold.ImmediateOnAbsolute(0, &_t->PageBase, target & ~0xFFF, wide: true);
-            _cold.Jump(_cold.Address + 5); // to be patched
-            var patch = _cold.Address;
-            _cold.Patch(otherPlace, _cold.Address);
-            _cold.Patch(otherKey, _cold.Address);
+            var patch = EmitLinkCheck(target, out var link);
             ref var far = ref CollectionsMarshal.AsSpan(_exits)[exit];
             far.Link = link;
             far.Patch = patch;
@@ -246,6 +231,38 @@ internal sealed unsafe partial class BlockTranslator
         _cold.Jump(_routines.Exit(_mask));
         CollectionsMarshal.AsSpan(_exits)[exit].Stub = samePage ? stub : leave;
         return exit;
+    }
+
+    /// <summary>Checks page and key, moves on to the target's page, and jumps: where the jump ends. What follows is for when they differ.</summary>
+    private ulong EmitLinkCheck(int target, out LinkSlot* link)
+    {
+        link = _slots.AllocateLink();
+        _cold.Load(Host.T1, &_t->PageBase);
+        _cold.OnAbsolute(0x3B, Host.T1, &link->PageBase, wide: true);
+        var otherPlace = _cold.ShortJump(0x75); // jne
+        _cold.Load(Host.T1, &_t->Key);
+        _cold.OnAbsolute(0x3B, Host.T1, &link->Key, wide: true);
+        var otherKey = _cold.ShortJump(0x75);
+        if ((target & ~0xFFF) != 0)
+            _cold.ImmediateOnAbsolute(0, &_t->PageBase, target & ~0xFFF, wide: true);
+        _cold.Jump(_cold.Address + 5); // to be patched
+        var patch = _cold.Address;
+        _cold.Land(otherPlace);
+        _cold.Land(otherKey);
+        return patch;
+    }
+
+    /// <summary>For a direct exit whose target has a second page: a jump that is taken under one key only. Its address.</summary>
+    public ulong EmitCheckedJump(int exit, bool flagsInHost, byte map, ulong target, out LinkSlot* link)
+    {
+        _cold = _cache.Cold;
+        var start = _cold.Address;
+        if (flagsInHost)
+            SaveFlags(_cold);
+        _cold.Patch(EmitLinkCheck(0, out link), target);
+        _cold.StoreImmediate32(&_t->Exit, exit);
+        _cold.Jump(_routines.Exit(map));
+        return start;
     }
 
     private void EmitCall(ref Item item)
@@ -332,12 +349,12 @@ internal sealed unsafe partial class BlockTranslator
         _hot.Shift(4, Host.T1, JumpTable.EntryShift, wide: false);
         _hot.OnMemory(0x3B, Host.T0, Host.T1, -1, table, wide: true); // cmp
         _hot.JumpIf(5, stub);
-        _hot.Load(Host.T0, Host.T1, -1, table + 24);
-        _hot.OnAbsolute(0x3B, Host.T0, &_t->Key, wide: true);
-        _hot.JumpIf(5, otherKey);
-        _hot.Load(Host.T0, Host.T1, -1, table + 16);
+        _hot.Immediate(4, Host.T0, -4096);
         _hot.Store(&_t->PageBase, Host.T0);
-        _hot.Raw(0x41, 0xFF, 0xA7); // jmp [r15 + table + 8]
-        _hot.Int32(table + 8);
+        _hot.Load(Host.T0, Host.T1, -1, table + 12, wide: false);
+        _hot.OnAbsolute(0x3B, Host.T0, &_t->KeyNumber, wide: false);
+        _hot.JumpIf(5, otherKey);
+        _hot.Load(Host.T1, Host.T1, -1, table + 8, wide: false);
+        _hot.Raw(0x41, 0xFF, 0xE7); // jmp r15
     }
 }

@@ -26,10 +26,17 @@ internal sealed unsafe partial class BlockTranslator
                 EmitAlignmentCheck(ref item, m.Alignment);
             }
 
-            // The base register is the one of the check; only RSP has moved, by a known constant.
-            var register = BaseRegister(in m);
-            _hot.Load(Host.T1, &known.Slot->Delta);
-            return new HostOperand(register, Host.T1, (int)m.Displacement);
+            // The registers are those of the check; only RSP has moved, by a known constant.
+            if (m.Index < 0)
+            {
+                var register = BaseRegister(in m);
+                _hot.Load(Host.T1, known.Delta);
+                return new HostOperand(register, Host.T1, (int)m.Displacement);
+            }
+
+            EmitLinear(in m, m.Displacement);
+            _hot.Load(Host.T1, known.Delta);
+            return new HostOperand(Host.T0, Host.T1, 0);
         }
 
         SaveFlags();
@@ -37,7 +44,7 @@ internal sealed unsafe partial class BlockTranslator
         var start = single ? m.Displacement : _groups[m.Group].Start - stackShift;
         var range = single ? m.Size : (int)(_groups[m.Group].End - _groups[m.Group].Start);
         var writes = single ? m.Writes : _groups[m.Group].Writes;
-        var slot = _slots.Allocate(range);
+        var slot = _slots.Allocate();
         var retry = _hot.Address;
         EmitLinear(in m, start);
         var delta = (int)(m.Displacement - start);
@@ -51,6 +58,7 @@ internal sealed unsafe partial class BlockTranslator
             Offset = item.Offset,
             Resume = retry,
             Slot = slot,
+            Range = range,
             AccessDelta = delta,
             AccessSize = m.Size,
             Writes = m.Writes,
@@ -66,7 +74,7 @@ internal sealed unsafe partial class BlockTranslator
         _cold.StoreImmediate32(&_t->Exit, exit);
         _cold.Jump(_routines.Exit(_mask));
 
-        _hot.Load(Host.T1, &slot->Entry);
+        _hot.Load32(Host.T1, slot);
         _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the offset in the page, if it is the right page
         _hot.Immediate(7, Host.T0, 4096 - range);
         _hot.JumpIf(7, stub); // ja
@@ -79,9 +87,11 @@ internal sealed unsafe partial class BlockTranslator
         {
             ref var group = ref _groups[m.Group];
             group.Checked = true;
-            group.Slot = slot;
             if (group.Members > 1)
-                _hot.Store(&slot->Delta, Host.T1);
+            {
+                group.Delta = _slots.AllocateDelta();
+                _hot.Store(group.Delta, Host.T1);
+            }
         }
 
         if (simple)

@@ -36,7 +36,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private byte _mask;
     private sbyte[] _map = null!;
     private FlagsPlace _flags;
-    private bool _sseChecked, _avxChecked, _x87Checked;
+    private bool _avxChecked, _x87Checked;
     private long _stackOffset;
 
     public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, bool smp)
@@ -135,7 +135,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     {
         _hot = _cache.Hot;
         _cold = _cache.Cold;
-        _sseChecked = _avxChecked = _x87Checked = false;
+        _avxChecked = _x87Checked = false;
         _stackOffset = 0;
         _hot.Align(16);
         EmitHead();
@@ -292,14 +292,13 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     {
         if (item.Kind is ItemKind.Fallback or ItemKind.FallbackEnd)
         {
-            _sseChecked = _avxChecked = _x87Checked = false;
+            _avxChecked = _x87Checked = false;
             return;
         }
 
-        Check(item.UsesSse, ref _sseChecked, &_t->SseSlow, ref item);
         if (item.UsesAvx && !_avxChecked)
         {
-            Check(true, ref _avxChecked, &_t->AvxSlow, ref item);
+            _avxChecked = true;
             _hot.StoreImmediate8(&_t->Upper, (byte)UpperHalves.Used);
         }
 

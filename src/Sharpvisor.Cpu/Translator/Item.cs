@@ -82,5 +82,5 @@ internal unsafe struct AccessGroup
     public bool Writes;
     public int Members;
     public bool Checked;
-    public AccessSlot* Slot;
+    public ulong* Delta;
 }

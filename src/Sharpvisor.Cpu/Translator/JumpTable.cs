@@ -9,20 +9,18 @@ internal struct JumpTarget
 {
     public ulong Rip;
 
-    /// <summary>Code that expects the canonical register map and saved flags.</summary>
-    public ulong Code;
+    /// <summary>Address of code that expects the canonical register map and saved flags.</summary>
+    public uint Code;
 
-    public ulong PageBase;
-
-    /// <summary><see cref="State.TranslatorContext.Key"/> under which the code was found.</summary>
-    public ulong Key;
+    /// <summary><see cref="State.TranslatorContext.KeyNumber"/> under which the code was found.</summary>
+    public uint Key;
 }
 
 /// <summary>A direct-mapped table of jump targets, below 2 GiB.</summary>
 internal sealed unsafe class JumpTable : IDisposable
 {
     public const int Size = 1 << 14;
-    public const int EntryShift = 5;
+    public const int EntryShift = 4;
 
     private const ulong Bytes = (ulong)Size << EntryShift;
 

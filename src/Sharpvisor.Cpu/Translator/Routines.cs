@@ -212,14 +212,17 @@ internal sealed unsafe class Routines
         e.Immediate(0, Host.Rax, checked((int)(long)entries), false); // rax = the TLB entry
         e.Move(Host.Rcx, Host.T0);
         e.OnMemory(0x33, Host.Rcx, Host.Rax, -1, TlbEntry.TagOffset(write), true); // xor: the offset in the page, if it is the right page
-        e.OnMemory(0x3B, Host.Rcx, Host.T1, -1, AccessSlots.LimitOffset, true); // cmp rcx, [slot.Limit]
+        e.Immediate(7, Host.Rcx, 4095);
         var miss = e.ShortJump(0x77); // ja
-        e.Store(Host.T1, -1, 0, Host.Rax);
+        e.OnMemory(0x3B, Host.Rax, Host.T1, -1, 0, false); // cmp eax, [slot]
+        var crossing = e.ShortJump(0x74); // je: it is the right page already, so the access runs over its end
+        e.Store(Host.T1, -1, 0, Host.Rax, false);
         e.ImmediateOnAbsolute(0, &_t->SlotFills, 1, true);
         e.Raw(0x5A, 0x59, 0x58); // pop rdx, rcx, rax
         e.Op(0x39, Host.Rsp, Host.Rsp); // ZF
         e.Raw(0xC3);
         e.Land(miss);
+        e.Land(crossing);
         e.Raw(0x5A, 0x59, 0x58);
         e.Op(0x85, Host.Rsp, Host.Rsp); // not ZF
         e.Raw(0xC3);

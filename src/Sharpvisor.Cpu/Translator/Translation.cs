@@ -68,6 +68,9 @@ internal static class TranslationKey
 
     /// <summary>Each block counts its instructions against the budget.</summary>
     public const uint Counted = 1 << 11;
+
+    /// <summary>SSE and AVX instructions can simply be executed, in bits 12 and 13.</summary>
+    public const int VectorShift = 12;
 }
 
 /// <summary>Ways out of generated code.</summary>
@@ -130,13 +133,16 @@ internal unsafe struct ExitInfo
     public Translation? Target;
 
     public Op* Op;
-    public AccessSlot* Slot;
+    public uint* Slot;
 
     /// <summary>Far: where the code has the expected page and key.</summary>
     public LinkSlot* Link;
 
     /// <summary>Access: what to add to T0 for the address of the instruction's own operand, and its size.</summary>
     public int AccessDelta, AccessSize;
+
+    /// <summary>Access: bytes that the check covers.</summary>
+    public int Range;
 
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;

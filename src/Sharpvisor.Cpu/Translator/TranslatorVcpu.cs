@@ -21,6 +21,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 {
     private const long UncountedBudget = 1L << 38;
     private const int MaximumGroupFailures = 16;
+    private const int KeyNumbers = 256;
 
     private protected readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
@@ -34,6 +35,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly Dictionary<(ulong Physical, uint Key), Translation> _translations = [];
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
     private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
+    private readonly (ulong Key, uint Number)[] _keyNumbers = new (ulong, uint)[KeyNumbers];
+    private uint _lastKeyNumber;
     private readonly int _threshold;
     private bool _flagsSaved;
     private protected bool _counted;
@@ -50,7 +53,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _t->HostMxcsr = 0x1F80;
         _threshold = threshold;
         _cache = new CodeCache(environment.ProcessorCount switch { 1 => 128UL << 20, <= 4 => 64UL << 20, _ => 32UL << 20 });
-        _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), (int)(_cache.Size / 256));
+        _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
         _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
         _translator = new BlockTranslator(_c, _cache, _routines, _slots, _jumps, _opBuilder, _arena, _exits, environment.ProcessorCount > 1);
@@ -67,6 +70,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (s_dbg.Contains('s'))
         {
             Console.Error.WriteLine($"\ntranslations {Statistics.Translations} ins {Statistics.Instructions} dropped {Statistics.Dropped} clears {Statistics.Clears} crossings {Statistics.Crossings} refused {Statistics.Refused} slotfills {_t->SlotFills} tlbfills {_tlb.Fills} code {_cache.Used >> 10}K slots {_slots.Used}");
+            if (s_dbg.Contains('D')) { using var f = System.IO.File.Create("/tmp/jit.bin"); f.Write(new ReadOnlySpan<byte>((void*)_cache.Start, (int)_cache.Size)); Console.Error.WriteLine($"cache at {_cache.Start:x}"); }
             for (var i = 0; i < 7; i++)
                 Console.Error.WriteLine($"  {(ExitKind)i} {Statistics.Exits[i]}");
             Console.Error.WriteLine($"blocks made {_blocks.BlocksMade} dropped {_blocks.BlocksDropped} interpreted {Statistics.Interpreted}");
@@ -168,12 +172,45 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         }
     }
 
-    private void UpdateKey() => _t->Key = CurrentKey;
+    private void UpdateKey()
+    {
+        var key = CurrentKey;
+        if (key == _t->Key)
+            return;
+        _t->Key = key;
+        ref var known = ref _keyNumbers[(key * 0x9E37_79B9_7F4A_7C15) >> 56];
+        if (known.Key != key)
+        {
+            if (++_lastKeyNumber == 0)
+            {
+                _jumps.Clear();
+                Array.Clear(_keyNumbers);
+                _lastKeyNumber = 1;
+            }
 
-    private ulong CurrentKey => _c->LookupKey | ((ulong)CurrentKind << 10) | (_counted ? 1UL << 12 : 0);
+            known = (key, _lastKeyNumber);
+        }
+
+        _t->KeyNumber = known.Number;
+    }
+
+    private ulong CurrentKey => _c->LookupKey | ((ulong)CurrentKind << 10) | (_counted ? 1UL << 12 : 0) | ((ulong)VectorsAvailable << 13);
+
+    /// <summary>1: SSE, 2: AVX instructions can simply be executed.</summary>
+    private uint VectorsAvailable
+    {
+        get
+        {
+            const FpuTraps Sse = FpuTraps.SseUndefined | FpuTraps.TaskSwitched;
+            const FpuTraps Avx = FpuTraps.AvxUndefined | FpuTraps.TaskSwitched | FpuTraps.VexUndefined;
+            var traps = (FpuTraps)_c->FpuTrap;
+            return (_c->Arch.Mxcsr & 0x1F80) != 0x1F80 ? 0 : ((traps & Sse) == 0 ? 1u : 0) | ((traps & Avx) == 0 ? 2u : 0);
+        }
+    }
 
     private uint CurrentTranslationKey =>
-        _c->Mode | ((uint)CurrentKind << TranslationKey.KindShift) | (_c->Cpl == 0 ? TranslationKey.Kernel : 0) | (_counted ? TranslationKey.Counted : 0);
+        _c->Mode | ((uint)CurrentKind << TranslationKey.KindShift) | (_c->Cpl == 0 ? TranslationKey.Kernel : 0) | (_counted ? TranslationKey.Counted : 0)
+        | (VectorsAvailable << TranslationKey.VectorShift);
 
     /// <summary>
     /// The translation of the code at RIP, made now if it is worth it. Null: let the interpreter have it once more.
@@ -470,9 +507,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     {
         if (s_dbg.Contains('j')) return;
         entry->Rip = _c->Arch.Rip;
-        entry->Key = _t->Key;
-        entry->PageBase = _c->Arch.Rip - translation.PageOffset;
-        entry->Code = translation.CanonicalEntry;
+        entry->Key = _t->KeyNumber;
+        entry->Code = checked((uint)translation.CanonicalEntry);
     }
 
     private static readonly string s_dbg = Environment.GetEnvironmentVariable("JT") ?? "";
@@ -483,8 +519,14 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         ref var exit = ref CollectionsMarshal.AsSpan(_exits)[index];
         if (exit.Kind == ExitKind.Direct)
         {
-            if (target.SecondPage != ulong.MaxValue || exit.Block.Stale)
-                return; // whether the second page is the same has to be looked up each time
+            if (exit.Block.Stale)
+                return;
+            if (target.SecondPage != ulong.MaxValue)
+            {
+                LinkOverPage(ref exit, index, target);
+                return;
+            }
+
             var entry = exit.FlagsInHost ? target.EntryWithFlags : target.Entry;
             _cache.Hot.Patch(exit.Patch, _routines.Adapter(exit.Map, target.Map, entry));
         }
@@ -502,6 +544,17 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         target.Incoming.Add(index);
     }
 
+    /// <summary>Links to a block that runs over into the next page, which has to be the same each time: by way of a checked jump.</summary>
+    private void LinkOverPage(ref ExitInfo exit, int index, Translation target)
+    {
+        var over = _translator.EmitCheckedJump(index, exit.FlagsInHost, exit.Map, _routines.Adapter(exit.Map, target.Map, target.Entry), out var link);
+        link->PageBase = (_c->Arch.Rip - (ulong)exit.Offset) & _c->RipMask;
+        link->Key = _t->Key;
+        _cache.Hot.Patch(exit.Patch, over);
+        exit.Target = target;
+        target.Incoming.Add(index);
+    }
+
     /// <summary>An access whose page is not in the TLB. False: RIP is set, something else goes on from there.</summary>
     private bool FillSlot(ref ExitInfo exit)
     {
@@ -511,7 +564,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (c->Is64 == 0)
             linear = (uint)linear;
         c->Arch.Rip = (_t->PageBase + (ulong)exit.Offset) & c->RipMask;
-        if ((start & 0xFFF) > exit.Slot->Limit || (c->Is64 != 0 && !IsCanonical(linear)))
+        if ((start & 0xFFF) + (ulong)exit.Range > 4096 || (c->Is64 != 0 && !IsCanonical(linear)))
         {
             Statistics.Crossings++;
             NoteGroupFailure(ref exit);
@@ -544,14 +597,14 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             return false;
         }
 
-        exit.Slot->Entry = entry;
+        *exit.Slot = (uint)(ulong)entry;
         return true;
     }
 
     /// <summary>A check covers more than the access that it is made for: when that fails often, each gets its own.</summary>
     private void NoteGroupFailure(ref ExitInfo exit)
     {
-        if (4096 - (int)exit.Slot->Limit == exit.AccessSize && exit.NeedsWrite == exit.Writes)
+        if (exit.Range == exit.AccessSize && exit.NeedsWrite == exit.Writes)
             return;
         var block = exit.Block;
         if (++block.GroupFailures != MaximumGroupFailures || block.Stale)
@@ -560,18 +613,13 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         Drop(block);
     }
 
-    /// <summary>Whether vector and x87 instructions can simply be executed.</summary>
+    /// <summary>Whether x87 instructions can simply be executed, and whether upper halves of vectors are in use.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private void UpdateAvailability()
     {
-        const FpuTraps Sse = FpuTraps.SseUndefined | FpuTraps.TaskSwitched;
-        const FpuTraps Avx = FpuTraps.AvxUndefined | FpuTraps.TaskSwitched | FpuTraps.VexUndefined;
         const FpuTraps X87 = FpuTraps.X87NotAvailable | FpuTraps.MmxUndefined | FpuTraps.TaskSwitched | FpuTraps.WaitNotAvailable;
         var c = _c;
         var traps = (FpuTraps)c->FpuTrap;
-        var unmasked = (c->Arch.Mxcsr & 0x1F80) != 0x1F80;
-        _t->SseSlow = (byte)((traps & Sse) != 0 || unmasked ? 1 : 0);
-        _t->AvxSlow = (byte)((traps & Avx) != 0 || unmasked ? 1 : 0);
         if (_mayHaveChangedVectors)
         {
             // Code that is done with AVX executes VZEROUPPER: then it is clean here too, after a look at all of them.
