@@ -39,8 +39,8 @@ internal sealed unsafe class Tlb : IDisposable
 {
     public const int Bits = 12;
 
-    /// <summary>Pages that lie this many bits apart share a slot only by chance: the index is hashed.</summary>
-    public const int HashShift = 9;
+    /// <summary>The index is hashed: with plain low bits, pages a power of two apart fight for one slot.</summary>
+    public const uint HashFactor = 0x9E37_79B1;
 
     public const int Entries = 1 << Bits;
 
@@ -77,7 +77,7 @@ internal sealed unsafe class Tlb : IDisposable
     public TlbEntry* Kind(int kind) => _entries + (kind * Entries);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static int Index(ulong linear) => (int)((linear >> 12) ^ (linear >> (12 + HashShift))) & (Entries - 1);
+    public static int Index(ulong linear) => (int)(((uint)(linear >> 12) * HashFactor) >> (32 - Bits));
 
     /// <summary>Drops everything, global pages too.</summary>
     public void FlushAll()

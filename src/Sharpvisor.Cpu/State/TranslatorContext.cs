@@ -44,9 +44,6 @@ internal unsafe struct TranslatorContext
 
     /// <summary>Instructions left in the budget, when they are counted.</summary>
     public long Remaining;
-
-    /// <summary>Fills of access slots by generated code since the start.</summary>
-    public long SlotFills;
 }
 
 /// <summary>The upper halves of YMM0 to YMM15.</summary>

@@ -4,6 +4,19 @@ using Sharpvisor.Cpu.Paging;
 
 namespace Sharpvisor.Cpu.Translator;
 
+/// <summary>What one place of generated code remembers.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct AccessSlot
+{
+    /// <summary>Address of the entry of the TLB that served this place last.</summary>
+    public uint Entry;
+
+    /// <summary>How often it was another one.</summary>
+    public uint Misses;
+
+    public const int MissesOffset = 4;
+}
+
 /// <summary>Where a jump to another page is linked: valid at one place and under one key.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct LinkSlot
@@ -13,8 +26,7 @@ internal struct LinkSlot
 }
 
 /// <summary>
-/// What places of generated code remember, densely packed: an access slot is the address (of 32 bits) of the entry of
-/// the TLB that served a place last. The entry, not the slot, says whether it still does, so flushing the TLB needs
+/// What places of generated code remember, densely packed. The entry of the TLB, not the slot that names it, says whether it still does, so flushing the TLB needs
 /// nothing here, and a check need not compute where to look.
 /// </summary>
 internal sealed unsafe class AccessSlots : IDisposable
@@ -39,10 +51,10 @@ internal sealed unsafe class AccessSlots : IDisposable
 
     public bool IsFull => _used > _size - 4096;
 
-    public uint* Allocate()
+    public AccessSlot* Allocate()
     {
-        var slot = (uint*)Take(4);
-        *slot = _empty;
+        var slot = (AccessSlot*)Take((ulong)sizeof(AccessSlot));
+        *slot = new AccessSlot { Entry = _empty };
         return slot;
     }
 

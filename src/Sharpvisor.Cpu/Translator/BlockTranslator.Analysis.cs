@@ -134,6 +134,20 @@ internal sealed unsafe partial class BlockTranslator
                 if (!FindStack(ref item, kind))
                     return ItemKind.Fallback;
                 break;
+            case ItemKind.RepeatString:
+                return _is64 && ins.HasRepPrefix && ins.SegmentPrefix == Register.None && IsAddress64(in ins) ? kind : ItemKind.Fallback;
+            case ItemKind.SwapGs:
+                return _is64 && (_key & TranslationKey.Kernel) != 0 ? kind : ItemKind.Fallback;
+            case ItemKind.BitTest:
+                if (ins.Op0Kind == OpKind.Register)
+                    kind = ItemKind.Same;
+                else if (!_is64)
+                    return ItemKind.Fallback;
+                break;
+            case ItemKind.LoadMxcsr:
+                if ((_key >> TranslationKey.VectorShift & 1) == 0)
+                    return ItemKind.Fallback;
+                break;
             case ItemKind.JumpIf or ItemKind.JumpCounter:
                 if (!_is64 && ins.Op0Kind != OpKind.NearBranch32)
                     return ItemKind.Fallback;
@@ -169,6 +183,17 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         return kind;
+    }
+
+    private static bool IsAddress64(in Instruction ins)
+    {
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            if (ins.GetOpKind(i) is OpKind.MemorySegESI or OpKind.MemoryESEDI)
+                return false;
+        }
+
+        return true;
     }
 
     private static bool UsesMmx(in Instruction ins)
@@ -244,8 +269,18 @@ internal sealed unsafe partial class BlockTranslator
                 return ItemKind.SetDirection;
             case Code.Endbr32 or Code.Endbr64:
                 return ItemKind.Nothing;
-            case Code.Cmpxchg16b_m128 or Code.Cmpxchg8b_m64:
-                return ItemKind.Fallback;
+            case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64
+                or Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:
+                return ItemKind.RepeatString;
+            case Code.Bt_rm32_r32 or Code.Bt_rm64_r64 or Code.Bts_rm32_r32 or Code.Bts_rm64_r64
+                or Code.Btr_rm32_r32 or Code.Btr_rm64_r64 or Code.Btc_rm32_r32 or Code.Btc_rm64_r64:
+                return ItemKind.BitTest;
+            case Code.Swapgs:
+                return ItemKind.SwapGs;
+            case Code.Ldmxcsr_m32 or Code.VEX_Vldmxcsr_m32:
+                return ItemKind.LoadMxcsr;
+            case Code.Stmxcsr_m32 or Code.VEX_Vstmxcsr_m32:
+                return ItemKind.Same;
             case Code.Mov_rm8_r8 or Code.Mov_rm16_r16 or Code.Mov_rm32_r32 or Code.Mov_rm64_r64 or Code.Mov_r8_rm8 or Code.Mov_r16_rm16
                 or Code.Mov_r32_rm32 or Code.Mov_r64_rm64 or Code.Mov_r8_imm8 or Code.Mov_r16_imm16 or Code.Mov_r32_imm32 or Code.Mov_r64_imm64
                 or Code.Mov_rm8_imm8 or Code.Mov_rm16_imm16 or Code.Mov_rm32_imm32 or Code.Mov_rm64_imm32
@@ -406,12 +441,16 @@ internal sealed unsafe partial class BlockTranslator
             return false; // never writable; and readable only by its type
         }
 
+        if (ins.Code is Code.Bt_rm16_r16 or Code.Bts_rm16_r16 or Code.Btr_rm16_r16 or Code.Btc_rm16_r16)
+            return false;
         m.Size = ins.MemorySize.GetSize();
         if (m.Size is 0 or > 512 || (!m.Reads && !m.Writes))
             return false;
         if (m.Displacement != (int)m.Displacement && m.Base != AddressBase.None)
             return false;
-        if (ins.Mnemonic is Mnemonic.Bt or Mnemonic.Btc or Mnemonic.Btr or Mnemonic.Bts && ins.Op1Kind == OpKind.Register)
+        if (kind == ItemKind.BitTest && m.Address32)
+            return false;
+        if (ins.Mnemonic is Mnemonic.Stmxcsr or Mnemonic.Vstmxcsr && (_key >> TranslationKey.VectorShift & 1) == 0)
             return false;
         if (kind == ItemKind.Same)
         {
@@ -447,7 +486,9 @@ internal sealed unsafe partial class BlockTranslator
 
             if (grouping && item.HasStack)
                 Join(ref item.Stack, stackOffset);
-            if (grouping && item.HasOperand && item.Instruction.Mnemonic != Mnemonic.Lea)
+            if (item.Kind == ItemKind.SwapGs)
+                _activeGroup[AddressBase.Gs] = -1;
+            if (grouping && item.HasOperand && item.Kind != ItemKind.BitTest && item.Instruction.Mnemonic != Mnemonic.Lea)
                 Join(ref item.Operand, stackOffset);
             if (StackChange(in item) is { } change)
             {

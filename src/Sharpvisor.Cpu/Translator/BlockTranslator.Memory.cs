@@ -7,13 +7,15 @@ namespace Sharpvisor.Cpu.Translator;
 internal sealed unsafe partial class BlockTranslator
 {
     /// <summary>A host address: base + index + displacement.</summary>
+    private static readonly bool s_all = (Environment.GetEnvironmentVariable("JT") ?? "").Contains('c');
     private readonly record struct HostOperand(int Base, int Index, int Displacement);
 
     /// <summary>
     /// Makes sure that an access may be made, and says where. Uses both scratch registers, which the operand may name;
     /// the flags are saved first.
     /// </summary>
-    private HostOperand EmitAccess(ref Item item, ref MemoryAccess m)
+    /// <param name="bitString">The register that counts bits from the operand on, for BT and its kin.</param>
+    private HostOperand EmitAccess(ref Item item, ref MemoryAccess m, int bitString = -1)
     {
         var stackShift = m.Base == AddressBase.Rsp ? _stackOffset : 0;
         if (m.Group >= 0 && _groups[m.Group].Checked)
@@ -44,9 +46,21 @@ internal sealed unsafe partial class BlockTranslator
         var start = single ? m.Displacement : _groups[m.Group].Start - stackShift;
         var range = single ? m.Size : (int)(_groups[m.Group].End - _groups[m.Group].Start);
         var writes = single ? m.Writes : _groups[m.Group].Writes;
-        var slot = _slots.Allocate();
+        var slot = _lookUp.Contains(item.Offset) || s_all ? null : _slots.Allocate();
         var retry = _hot.Address;
         EmitLinear(in m, start);
+        if (bitString >= 0)
+        {
+            // Which word of the string: the register, as a signed number, divided by the size.
+            var bit = Use(bitString, Host.T1);
+            if (m.Size == 8)
+                _hot.Move(Host.T1, bit);
+            else
+                _hot.SignExtend32(Host.T1, bit);
+            _hot.Shift(7, Host.T1, m.Size == 8 ? 6 : 5);
+            _hot.LeaScaled(Host.T0, Host.T0, Host.T1, m.Size == 8 ? 3 : 2, 0, wide: true);
+        }
+
         var delta = (int)(m.Displacement - start);
         if (m.Alignment > 1)
             EmitAlignmentCheckAt(ref item, m.Alignment, delta);
@@ -66,23 +80,38 @@ internal sealed unsafe partial class BlockTranslator
             FaultInterpreted = item.HasOperand && item.HasStack,
         });
         var tag = TlbEntry.TagOffset(writes);
-        var stub = _cold.Address;
-        _cold.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the linear address again
-        _cold.MoveImmediate(Host.T1, (ulong)slot);
-        _cold.Call(_routines.Refill(Kind, writes));
-        _cold.JumpIf(4, retry); // je
-        _cold.StoreImmediate32(&_t->Exit, exit);
-        _cold.Jump(_routines.Exit(_mask));
+        var entries = 0;
+        if (slot == null)
+        {
+            // A place that meets many pages: look the entry up each time.
+            var leave = EmitAccessExit(exit, tag);
+            entries = checked((int)(long)_tlb.Kind(Kind));
+            Routines.EmitIndex(_hot, Host.T1, Host.T0);
+            _hot.OnMemory(0x33, Host.T0, Host.T1, -1, entries + tag, wide: true);
+            _hot.Immediate(7, Host.T0, 4096 - range);
+            _hot.JumpIf(7, leave);
+        }
+        else
+        {
+            var stub = _cold.Address;
+            _cold.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the linear address again
+            _cold.MoveImmediate(Host.T1, (ulong)slot);
+            _cold.Call(_routines.Refill(Kind, writes));
+            _cold.JumpIf(4, retry); // je
+            _cold.StoreImmediate32(&_t->Exit, exit);
+            _cold.Jump(_routines.Exit(_mask));
 
-        _hot.Load32(Host.T1, slot);
-        _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the offset in the page, if it is the right page
-        _hot.Immediate(7, Host.T0, 4096 - range);
-        _hot.JumpIf(7, stub); // ja
-        var simple = m.Index < 0 && m.Segment < 0 && !m.Address32 && IsResident(m.Base);
-        var again = !simple && m.Segment < 0 && (m.Base == AddressBase.None || IsResident(m.Base)) && (m.Index < 0 || IsResident(m.Index));
+            _hot.Load32(Host.T1, slot);
+            _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the offset in the page, if it is the right page
+            _hot.Immediate(7, Host.T0, 4096 - range);
+            _hot.JumpIf(7, stub); // ja
+        }
+
+        var simple = bitString < 0 && m.Index < 0 && m.Segment < 0 && !m.Address32 && IsResident(m.Base);
+        var again = bitString < 0 && !simple && m.Segment < 0 && (m.Base == AddressBase.None || IsResident(m.Base)) && (m.Index < 0 || IsResident(m.Index));
         if (!simple && !again)
-            _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true);
-        _hot.Load(Host.T1, Host.T1, -1, TlbEntry.DeltaOffset);
+            _hot.OnMemory(0x33, Host.T0, Host.T1, -1, entries + tag, wide: true);
+        _hot.Load(Host.T1, Host.T1, -1, entries + TlbEntry.DeltaOffset);
         if (!single)
         {
             ref var group = ref _groups[m.Group];
@@ -99,6 +128,16 @@ internal sealed unsafe partial class BlockTranslator
         if (again)
             EmitLinear(in m, start); // cheaper than to get it back by another look at the tag
         return new HostOperand(Host.T0, Host.T1, delta);
+    }
+
+    /// <summary>The cold side of a check by look-up; T1 is the offset of the entry.</summary>
+    private ulong EmitAccessExit(int exit, int tag)
+    {
+        var stub = _cold.Address;
+        _cold.OnMemory(0x33, Host.T0, Host.T1, -1, checked((int)(long)_tlb.Kind(Kind)) + tag, wide: true); // xor: the linear address again
+        _cold.StoreImmediate32(&_t->Exit, exit);
+        _cold.Jump(_routines.Exit(_mask));
+        return stub;
     }
 
     /// <summary>The host register that holds an address base, loaded into T0 if need be.</summary>

@@ -4,6 +4,7 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Cpu.Decoding;
+using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Cpu.Translator;
@@ -14,14 +15,20 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     public const int MaxInstructions = 64;
 
     /// <summary>A block goes on behind this many conditional branches that are not taken.</summary>
-    private const int MaxSideExits = 3;
+    private static readonly int MaxSideExits = int.Parse(Environment.GetEnvironmentVariable("JTSE") ?? "1");
 
     private readonly CpuContext* _c;
     private readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
     private readonly Routines _routines;
     private readonly AccessSlots _slots;
+    private readonly Tlb _tlb;
     private readonly JumpTable _jumps;
+
+    /// <summary>Instructions, by block and offset, whose accesses meet too many pages for a slot.</summary>
+    private readonly Dictionary<(ulong Physical, uint Key), HashSet<int>> _lookUps = [];
+    private static readonly HashSet<int> s_none = [];
+    private HashSet<int> _lookUp = s_none;
     private readonly OpBuilder _builder;
     private readonly BlockCache _arena;
     private readonly List<ExitInfo> _exits;
@@ -39,13 +46,14 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private bool _avxChecked, _x87Checked;
     private long _stackOffset;
 
-    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, bool smp)
+    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, bool smp)
     {
         _c = c;
         _t = &c->Translator;
         _cache = cache;
         _routines = routines;
         _slots = slots;
+        _tlb = tlb;
         _jumps = jumps;
         _builder = builder;
         _arena = arena;
@@ -86,6 +94,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         }
 
         _key = key;
+        _lookUp = _lookUps.GetValueOrDefault((physical, key), s_none);
         _is64 = (key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code64;
         _pageBase = rip - (ulong)start;
         if (!Decode(_page, start, end, _pageBase))
@@ -122,12 +131,33 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _ = _routines.Exit(RegisterMap.Canonical);
         _ = _routines.Refill(Kind, write: false);
         _ = _routines.Refill(Kind, write: true);
+        foreach (ref readonly var item in _items.AsSpan(0, _count))
+        {
+            if (item.Kind == ItemKind.RepeatString)
+                _ = RepeatRoutine(in item.Instruction);
+        }
+
         Emit();
         return _block;
     }
 
     /// <summary>Which array of the TLB the block's accesses use.</summary>
     private int Kind => (int)(_key >> TranslationKey.KindShift) & 3;
+
+    /// <summary>The next translation of a block is to compute the TLB index of an access each time.</summary>
+    public void LookUpAt(Translation block, int offset)
+    {
+        if (!_lookUps.TryGetValue((block.Physical, block.Key), out var offsets))
+            _lookUps.Add((block.Physical, block.Key), offsets = []);
+        offsets.Add(offset);
+        for (var i = block.HeadExit + 1; i < _exits.Count && _exits[i].Block == block; i++)
+        {
+            if (_exits[i].Kind == ExitKind.Access && _exits[i].Slot != null && _exits[i].Slot->Misses >= Routines.MaximumMisses / 8)
+                offsets.Add(_exits[i].Offset);
+        }
+    }
+
+    public void Forget() => _lookUps.Clear();
 
     public void Dispose() => NativeMemory.Free(_page);
 
@@ -268,6 +298,21 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 SaveFlags();
                 _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x400, wide: true);
                 break;
+            case ItemKind.RepeatString:
+                EmitRepeat(ref item);
+                break;
+            case ItemKind.BitTest:
+                EmitBitTest(ref item);
+                break;
+            case ItemKind.SwapGs:
+                _hot.Load(Host.T0, SegmentBase(5));
+                _hot.Load(Host.T1, &_c->Arch.KernelGsBase);
+                _hot.Store(SegmentBase(5), Host.T1);
+                _hot.Store(&_c->Arch.KernelGsBase, Host.T0);
+                break;
+            case ItemKind.LoadMxcsr:
+                EmitLoadMxcsr(ref item);
+                break;
             case ItemKind.JumpIf:
                 EmitJumpIf(ref item, last: index == _count - 1);
                 return index == _count - 1;
@@ -320,6 +365,19 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private void EmitFallback(ref Item item, bool ends)
     {
         SaveFlags();
+        var exit = NewFallback(ref item, ends);
+        _hot.StoreImmediate32(&_t->Exit, exit);
+        _hot.Jump(_routines.Exit(_mask));
+        if (!ends)
+            CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+
+        for (var g = 0; g < _groupCount; g++)
+            _groups[g].Checked = false;
+    }
+
+    /// <summary>An exit by which the interpreter executes an instruction.</summary>
+    private int NewFallback(ref Item item, bool ends)
+    {
         var ops = (Op*)_arena.Allocate(2 * sizeof(Op));
         _builder.Begin(_arena, _pageBase, _key & TranslationKey.ModeMask);
         _builder.Build(ops, in item.Instruction, item.Offset, tooLong: false);
@@ -336,14 +394,76 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             Mnemonic = item.Instruction.Mnemonic,
             UsesFlags = ends || ins.RflagsRead != RflagsBits.None || ins.RflagsModified != RflagsBits.None || ins.Mnemonic is Mnemonic.Pushf or Mnemonic.Pushfd or Mnemonic.Pushfq,
         };
-        var exit = NewExit(info);
-        _hot.StoreImmediate32(&_t->Exit, exit);
-        _hot.Jump(_routines.Exit(_mask));
-        if (!ends)
-            CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+        return NewExit(info);
+    }
 
-        for (var g = 0; g < _groupCount; g++)
-            _groups[g].Checked = false;
+    /// <summary>REP MOVS and STOS: the shared routine, and the interpreter for what that leaves.</summary>
+    private void EmitRepeat(ref Item item)
+    {
+        SaveFlags();
+        _hot.Call(RepeatRoutine(in item.Instruction));
+        var exit = NewFallback(ref item, ends: false);
+        _hot.JumpIf(5, EmitExit(exit)); // jne
+        CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+    }
+
+    private ulong RepeatRoutine(in Instruction ins) => ins.Mnemonic switch
+    {
+        Mnemonic.Movsb => _routines.Repeat(Kind, move: true, 0),
+        Mnemonic.Movsw => _routines.Repeat(Kind, move: true, 1),
+        Mnemonic.Movsd => _routines.Repeat(Kind, move: true, 2),
+        Mnemonic.Movsq => _routines.Repeat(Kind, move: true, 3),
+        Mnemonic.Stosb => _routines.Repeat(Kind, move: false, 0),
+        Mnemonic.Stosw => _routines.Repeat(Kind, move: false, 1),
+        Mnemonic.Stosd => _routines.Repeat(Kind, move: false, 2),
+        _ => _routines.Repeat(Kind, move: false, 3),
+    };
+
+    /// <summary>LDMXCSR of a value that masks all exceptions; others are the interpreter's.</summary>
+    private void EmitLoadMxcsr(ref Item item)
+    {
+        SaveFlags();
+        var from = EmitAccess(ref item, ref item.Operand);
+        _hot.Load(Host.T0, from.Base, from.Index, from.Displacement, wide: false);
+        _hot.Move32(Host.T1, Host.T0);
+        _hot.Immediate(4, Host.T1, unchecked((int)0xFFFF_1F80), wide: false);
+        _hot.Immediate(7, Host.T1, 0x1F80, wide: false);
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset });
+        _hot.JumpIf(5, EmitExit(exit));
+        _hot.Store32(&_t->PresentMxcsr, Host.T0);
+        _hot.Raw(0x0F, 0xAE);
+        _hot.Absolute(2, &_t->PresentMxcsr);
+    }
+
+    /// <summary>BT and its kin on a bit string in memory: the register says which word, too.</summary>
+    private void EmitBitTest(ref Item item)
+    {
+        SaveFlags();
+        var ins = item.Instruction;
+        var size = item.Operand.Size;
+        var bit = ins.Op1Register.GetFullRegister() - Register.RAX;
+        var operand = EmitAccess(ref item, ref item.Operand, bit);
+        _hot.Lea(Host.T0, operand.Base, operand.Index, operand.Displacement);
+        var source = Use(bit, Host.T1);
+        if (source != Host.T1)
+            _hot.Move(Host.T1, source);
+        _hot.Immediate(4, Host.T1, (size * 8) - 1, wide: false); // within the word
+        if (_flags == FlagsPlace.Saved)
+        {
+            _hot.Raw(0x50); // push rax
+            _hot.Load32(Host.Rax, &_t->SavedFlags);
+            _hot.Raw(0x04, 0x7F, 0x9E, 0x58); // add al, 7Fh; sahf; pop rax
+        }
+
+        ins.SegmentPrefix = Register.None;
+        ins.MemoryBase = Register.R14;
+        ins.MemoryIndex = Register.None;
+        ins.MemoryIndexScale = 1;
+        SetDisplacement(ref ins, 0);
+        ins.Op1Register = size == 8 ? Register.R15 : Register.R15D;
+        if (!_hot.TryEncode(in ins))
+            throw new InvalidOperationException($"{item.Instruction} can't be encoded as {ins}");
+        _flags = FlagsPlace.Host;
     }
 
     private void EmitEnableInterrupts()

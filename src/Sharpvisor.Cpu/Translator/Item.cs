@@ -17,6 +17,13 @@ internal enum ItemKind : byte
     Push, PushImmediate, PushMemory, Pop, PushFlags, Leave,
     Call, CallIndirect, Return, Jump, JumpIndirect, JumpIf, JumpCounter,
     Divide, DivideSigned,
+
+    /// <summary>REP MOVS and STOS of 64-bit code.</summary>
+    RepeatString,
+
+    /// <summary>BT, BTS, BTR, BTC on a bit string in memory.</summary>
+    BitTest,
+    SwapGs, LoadMxcsr,
     DisableInterrupts, EnableInterrupts, ClearDirection, SetDirection,
 }
 

@@ -16,7 +16,7 @@ internal static class Lockstep
         return ins.Mnemonic is not (Mnemonic.Rdtsc or Mnemonic.Rdtscp or Mnemonic.Rdrand or Mnemonic.Rdseed or Mnemonic.Rdpmc or Mnemonic.In or Mnemonic.Out
             or Mnemonic.Insb or Mnemonic.Insw or Mnemonic.Insd or Mnemonic.Outsb or Mnemonic.Outsw or Mnemonic.Outsd or Mnemonic.Syscall
             or Mnemonic.Sysenter or Mnemonic.Sysexit or Mnemonic.Sysret or Mnemonic.Sysretq or Mnemonic.Iret or Mnemonic.Iretd or Mnemonic.Iretq or Mnemonic.Sti or Mnemonic.Popf
-            or Mnemonic.Popfd or Mnemonic.Popfq or Mnemonic.Pause or Mnemonic.Swapgs or Mnemonic.Cpuid or Mnemonic.Xsave or Mnemonic.Xsave64
+            or Mnemonic.Popfd or Mnemonic.Popfq or Mnemonic.Pause or Mnemonic.Cpuid or Mnemonic.Xsave or Mnemonic.Xsave64
             or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Stac or Mnemonic.Clac or Mnemonic.Vmcall or Mnemonic.Vmmcall) && ins.Op0Register is not (Register.SS or Register.CS);
     }
 

@@ -9,6 +9,9 @@ namespace Sharpvisor.Cpu.Translator;
 /// </summary>
 internal sealed unsafe class Routines
 {
+    /// <summary>A place that has been refilled this often computes the TLB index each time from then on.</summary>
+    public const int MaximumMisses = 4096;
+
     private readonly CpuContext* _c;
     private readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
@@ -17,6 +20,8 @@ internal sealed unsafe class Routines
     private readonly ulong[] _enters = new ulong[256];
     private readonly Dictionary<(byte From, byte To, ulong Target), ulong> _adapters = [];
     private readonly ulong[] _refills = new ulong[2 * (Tlb.Kinds + 1)];
+
+    private readonly ulong[] _repeats = new ulong[8 * (Tlb.Kinds + 1)];
 
     public Routines(CpuContext* c, CodeCache cache, Tlb tlb)
     {
@@ -54,6 +59,15 @@ internal sealed unsafe class Routines
         if (refill == 0)
             refill = MakeRefill(kind, write);
         return refill;
+    }
+
+    /// <summary>See <see cref="MakeRepeat"/>.</summary>
+    public ulong Repeat(int kind, bool move, int sizeLog)
+    {
+        ref var repeat = ref _repeats[(((kind * 2) + (move ? 1 : 0)) * 4) + sizeLog];
+        if (repeat == 0)
+            repeat = MakeRepeat(kind, move, sizeLog);
+        return repeat;
     }
 
     /// <summary>Code that goes from one register map to another and jumps to the target.</summary>
@@ -96,6 +110,7 @@ internal sealed unsafe class Routines
         Array.Clear(_exits);
         Array.Clear(_enters);
         Array.Clear(_refills);
+        Array.Clear(_repeats);
         _adapters.Clear();
     }
 
@@ -201,14 +216,8 @@ internal sealed unsafe class Routines
         e.Align(16);
         var start = e.Address;
         var entries = (byte*)_tlb.Kind(kind);
-        e.Raw(0x50, 0x51, 0x52); // push rax, rcx, rdx
-        e.Move(Host.Rax, Host.T0);
-        e.Shift(5, Host.Rax, 12);
-        e.Move(Host.Rcx, Host.Rax);
-        e.Shift(5, Host.Rcx, Tlb.HashShift);
-        e.Op(0x31, Host.Rax, Host.Rcx, false);
-        e.Immediate(4, Host.Rax, Tlb.Entries - 1, false);
-        e.Shift(4, Host.Rax, 5, false);
+        e.Raw(0x50, 0x51); // push rax, rcx
+        EmitIndex(e, Host.Rax, Host.T0);
         e.Immediate(0, Host.Rax, checked((int)(long)entries), false); // rax = the TLB entry
         e.Move(Host.Rcx, Host.T0);
         e.OnMemory(0x33, Host.Rcx, Host.Rax, -1, TlbEntry.TagOffset(write), true); // xor: the offset in the page, if it is the right page
@@ -217,14 +226,124 @@ internal sealed unsafe class Routines
         e.OnMemory(0x3B, Host.Rax, Host.T1, -1, 0, false); // cmp eax, [slot]
         var crossing = e.ShortJump(0x74); // je: it is the right page already, so the access runs over its end
         e.Store(Host.T1, -1, 0, Host.Rax, false);
-        e.ImmediateOnAbsolute(0, &_t->SlotFills, 1, true);
-        e.Raw(0x5A, 0x59, 0x58); // pop rdx, rcx, rax
+        e.Load(Host.Rcx, Host.T1, -1, AccessSlot.MissesOffset, false);
+        e.Immediate(0, Host.Rcx, 1, false);
+        e.Store(Host.T1, -1, AccessSlot.MissesOffset, Host.Rcx, false);
+        e.Immediate(7, Host.Rcx, MaximumMisses, false);
+        var often = e.ShortJump(0x74); // je: once
+        e.Raw(0x59, 0x58); // pop rcx, rax
         e.Op(0x39, Host.Rsp, Host.Rsp); // ZF
         e.Raw(0xC3);
         e.Land(miss);
         e.Land(crossing);
-        e.Raw(0x5A, 0x59, 0x58);
+        e.Land(often);
+        e.Raw(0x59, 0x58);
         e.Op(0x85, Host.Rsp, Host.Rsp); // not ZF
+        e.Raw(0xC3);
+        return start;
+    }
+
+    /// <summary>The offset in its array of the TLB entry for a linear address; see <see cref="Tlb.Index"/>.</summary>
+    public static void EmitIndex(CodeEmitter e, int to, int linear)
+    {
+        e.Move(to, linear);
+        e.Shift(5, to, 12);
+        e.MultiplyImmediate(to, to, unchecked((int)Tlb.HashFactor));
+        e.Shift(5, to, 32 - Tlb.Bits - 5, false);
+        e.Immediate(4, to, (Tlb.Entries - 1) << 5, false);
+    }
+
+    /// <summary>
+    /// REP MOVS or STOS of 64-bit code, called with the guest's registers in place: page by page at the host's speed.
+    /// ZF: done. Else the registers say what is left, and why it was left the interpreter finds out. T0 and T1 are used.
+    /// </summary>
+    private ulong MakeRepeat(int kind, bool move, int sizeLog)
+    {
+        var e = _cache.Cold;
+        e.Align(16);
+        var start = e.Address;
+        var entries = checked((int)(long)_tlb.Kind(kind));
+        e.Raw(0x53, 0x52, 0x50); // push rbx, rdx, rax
+        e.Raw(0xF7, 0x04, 0x25); // test dword [Rflags], DF
+        e.Int32(checked((int)(long)&_c->Arch.Rflags));
+        e.Int32(0x400);
+        e.Raw(0x0F, 0x85);
+        e.Int32(0);
+        var backwards = e.Address;
+        var loop = e.Address;
+        e.Op(0x85, Host.Rcx, Host.Rcx);
+        e.Raw(0x0F, 0x84);
+        e.Int32(0); // jz done
+        var done = e.Address;
+        e.ImmediateOnAbsolute(7, &_t->Attention, 0, wide: false);
+        e.Raw(0x0F, 0x85);
+        e.Int32(0);
+        var attention = e.Address;
+        EmitIndex(e, Host.Rdx, Host.Rdi);
+        e.Load(Host.T0, Host.Rdx, -1, entries + TlbEntry.DeltaOffset);
+        e.Load(Host.Rdx, Host.Rdx, -1, entries + TlbEntry.TagOffset(true));
+        e.Op(0x31, Host.Rdx, Host.Rdi);
+        e.Immediate(7, Host.Rdx, 4095);
+        e.Raw(0x0F, 0x87);
+        e.Int32(0); // ja
+        var noTarget = e.Address;
+        e.MoveImmediate(Host.Rbx, 4096);
+        e.Op(0x29, Host.Rbx, Host.Rdx, false); // the rest of the page
+        ulong noSource = 0;
+        if (move)
+        {
+            EmitIndex(e, Host.Rdx, Host.Rsi);
+            e.Load(Host.T1, Host.Rdx, -1, entries + TlbEntry.DeltaOffset);
+            e.Load(Host.Rdx, Host.Rdx, -1, entries + TlbEntry.TagOffset(false));
+            e.Op(0x31, Host.Rdx, Host.Rsi);
+            e.Immediate(7, Host.Rdx, 4095);
+            e.Raw(0x0F, 0x87);
+            e.Int32(0);
+            noSource = e.Address;
+            e.Raw(0xF7, 0xDA); // neg edx
+            e.Immediate(0, Host.Rdx, 4096, false);
+            e.Op(0x39, Host.Rbx, Host.Rdx, false);
+            e.Raw(0x0F, 0x47, 0xDA); // cmova ebx, edx
+        }
+
+        if (sizeLog > 0)
+            e.Shift(5, Host.Rbx, sizeLog, false);
+        e.Op(0x85, Host.Rbx, Host.Rbx, false);
+        e.Raw(0x0F, 0x84);
+        e.Int32(0); // jz: an element over the end of a page
+        var crossing = e.Address;
+        e.Op(0x39, Host.Rbx, Host.Rcx);
+        e.Raw(0x48, 0x0F, 0x47, 0xD9); // cmova rbx, rcx
+        e.Move(Host.Rdx, Host.Rcx);
+        e.Op(0x29, Host.Rdx, Host.Rbx); // what is left after this run
+        e.Move(Host.Rcx, Host.Rbx);
+        e.Op(0x01, Host.Rdi, Host.T0);
+        if (move)
+            e.Op(0x01, Host.Rsi, Host.T1);
+        if (sizeLog == 1)
+            e.Raw(0x66);
+        e.Raw(0xF3); // rep
+        if (sizeLog == 3)
+            e.Raw(0x48);
+        e.Raw((byte)((move ? 0xA4 : 0xAA) + (sizeLog > 0 ? 1 : 0)));
+        e.Op(0x29, Host.Rdi, Host.T0);
+        if (move)
+            e.Op(0x29, Host.Rsi, Host.T1);
+        e.Move(Host.Rcx, Host.Rdx);
+        e.Jump(loop);
+
+        e.LandLong(done);
+        e.Raw(0x58, 0x5A, 0x5B); // pop rax, rdx, rbx
+        e.Op(0x39, Host.Rsp, Host.Rsp);
+        e.Raw(0xC3);
+        foreach (var failure in (ReadOnlySpan<ulong>)[backwards, attention, noTarget, noSource, crossing])
+        {
+            if (failure != 0)
+                e.LandLong(failure);
+        }
+
+        e.Raw(0x58, 0x5A, 0x5B);
+        e.Op(0x85, Host.Rsp, Host.Rsp);
         e.Raw(0xC3);
         return start;
     }

@@ -133,7 +133,7 @@ internal unsafe struct ExitInfo
     public Translation? Target;
 
     public Op* Op;
-    public uint* Slot;
+    public AccessSlot* Slot;
 
     /// <summary>Far: where the code has the expected page and key.</summary>
     public LinkSlot* Link;

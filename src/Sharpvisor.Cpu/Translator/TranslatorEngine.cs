@@ -21,7 +21,7 @@ public sealed class TranslatorEngine : ICpuEngine
     public bool Lockstep { get; init; }
 
     /// <summary>Executions after which a block is translated; before, the interpreter has it. 0: at once.</summary>
-    public int Threshold { get; init; } = 16;
+    public int Threshold { get; init; } = int.Parse(Environment.GetEnvironmentVariable("JTT") ?? "16");
 
     public IVcpu CreateVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs)
     {

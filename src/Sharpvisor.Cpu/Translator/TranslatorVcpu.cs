@@ -56,7 +56,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
         _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
-        _translator = new BlockTranslator(_c, _cache, _routines, _slots, _jumps, _opBuilder, _arena, _exits, environment.ProcessorCount > 1);
+        _translator = new BlockTranslator(_c, _cache, _routines, _slots, _tlb, _jumps, _opBuilder, _arena, _exits, environment.ProcessorCount > 1);
         _jumps.Clear();
     }
 
@@ -69,7 +69,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _disposed = true;
         if (s_dbg.Contains('s'))
         {
-            Console.Error.WriteLine($"\ntranslations {Statistics.Translations} ins {Statistics.Instructions} dropped {Statistics.Dropped} clears {Statistics.Clears} crossings {Statistics.Crossings} refused {Statistics.Refused} slotfills {_t->SlotFills} tlbfills {_tlb.Fills} code {_cache.Used >> 10}K slots {_slots.Used}");
+            Console.Error.WriteLine($"\ntranslations {Statistics.Translations} ins {Statistics.Instructions} dropped {Statistics.Dropped} clears {Statistics.Clears} crossings {Statistics.Crossings} refused {Statistics.Refused} tlbfills {_tlb.Fills} code {_cache.Hot.Position >> 10}K hot {_cache.Used >> 10}K slots {_slots.Used}");
             if (s_dbg.Contains('D')) { using var f = System.IO.File.Create("/tmp/jit.bin"); f.Write(new ReadOnlySpan<byte>((void*)_cache.Start, (int)_cache.Size)); Console.Error.WriteLine($"cache at {_cache.Start:x}"); }
             for (var i = 0; i < 7; i++)
                 Console.Error.WriteLine($"  {(ExitKind)i} {Statistics.Exits[i]}");
@@ -346,6 +346,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         Statistics.Clears++;
         _translations.Clear();
         _ungrouped.Clear();
+        _translator.Forget();
         _pages.Clear();
         _exits.RemoveRange(1, _exits.Count - 1);
         _jumps.Clear();
@@ -597,7 +598,19 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             return false;
         }
 
-        *exit.Slot = (uint)(ulong)entry;
+        if (exit.Slot != null)
+        {
+            exit.Slot->Entry = (uint)(ulong)entry;
+            if (exit.Slot->Misses >= Routines.MaximumMisses && !exit.Block.Stale)
+            {
+                // Too many pages for one slot: translated anew with a look-up there.
+                _translator.LookUpAt(exit.Block, exit.Offset);
+                Drop(exit.Block);
+                Interpret();
+                return false;
+            }
+        }
+
         return true;
     }
 
