@@ -133,11 +133,16 @@ public unsafe partial class InterpreterVcpu
 
     private void WriteCr3(ulong value)
     {
+        var keep = false;
         var c = _c;
         if (IsLongMode)
         {
             if ((c->Arch.Cr4 & ControlRegisters.PCIDE) != 0)
-                value &= ~(1UL << 63); // "keep this PCID's translations" is a hint; the TLB here is not tagged
+            {
+                keep = value >> 63 != 0;
+                value &= ~(1UL << 63);
+            }
+
             if ((value >> _physicalBits) != 0)
                 Raise(Vectors.GP);
         }
@@ -147,7 +152,8 @@ public unsafe partial class InterpreterVcpu
         }
 
         c->Arch.Cr3 = value;
-        FlushTlb(global: false);
+        _tlb.FlushNonGlobal(); // it is not tagged; what is remembered of code is
+        SwitchSpace(keep);
     }
 
     private void WriteCr4(ulong value)

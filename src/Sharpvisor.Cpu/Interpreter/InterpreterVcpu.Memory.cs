@@ -18,10 +18,10 @@ public unsafe partial class InterpreterVcpu
     /// <summary>CR0.AM, EFLAGS.AC and CPL 3.</summary>
     private protected bool _alignmentCheck;
 
-    /// <summary>The largest page size met (log2) and the linear addresses between which large pages were met.</summary>
-    private int _largeShift = 12;
-    private ulong _largeLow = ulong.MaxValue;
-    private ulong _largeHigh;
+    /// <summary>Regions of 2 MiB that small translations of larger pages were made in, and whether any was larger still.</summary>
+    private const int LargeShift = 21;
+    private readonly PageFilter _large = new();
+    private int _largestShift = LargeShift;
 
     /// <summary>Reads 1 to 8 bytes with the rights of the current privilege level.</summary>
     internal ulong ReadLinear(ulong linear, int size)
@@ -233,27 +233,33 @@ public unsafe partial class InterpreterVcpu
         }
     }
 
-    internal virtual void FlushTlb(bool global)
+    internal void FlushTlb(bool global)
     {
         if (global)
+        {
             _tlb.FlushAll();
+            _large.Clear();
+            _largestShift = LargeShift;
+            NewEpoch();
+        }
         else
+        {
             _tlb.FlushNonGlobal();
-        NewEpoch();
+            NewUserEpoch(-1);
+        }
     }
 
-    internal virtual void FlushTlbPage(ulong linear)
+    internal void FlushTlbPage(ulong linear)
     {
-        // A large page sits in the TLB as small ones: near any of those, all of the largest page size go.
-        if (IsNearLargePage(linear))
-            _tlb.FlushRange(linear & ~((1UL << _largeShift) - 1), 1UL << _largeShift);
+        // A large page sits in the TLB as small ones: where there was any, all that it can have been go.
+        if (_largestShift > LargeShift)
+            _tlb.FlushRange(linear & ~((1UL << _largestShift) - 1), 1UL << _largestShift);
+        else if (_large.MayHave(linear >> LargeShift))
+            _tlb.FlushRange(linear & ~((1UL << LargeShift) - 1), 1UL << LargeShift);
         else
             _tlb.FlushPage(linear);
-        NewEpoch();
+        ForgetCode(linear);
     }
-
-    /// <summary>A large page may lie here, of which the TLB has small parts.</summary>
-    private protected bool IsNearLargePage(ulong linear) => linear >= _largeLow && linear <= _largeHigh;
 
     /// <summary>0 user, 1 kernel, 2 kernel that may touch user pages: the array of the TLB in use.</summary>
     private protected int CurrentKind => _c->Cpl == 3 ? 0 : (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 || (_c->Arch.Rflags & Rflags.AC) != 0 ? 2 : 1;
@@ -395,9 +401,8 @@ public unsafe partial class InterpreterVcpu
             return true;
         if (walk.PageShift > 12)
         {
-            _largeShift = Math.Max(_largeShift, walk.PageShift);
-            _largeLow = Math.Min(_largeLow, linear & ~((1UL << walk.PageShift) - 1));
-            _largeHigh = Math.Max(_largeHigh, linear | ((1UL << walk.PageShift) - 1));
+            _large.Add(linear >> LargeShift);
+            _largestShift = Math.Max(_largestShift, walk.PageShift);
         }
 
         var watched = IsWatchedPage(linear);

@@ -20,7 +20,6 @@ public unsafe partial class InterpreterVcpu : IVcpu
 {
     private const int JumpEntries = 16384;
     private const int FetchEntries = 256;
-    private const int MaxCodeSegments = 1024;
 
     /// <summary>A vCPU that halts for long is not sent more than this: dropping all its code is cheaper then.</summary>
     private const int MaximumCodeRequests = 256;
@@ -51,10 +50,6 @@ public unsafe partial class InterpreterVcpu : IVcpu
 
     /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
     private bool _debugHeld;
-    private readonly Dictionary<(ulong Base, uint Limit), ulong> _epochs = [];
-    private ulong _epoch;
-    private ulong _lastEpoch;
-    private (ulong Base, uint Limit) _codeSegment;
     private int _startupVector;
     private volatile bool _inGuest;
     private volatile int _codeRequestCount;
@@ -294,27 +289,6 @@ public unsafe partial class InterpreterVcpu : IVcpu
 
     private static nint StaleHandler => (nint)(delegate*<CpuContext*, Op*, void>)&StaleExit;
 
-    /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
-    internal void NewEpoch()
-    {
-        _epochs.Clear();
-        _epochs.Add(_codeSegment, _epoch = ++_lastEpoch);
-        _c->LookupKey = (_epoch << 16) | ((ulong)_c->Cpl << 8) | _c->Mode;
-    }
-
-    /// <summary>Look-ups go by RIP, an offset: each base and limit of CS has an epoch of its own.</summary>
-    private void SetCodeSegment(ulong codeBase, uint limit)
-    {
-        var segment = (codeBase, limit);
-        if (segment == _codeSegment)
-            return;
-        _codeSegment = segment;
-        if (_epochs.Count >= MaxCodeSegments)
-            _epochs.Clear(); // epochs are never used again: what was remembered under them is void
-        if (!_epochs.TryGetValue(segment, out _epoch))
-            _epochs.Add(segment, _epoch = ++_lastEpoch);
-    }
-
     /// <summary>What the operations of a dropped block become: leave, and look the rest up again.</summary>
     private static void StaleExit(CpuContext* c, Op* op)
     {
@@ -530,6 +504,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
             Raise(Vectors.GP, 0);
         }
 
+        NoteFetch(linear, in walk);
         entry = new FetchEntry(linear >> 12, key, walk.Physical & ~0xFFFUL);
         return walk.Physical;
     }

@@ -58,6 +58,9 @@ internal sealed unsafe class Tlb : IDisposable
     private readonly int[] _filled = new int[ListLimit];
     private int _filledCount;
 
+    /// <summary>A bit for each physical page: it was given a write tag since it was last protected.</summary>
+    private ulong[] _writable = new ulong[1024];
+
     public Tlb()
     {
         // What does not match must match no address that a guest can think of, and if it did, must lead nowhere in the
@@ -141,6 +144,10 @@ internal sealed unsafe class Tlb : IDisposable
     /// <summary>Takes a physical page out of the fast write path.</summary>
     public void ProtectPhysicalPage(ulong physical)
     {
+        var number = (int)(physical >> 12);
+        if (number >> 6 >= _writable.Length || (_writable[number >> 6] >> (number & 63) & 1) == 0)
+            return;
+        _writable[number >> 6] &= ~(1UL << (number & 63));
         for (var i = 0; i < Kinds * Entries; i++)
         {
             if ((_entries[i].Physical & ~0xFFFUL) == physical)
@@ -157,6 +164,8 @@ internal sealed unsafe class Tlb : IDisposable
         ref var entry = ref _entries[i];
         entry.ReadTag = readable ? page : _nowhere;
         entry.WriteTag = writable ? page : _nowhere;
+        if (writable)
+            NoteWritable((int)(physical >> 12));
         entry.Delta = (ulong)host - page;
         entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0);
         if (!global && _filledCount < ListLimit)
@@ -167,6 +176,13 @@ internal sealed unsafe class Tlb : IDisposable
     {
         HostMemory.Release(_entries, (Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
         HostMemory.Release(_dummy, 8192);
+    }
+
+    private void NoteWritable(int number)
+    {
+        if (number >> 6 >= _writable.Length)
+            Array.Resize(ref _writable, Math.Max(2 * _writable.Length, (number >> 6) + 1));
+        _writable[number >> 6] |= 1UL << (number & 63);
     }
 
     private void Invalidate(int i)

@@ -288,7 +288,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 _hot.ImmediateOnAbsolute(4, &_c->Arch.Rflags, ~0x200, wide: true);
                 break;
             case ItemKind.EnableInterrupts:
-                EmitEnableInterrupts();
+                EmitEnableInterrupts(ref item);
                 break;
             case ItemKind.ClearDirection:
                 SaveFlags();
@@ -466,14 +466,15 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _flags = FlagsPlace.Host;
     }
 
-    private void EmitEnableInterrupts()
+    /// <summary>STI: an interrupt that waits already comes after exactly one more instruction, which the interpreter sees to.</summary>
+    private void EmitEnableInterrupts(ref Item item)
     {
         SaveFlags();
-        _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x200, wide: true);
-
-        // An interrupt that waited asks for attention at the next block.
         _hot.Load32(Host.T0, &_c->Pending);
-        _hot.Immediate(4, Host.T0, (int)PendingEvents.Interrupt, wide: false);
-        _hot.OnAbsolute(0x09, Host.T0, &_t->Attention, wide: false); // or [Attention], r14d
+        _hot.Immediate(4, Host.T0, (int)(PendingEvents.Interrupt | PendingEvents.Nmi), wide: false);
+        var exit = NewFallback(ref item, ends: false);
+        _hot.JumpIf(5, EmitExit(exit)); // jne
+        _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x200, wide: true);
+        CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
     }
 }

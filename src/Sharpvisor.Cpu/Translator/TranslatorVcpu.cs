@@ -32,7 +32,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly BlockCache _arena = new();
     private readonly BlockTranslator _translator;
     private readonly List<ExitInfo> _exits = [default];
-    private readonly Dictionary<(ulong Physical, uint Key), Translation> _translations = [];
+    private readonly Dictionary<ulong, Translation> _translations = [];
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
     private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
     private readonly (ulong Key, uint Number)[] _keyNumbers = new (ulong, uint)[KeyNumbers];
@@ -222,7 +222,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         c->CurrentOp = _decoder.FetchOp;
         var physical = TranslateRip(rip, out var linear);
         var key = CurrentTranslationKey;
-        if (_translations.TryGetValue((physical, key), out var found))
+        if (_translations.TryGetValue(IdOf(physical, key), out var found))
         {
             if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
                 return found;
@@ -238,6 +238,9 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
         return Translate(rip, linear, physical, key, predecessor);
     }
+
+    /// <summary>Place and key in one number: guest-physical addresses end below 2^48.</summary>
+    private static ulong IdOf(ulong physical, uint key) => physical | ((ulong)key << 48);
 
     private ulong TranslateRip(ulong rip, out ulong linear)
     {
@@ -280,7 +283,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                 return null;
         }
 
-        _translations.Add((physical, key), translation);
+        _translations.Add(IdOf(physical, key), translation);
         AddToPage(physical >> 12, translation);
         if (translation.SecondPage != ulong.MaxValue && translation.SecondPage >> 12 != physical >> 12)
             AddToPage(translation.SecondPage >> 12, translation);
@@ -312,7 +315,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private void Drop(Translation translation)
     {
         translation.Stale = true;
-        _translations.Remove((translation.Physical, translation.Key));
+        _translations.Remove(IdOf(translation.Physical, translation.Key));
         if (_pages.TryGetValue(translation.Physical >> 12, out var list))
             list.Remove(translation);
         if (translation.SecondPage != ulong.MaxValue && _pages.TryGetValue(translation.SecondPage >> 12, out list))
@@ -548,9 +551,19 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     /// <summary>Links to a block that runs over into the next page, which has to be the same each time: by way of a checked jump.</summary>
     private void LinkOverPage(ref ExitInfo exit, int index, Translation target)
     {
+        if (exit.Target == target)
+        {
+            exit.Link->PageBase = (_c->Arch.Rip - (ulong)exit.Offset) & _c->RipMask;
+            exit.Link->Key = _t->Key;
+            return;
+        }
+
+        if (_slots.IsFull || _cache.IsFull)
+            return; // the next translation clears them
         var over = _translator.EmitCheckedJump(index, exit.FlagsInHost, exit.Map, _routines.Adapter(exit.Map, target.Map, target.Entry), out var link);
         link->PageBase = (_c->Arch.Rip - (ulong)exit.Offset) & _c->RipMask;
         link->Key = _t->Key;
+        exit.Link = link;
         _cache.Hot.Patch(exit.Patch, over);
         exit.Target = target;
         target.Incoming.Add(index);

@@ -69,7 +69,7 @@ internal sealed class BareMachine : IDisposable
             Model = CpuModel.Parse(model),
             ProcessorCount = processors,
         };
-        Cpu = new InterpreterEngine().CreateVcpu(0, environment, Apic, []);
+        Cpu = TestEngine.Create().CreateVcpu(0, environment, Apic, []);
         Enter(mode);
     }
 

@@ -1,6 +1,7 @@
 using System.Reflection;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Interpreter;
+using Sharpvisor.Cpu.Translator;
 using Xunit.Sdk;
 
 namespace Sharpvisor.Tests.Guests;
@@ -11,6 +12,7 @@ internal static class GuestEngines
     private static readonly Dictionary<string, Func<ICpuEngine>> All = new()
     {
         ["interpreter"] = () => new InterpreterEngine(),
+        ["translator"] = () => new TranslatorEngine(),
     };
 
     public static IEnumerable<string> Names { get; } =

@@ -1,0 +1,20 @@
+using Sharpvisor.Cpu.Interpreter;
+using Sharpvisor.Cpu.Translator;
+
+namespace Sharpvisor.Cpu.Tests;
+
+/// <summary>
+/// The engine that the tests of this project run on: the interpreter, or what SHARPVISOR_TEST_ENGINE names. The
+/// translator translates everything at once then, so that each test meets translated code.
+/// </summary>
+internal static class TestEngine
+{
+    public static string Name { get; } = Environment.GetEnvironmentVariable("SHARPVISOR_TEST_ENGINE") ?? "interpreter";
+
+    public static ICpuEngine Create() => Name switch
+    {
+        "interpreter" => new InterpreterEngine(),
+        "translator" => new TranslatorEngine { Threshold = 0 },
+        _ => throw new ArgumentException($"no engine {Name}: give interpreter or translator in SHARPVISOR_TEST_ENGINE"),
+    };
+}
