@@ -46,6 +46,7 @@ internal sealed unsafe class CodeCoherence
             return;
         Interlocked.Increment(ref _protecting);
         var before = Interlocked.Or(ref mask, lines);
+        vcpu.NoteDecoded(physical >> 12);
         if (before == 0)
         {
             var page = physical & ~0xFFFUL;
@@ -103,6 +104,9 @@ internal sealed unsafe class CodeCoherence
 
     private void OnCodeWritten(ulong pageNumber, ulong lines)
     {
+        // Code that is written over from one end to the other: all of the page at once, so that the rest is plain stores.
+        if (InterpreterVcpu.Current is { } writer && writer.Coherence == this && writer.IsOverwriting(pageNumber))
+            lines = ulong.MaxValue;
         Interlocked.And(ref _memory.CodeLines(pageNumber << 12), ~lines);
         var current = InterpreterVcpu.Current;
         if (current is not null && current.Coherence == this)

@@ -50,6 +50,8 @@ public unsafe partial class InterpreterVcpu : IVcpu
 
     /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
     private bool _debugHeld;
+    private ulong _overwrittenPage = ulong.MaxValue;
+    private int _overwrites;
     private int _startupVector;
     private volatile bool _inGuest;
     private volatile int _codeRequestCount;
@@ -245,6 +247,24 @@ public unsafe partial class InterpreterVcpu : IVcpu
     {
         _ownWrites.Add(new CodeRequest(page, lines));
         Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
+    }
+
+    /// <summary>Whether code of this page was written for the fourth time since any of it was decoded.</summary>
+    internal bool IsOverwriting(ulong page)
+    {
+        if (page != _overwrittenPage)
+        {
+            _overwrittenPage = page;
+            _overwrites = 0;
+        }
+
+        return ++_overwrites >= 4;
+    }
+
+    internal void NoteDecoded(ulong page)
+    {
+        if (page == _overwrittenPage)
+            _overwrites = 0;
     }
 
     internal void ServeCodeRequests()

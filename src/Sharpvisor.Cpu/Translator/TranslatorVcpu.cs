@@ -23,6 +23,9 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private const int MaximumGroupFailures = 16;
     private const int KeyNumbers = 256;
 
+    /// <summary>A page whose translations are dropped often has a threshold up to this power of two higher.</summary>
+    private const int MaximumPatience = 6;
+
     private protected readonly TranslatorContext* _t;
     private readonly CodeCache _cache;
     private readonly AccessSlots _slots;
@@ -37,6 +40,9 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
     private readonly (ulong Key, uint Number)[] _keyNumbers = new (ulong, uint)[KeyNumbers];
     private uint _lastKeyNumber;
+
+    /// <summary>How often translations of a page were dropped.</summary>
+    private readonly Dictionary<ulong, int> _unstable = [];
     private readonly int _threshold;
     private bool _flagsSaved;
     private protected bool _counted;
@@ -234,6 +240,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             var block = BlockAt(rip);
             if (block->Heat < _threshold)
                 return null;
+            if (_unstable.TryGetValue(physical >> 12, out var drops) && block->Heat < Math.Min(_threshold << Math.Min(drops, MaximumPatience), ushort.MaxValue))
+                return null; // code that is written over again and again is not worth as much
         }
 
         return Translate(rip, linear, physical, key, predecessor);
@@ -331,6 +339,16 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         translation.Incoming.Clear();
         _cache.Hot.PatchJump(translation.Entry, exits[translation.HeadExit].Stub);
         Statistics.Dropped++;
+        if (_threshold > 0)
+            CollectionsMarshal.GetValueRefOrAddDefault(_unstable, translation.Physical >> 12, out _)++;
+    }
+
+    /// <summary>The next look-up makes a better translation of the same code.</summary>
+    private void Replace(Translation translation)
+    {
+        Drop(translation);
+        if (_unstable.TryGetValue(translation.Physical >> 12, out var drops))
+            _unstable[translation.Physical >> 12] = drops - 1;
     }
 
     private void Unlink(ref ExitInfo exit)
@@ -618,7 +636,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             {
                 // Too many pages for one slot: translated anew with a look-up there.
                 _translator.LookUpAt(exit.Block, exit.Offset);
-                Drop(exit.Block);
+                Replace(exit.Block);
                 Interpret();
                 return false;
             }
@@ -636,7 +654,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (++block.GroupFailures != MaximumGroupFailures || block.Stale)
             return;
         _ungrouped.Add((block.Physical, block.Key));
-        Drop(block);
+        Replace(block);
     }
 
     /// <summary>Whether x87 instructions can simply be executed, and whether upper halves of vectors are in use.</summary>
