@@ -47,4 +47,7 @@ public interface IVcpu : IProcessorSignals, IDisposable
 
     /// <summary>Several lines for a person: the exceptions that led here, registers, the instructions around RIP.</summary>
     string DescribeFault();
+
+    /// <summary>Several lines for a person: what the engine has done so far. The vCPU must not be running.</summary>
+    string DescribeEngine();
 }

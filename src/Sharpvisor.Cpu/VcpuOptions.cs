@@ -45,6 +45,9 @@ public enum TraceKinds
 
     /// <summary>Processor resets.</summary>
     CpuReset = 8,
+
+    /// <summary>What the engine did, when the machine ends.</summary>
+    Jit = 16,
 }
 
 /// <summary>The debug log of the processors: <paramref name="Write"/> is called with whole lines, from any vCPU thread.</summary>

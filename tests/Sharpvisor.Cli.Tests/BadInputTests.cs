@@ -61,7 +61,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-S", "unknown flag -S; the nearest is -smp; see sharpvisor run --help")]
     [InlineData("-nographic=yes", "-nographic takes no value: leave \"=yes\" out")]
     [InlineData("-m 1G vmlinuz", "\"vmlinuz\" is not a flag; a kernel is given by -kernel vmlinuz")]
-    [InlineData("-accel kvm", "-accel kvm: not in this version; give interpreter")]
+    [InlineData("-accel kvm", "-accel kvm: not in this version; give translator, interpreter or lockstep")]
     [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc")]
     [InlineData("-display gtk", "-display gtk: there is no screen in this version; give none, and console=ttyS0 with -append")]
     [InlineData("-device e1000", "-device e1000: not in this version; there is isa-debug-exit")]

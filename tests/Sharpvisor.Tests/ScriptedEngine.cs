@@ -95,6 +95,8 @@ internal sealed class ScriptedVcpu(int index, CpuEnvironment environment, Func<S
 
     public string DescribeFault() => "the exceptions that led here";
 
+    public string DescribeEngine() => "scripted";
+
     public void SetInterruptRequest(bool asserted) => _work.Set();
 
     public void RaiseNmi() => _work.Set();

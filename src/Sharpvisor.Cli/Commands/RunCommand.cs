@@ -7,12 +7,15 @@ using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
+using Sharpvisor.Cpu.Translator;
 
 namespace Sharpvisor.Cli.Commands;
 
 /// <summary>Starts a machine from its flags and lives as long as it does.</summary>
 internal static class RunCommand
 {
+    private const int UserSignal1 = 10;
+
     public static async Task<int> RunAsync(RunSettings settings, TextWriter output, TextWriter errors)
     {
         if (settings.Kernel is null)
@@ -56,8 +59,9 @@ internal static class RunCommand
             .WithKernel(kernel)
             .WithCommandLine(settings.Append ?? "")
             .WithLogger(logger);
-        if (settings.Engine is not null)
-            builder.WithEngine(settings.Engine);
+        if (settings.Engine is null && CpuEngines.Default != "translator")
+            logger.LogWarning("no translator on this host (it needs x86-64 Linux with AVX2 and BMI2): the interpreter executes the guest");
+        builder.WithEngine(CpuEngines.Create(settings.Engine ?? CpuEngines.Default, settings.PerfMap ? new PerfMap(PerfMap.DefaultPath) : null));
         if (settings.Cpu is not null)
             builder.WithCpu(settings.Cpu);
         if (initrd is not null)
@@ -108,6 +112,11 @@ internal static class RunCommand
 
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
+        using var report = PosixSignalRegistration.Create((PosixSignal)UserSignal1, context =>
+        {
+            context.Cancel = true;
+            _ = ReportAsync(machine, errors);
+        });
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal);
         MachineExit exit;
         try
@@ -125,6 +134,24 @@ internal static class RunCommand
         if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);
         return signalCode != 0 ? signalCode : exit.Code;
+    }
+
+    /// <summary>SIGUSR1: what the engine has done so far, between two instructions of the guest.</summary>
+    private static async Task ReportAsync(Machine machine, TextWriter errors)
+    {
+        try
+        {
+            var paused = machine.IsPaused;
+            await machine.PauseAsync().ConfigureAwait(false);
+            foreach (var processor in machine.Processors)
+                await errors.WriteLineAsync(processor.DescribeEngine()).ConfigureAwait(false);
+            if (!paused)
+                await machine.ResumeAsync().ConfigureAwait(false);
+        }
+        catch (InvalidOperationException)
+        {
+            // The machine has ended meanwhile.
+        }
     }
 
     private static int NumberOf(PosixSignal signal) => signal switch

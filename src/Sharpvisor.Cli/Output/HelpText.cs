@@ -25,15 +25,17 @@ internal static class HelpText
           -m SIZE                memory: 512 (MiB), 2G; 512 by default
           -smp N                 processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
-          -accel NAME            what executes the guest: translator, interpreter
+          -accel NAME            what executes the guest: translator, interpreter, lockstep
           -serial WHERE          stdio, file:PATH, pty, null, none,
                                  tcp:HOST:PORT[,server=on][,wait=off]; up to 4
           -debugcon WHERE        what the guest writes to port 0xe9
           -device isa-debug-exit[,iobase=0x501][,iosize=2]
           -machine pc  -display none  -nographic  -nodefaults  -name NAME
           -no-reboot             end instead of resetting
-          -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,guest_errors,unimp
+          -perfmap               names of generated code for Linux's perf
+          -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
         On a terminal: Ctrl-A x ends the machine, Ctrl-A h shows the other keys.
+        SIGUSR1 shows what the engine has done so far, as -d jit does at the end.
         Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
         flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by
         isa-debug-exit; 70 an error of sharpvisor; 128 + N signal N

@@ -26,6 +26,7 @@ internal static class RunFlags
         new("global", "SETTING", Values.Global),
         new("d", "ITEMS", Values.Trace),
         new("D", "FILE", (s, v) => s.TraceFile = v),
+        new("perfmap", null, (s, _) => s.PerfMap = true),
         new("nographic", null, (_, _) => { }), // there is no other display, and serial goes to stdio by itself
         new("no-reboot", null, (s, _) => s.NoReboot = true),
         new("nodefaults", null, (s, _) => s.NoDefaults = true),

@@ -17,7 +17,10 @@ internal sealed class RunSettings
 
     public string? Cpu { get; set; }
 
-    public ICpuEngine? Engine { get; set; }
+    /// <summary>As <see cref="CpuEngines"/> knows it.</summary>
+    public string? Engine { get; set; }
+
+    public bool PerfMap { get; set; }
 
     public string? Kernel { get; set; }
 

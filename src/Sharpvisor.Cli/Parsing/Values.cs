@@ -88,7 +88,7 @@ internal static class Values
     }
 
     /// <summary>-accel NAME, perhaps with properties of QEMU's that say nothing here.</summary>
-    public static ICpuEngine Accelerator(string value)
+    public static string Accelerator(string value)
     {
         var parts = value.Split(',');
         foreach (var property in parts.Skip(1))
@@ -97,7 +97,8 @@ internal static class Values
                 throw new ConfigurationException($"-accel {value}: \"{property}\" is not a property of it; leave it out");
         }
 
-        return CpuEngines.Create(parts[0]);
+        CpuEngines.Check(parts[0]);
+        return parts[0];
     }
 
     public static void Machine(RunSettings settings, string value)
@@ -160,7 +161,7 @@ internal static class Values
     /// <summary>-d int,exec,…</summary>
     public static void Trace(RunSettings settings, string value)
     {
-        const string known = "int, exec, in_asm, cpu_reset, guest_errors, unimp";
+        const string known = "int, exec, in_asm, cpu_reset, jit, guest_errors, unimp";
         foreach (var item in value.Split(','))
         {
             switch (item)
@@ -173,6 +174,9 @@ internal static class Values
                     break;
                 case "in_asm":
                     settings.Trace |= TraceKinds.InAsm;
+                    break;
+                case "jit":
+                    settings.Trace |= TraceKinds.Jit;
                     break;
                 case "cpu_reset":
                     settings.Trace |= TraceKinds.CpuReset;

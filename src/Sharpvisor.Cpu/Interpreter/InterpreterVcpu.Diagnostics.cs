@@ -13,6 +13,9 @@ public unsafe partial class InterpreterVcpu
     private static readonly string[] VectorNames =
         ["#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM"];
 
+    public virtual string DescribeEngine() =>
+        $"interpreter of processor {Index}: {InstructionCount} instructions, {_blocks.BlocksMade} blocks decoded, {_blocks.BlocksDropped} dropped, {_tlb.Fills} TLB fills";
+
     public string DescribeFault()
     {
         ObjectDisposedException.ThrowIf(_disposed, this);

@@ -42,50 +42,50 @@ internal sealed unsafe partial class BlockTranslator
         switch (item.Kind)
         {
             case ItemKind.PushImmediate:
-            {
-                var to = EmitAccess(ref item, ref item.Stack);
-                _hot.OnMemory(0xC7, 0, to.Base, to.Index, to.Displacement, _is64);
-                _hot.Int32((int)(long)ins.GetImmediate(0));
-                break;
-            }
+                {
+                    var to = EmitAccess(ref item, ref item.Stack);
+                    _hot.OnMemory(0xC7, 0, to.Base, to.Index, to.Displacement, _is64);
+                    _hot.Int32((int)(long)ins.GetImmediate(0));
+                    break;
+                }
 
             case ItemKind.PushFlags:
-            {
-                SaveFlags();
-                var to = FreeT0(EmitAccess(ref item, ref item.Stack));
-                EmitFlagsWord();
-                StoreTo(to, Host.T0);
-                break;
-            }
+                {
+                    SaveFlags();
+                    var to = FreeT0(EmitAccess(ref item, ref item.Stack));
+                    EmitFlagsWord();
+                    StoreTo(to, Host.T0);
+                    break;
+                }
 
             case ItemKind.PushMemory:
-            {
-                // The stack first: its check would destroy the value. When both fault the interpreter knows the order.
-                KeepAddress(EmitAccess(ref item, ref item.Stack));
-                var from = EmitAccess(ref item, ref item.Operand);
-                _hot.Load(Host.T0, from.Base, from.Index, from.Displacement, _is64);
-                _hot.Load(Host.T1, &_t->KeptAddress);
-                _hot.Store(Host.T1, -1, 0, Host.T0, _is64);
-                break;
-            }
+                {
+                    // The stack first: its check would destroy the value. When both fault the interpreter knows the order.
+                    KeepAddress(EmitAccess(ref item, ref item.Stack));
+                    var from = EmitAccess(ref item, ref item.Operand);
+                    _hot.Load(Host.T0, from.Base, from.Index, from.Displacement, _is64);
+                    _hot.Load(Host.T1, &_t->KeptAddress);
+                    _hot.Store(Host.T1, -1, 0, Host.T0, _is64);
+                    break;
+                }
 
             default:
-            {
-                var guest = ins.Op0Register.GetFullRegister() - Register.RAX;
-                var to = EmitAccess(ref item, ref item.Stack);
-                if (_map[guest] < 0)
                 {
-                    to = FreeT0(to);
-                    _hot.Load(Host.T0, Gpr(guest));
-                    StoreTo(to, Host.T0);
-                }
-                else
-                {
-                    StoreTo(to, _map[guest]);
-                }
+                    var guest = ins.Op0Register.GetFullRegister() - Register.RAX;
+                    var to = EmitAccess(ref item, ref item.Stack);
+                    if (_map[guest] < 0)
+                    {
+                        to = FreeT0(to);
+                        _hot.Load(Host.T0, Gpr(guest));
+                        StoreTo(to, Host.T0);
+                    }
+                    else
+                    {
+                        StoreTo(to, _map[guest]);
+                    }
 
-                break;
-            }
+                    break;
+                }
         }
 
         AdjustStack(-size);

@@ -7,7 +7,6 @@ namespace Sharpvisor.Cpu.Translator;
 internal sealed unsafe partial class BlockTranslator
 {
     /// <summary>A host address: base + index + displacement.</summary>
-    private static readonly bool s_all = (Environment.GetEnvironmentVariable("JT") ?? "").Contains('c');
     private readonly record struct HostOperand(int Base, int Index, int Displacement);
 
     /// <summary>
@@ -46,7 +45,7 @@ internal sealed unsafe partial class BlockTranslator
         var start = single ? m.Displacement : _groups[m.Group].Start - stackShift;
         var range = single ? m.Size : (int)(_groups[m.Group].End - _groups[m.Group].Start);
         var writes = single ? m.Writes : _groups[m.Group].Writes;
-        var slot = _lookUp.Contains(item.Offset) || s_all ? null : _slots.Allocate();
+        var slot = _lookUp.Contains(item.Offset) ? null : _slots.Allocate();
         var retry = _hot.Address;
         EmitLinear(in m, start);
         if (bitString >= 0)

@@ -15,7 +15,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     public const int MaxInstructions = 64;
 
     /// <summary>A block goes on behind this many conditional branches that are not taken.</summary>
-    private static readonly int MaxSideExits = int.Parse(Environment.GetEnvironmentVariable("JTSE") ?? "1");
+    private const int MaxSideExits = 1;
 
     private readonly CpuContext* _c;
     private readonly TranslatorContext* _t;

@@ -28,6 +28,9 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
     /// <summary>Translations compared so far.</summary>
     public long Compared { get; private set; }
 
+    public override string DescribeEngine() =>
+        string.Create(CultureInfo.InvariantCulture, $"lockstep: {Compared} translations did what the interpreter does\n") + base.DescribeEngine();
+
     private protected override void Execute(long limit)
     {
         var c = _c;
@@ -193,19 +196,11 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
         }
     }
 
-    private List<string> Disassemble(ulong rip, int length)
+    private IEnumerable<string> Disassemble(ulong rip, int length)
     {
         var bytes = new byte[length];
         for (var i = 0; i < length; i++)
             bytes[i] = *HostPointer(TranslateFetch(rip + (ulong)i));
-        var decoder = Iced.Intel.Decoder.Create(_c->Is64 != 0 ? 64 : 32, bytes, rip);
-        var lines = new List<string>();
-        while (decoder.IP < rip + (ulong)length)
-        {
-            var instruction = decoder.Decode();
-            lines.Add(string.Create(CultureInfo.InvariantCulture, $"{instruction.IP:x}  {instruction}"));
-        }
-
-        return lines;
+        return Disassembly.Lines(bytes, rip, _c->Is64 != 0 ? 64 : 32);
     }
 }

@@ -1,3 +1,4 @@
+using Iced.Intel;
 using Sharpvisor.Cpu.Decoding;
 
 namespace Sharpvisor.Cpu.Translator;
@@ -49,8 +50,11 @@ internal sealed class Translation
     /// <summary>Guest code has changed: not to be entered again.</summary>
     public bool Stale { get; set; }
 
-    /// <summary>How often the head's check for attention led out; and accesses that could not use their group.</summary>
+    /// <summary>Accesses that could not use their group.</summary>
     public int GroupFailures { get; set; }
+
+    /// <summary>How often the head's check for attention led out.</summary>
+    public int Samples { get; set; }
 
     public ulong PageOffset => Physical & 0xFFF;
 }
@@ -147,5 +151,6 @@ internal unsafe struct ExitInfo
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;
 
-    public Iced.Intel.Mnemonic Mnemonic;
+    /// <summary>Fallback: the instruction.</summary>
+    public Mnemonic Mnemonic;
 }

@@ -1,4 +1,5 @@
 using System.Runtime.Intrinsics.X86;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
@@ -21,7 +22,10 @@ public sealed class TranslatorEngine : ICpuEngine
     public bool Lockstep { get; init; }
 
     /// <summary>Executions after which a block is translated; before, the interpreter has it. 0: at once.</summary>
-    public int Threshold { get; init; } = int.Parse(Environment.GetEnvironmentVariable("JTT") ?? "16");
+    public int Threshold { get; init; } = 16;
+
+    /// <summary>Gets a line for each block, for perf.</summary>
+    public PerfMap? PerfMap { get; init; }
 
     public IVcpu CreateVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs)
     {
@@ -31,8 +35,10 @@ public sealed class TranslatorEngine : ICpuEngine
             _coherence = new CodeCoherence(_memory);
         }
 
+        if (Lockstep && environment.ProcessorCount > 1)
+            throw new ConfigurationException("lockstep: the processors of a machine would have to take turns; give -smp 1");
         if (Lockstep)
             return new LockstepVcpu(index, environment, apic, msrs, _coherence, Threshold);
-        return new TranslatorVcpu(index, environment, apic, msrs, _coherence, Threshold);
+        return new TranslatorVcpu(index, environment, apic, msrs, _coherence, Threshold, PerfMap);
     }
 }

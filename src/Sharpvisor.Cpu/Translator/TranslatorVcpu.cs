@@ -1,6 +1,9 @@
+using System.Diagnostics;
+using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
+using System.Text;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Interpreter;
@@ -39,6 +42,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
     private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
     private readonly (ulong Key, uint Number)[] _keyNumbers = new (ulong, uint)[KeyNumbers];
+    private readonly PerfMap? _perfMap;
     private uint _lastKeyNumber;
 
     /// <summary>How often translations of a page were dropped.</summary>
@@ -52,9 +56,10 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     /// <summary>The interpreter was at work: whether upper halves are in use has to be looked at.</summary>
     private bool _mayHaveChangedVectors;
 
-    internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold)
+    internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold, PerfMap? perfMap = null)
         : base(index, environment, apic, msrs, coherence)
     {
+        _perfMap = perfMap;
         _t = &_c->Translator;
         _t->HostMxcsr = 0x1F80;
         _threshold = threshold;
@@ -66,23 +71,37 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _jumps.Clear();
     }
 
-    internal JitStatistics Statistics { get; } = new();
+    internal TranslatorStatistics Statistics { get; } = new();
+
+    public override string DescribeEngine()
+    {
+        var text = new StringBuilder();
+        Statistics.Describe(text, Index);
+        text.AppendLine(CultureInfo.InvariantCulture, $"code cache      {_cache.Hot.Position >> 10} KiB of blocks, {(_cache.Used - _cache.Hot.Position) >> 10} KiB of exits, of {_cache.Size >> 10} KiB; slots {_slots.Used >> 10} KiB");
+        text.AppendLine(CultureInfo.InvariantCulture, $"TLB             {_tlb.Fills} fills");
+        text.AppendLine(CultureInfo.InvariantCulture, $"interpreter     {_blocks.BlocksMade} blocks decoded, {_blocks.BlocksDropped} dropped, {Statistics.Interpreted} executed");
+        text.AppendLine("hottest blocks by the ticks that found the processor there:");
+        foreach (var block in _translations.Values.Where(t => t.Samples > 0).OrderByDescending(t => t.Samples).Take(8))
+        {
+            text.AppendLine(CultureInfo.InvariantCulture, $"  {block.Samples} at physical {block.Physical:x}, key {block.Key:x}, {block.End - block.EntryWithFlags} bytes of host code");
+            if (HostPointer(block.Physical) is var code && code != null)
+            {
+                var length = Math.Min(block.Length, 4096 - (int)block.PageOffset);
+                foreach (var line in Disassembly.Lines(new ReadOnlySpan<byte>(code, length).ToArray(), block.Physical, (block.Key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code64 ? 64 : 32))
+                    text.AppendLine("    " + line);
+            }
+        }
+
+        return text.ToString();
+    }
 
     public override void Dispose()
     {
         if (_disposed)
             return;
         _disposed = true;
-        if (s_dbg.Contains('s'))
-        {
-            Console.Error.WriteLine($"\ntranslations {Statistics.Translations} ins {Statistics.Instructions} dropped {Statistics.Dropped} clears {Statistics.Clears} crossings {Statistics.Crossings} refused {Statistics.Refused} tlbfills {_tlb.Fills} code {_cache.Hot.Position >> 10}K hot {_cache.Used >> 10}K slots {_slots.Used}");
-            if (s_dbg.Contains('D')) { using var f = System.IO.File.Create("/tmp/jit.bin"); f.Write(new ReadOnlySpan<byte>((void*)_cache.Start, (int)_cache.Size)); Console.Error.WriteLine($"cache at {_cache.Start:x}"); }
-            for (var i = 0; i < 7; i++)
-                Console.Error.WriteLine($"  {(ExitKind)i} {Statistics.Exits[i]}");
-            Console.Error.WriteLine($"blocks made {_blocks.BlocksMade} dropped {_blocks.BlocksDropped} interpreted {Statistics.Interpreted}");
-            foreach (var (k, v) in Statistics.Calls.OrderByDescending(p => p.Value).Take(40))
-                Console.Error.WriteLine($"  {k} {v}");
-        }
+        if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.Jit) != 0)
+            trace.Write(DescribeEngine());
         base.Dispose();
         _translator.Dispose();
         _arena.Dispose();
@@ -262,6 +281,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     {
         if (_cache.IsFull || _slots.IsFull || _arena.IsFull || _opBuilder.IsFull)
             Clear();
+        var began = Stopwatch.GetTimestamp();
         var code = HostPointer(physical);
         var translation = _translator.Translate(physical, key, rip, code, null, 0, predecessor, !_ungrouped.Contains((physical, key)));
         byte* second = null;
@@ -297,6 +317,9 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             AddToPage(translation.SecondPage >> 12, translation);
         Statistics.Translations++;
         Statistics.Instructions += translation.Instructions;
+        Statistics.GuestBytes += translation.Length;
+        Statistics.Ticks += Stopwatch.GetTimestamp() - began;
+        _perfMap?.Add(translation.EntryWithFlags, translation.End - translation.EntryWithFlags, rip);
         return translation;
     }
 
@@ -349,6 +372,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         Drop(translation);
         if (_unstable.TryGetValue(translation.Physical >> 12, out var drops))
             _unstable[translation.Physical >> 12] = drops - 1;
+        Statistics.Replaced++;
     }
 
     private void Unlink(ref ExitInfo exit)
@@ -465,8 +489,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                         map = exit.Map;
                         var block = exit.Block;
                         var next = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
-                        if (s_dbg.Contains('s'))
-                            CollectionsMarshal.GetValueRefOrAddDefault(Statistics.Calls, exit.Mnemonic, out _)++;
+                        Statistics.Calls[(int)exit.Mnemonic]++;
                         var usesFlags = exit.UsesFlags;
                         if (usesFlags)
                             Synchronize();
@@ -499,6 +522,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         var t = _t;
         c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
         Synchronize();
+        exit.Block.Samples++;
         if (exit.Block.Stale)
         {
             var entry = _jumps.Find(c->Arch.Rip);
@@ -527,17 +551,13 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
     private void Fill(JumpTarget* entry, Translation translation)
     {
-        if (s_dbg.Contains('j')) return;
         entry->Rip = _c->Arch.Rip;
         entry->Key = _t->KeyNumber;
         entry->Code = checked((uint)translation.CanonicalEntry);
     }
 
-    private static readonly string s_dbg = Environment.GetEnvironmentVariable("JT") ?? "";
     private void Link(int index, Translation target)
     {
-        if (s_dbg.Contains('d') && _exits[index].Kind == ExitKind.Direct) return;
-        if (s_dbg.Contains('f') && _exits[index].Kind == ExitKind.Far) return;
         ref var exit = ref CollectionsMarshal.AsSpan(_exits)[index];
         if (exit.Kind == ExitKind.Direct)
         {

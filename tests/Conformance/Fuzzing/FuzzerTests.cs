@@ -77,6 +77,8 @@ public sealed class FuzzerTests
 
         public string DescribeFault() => inner.DescribeFault();
 
+        public string DescribeEngine() => inner.DescribeEngine();
+
         public void SetInterruptRequest(bool asserted) => inner.SetInterruptRequest(asserted);
 
         public void RaiseNmi() => inner.RaiseNmi();

@@ -1,0 +1,34 @@
+using System.Globalization;
+using System.Text.RegularExpressions;
+using Sharpvisor.Cpu.Translator;
+
+namespace Sharpvisor.Tests.Guests;
+
+/// <summary>Interpreter and translator side by side on the first seconds of a real boot: 32-bit and 64-bit code of the kernel.</summary>
+[Trait("Category", "Guest")]
+public sealed partial class LockstepTests
+{
+    private static readonly TimeSpan Duration = TimeSpan.FromSeconds(15);
+
+    [GuestFact("cloud/vmlinuz", "demo/initrd.img")]
+    public async Task Both_engines_do_the_same()
+    {
+        await using var machine = Machine.CreateBuilder()
+            .WithMemory(512UL << 20)
+            .WithEngine(new TranslatorEngine { Lockstep = true, Threshold = 0 })
+            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+            .WithInitrd(GuestCache.Open("demo/initrd.img"))
+            .WithCommandLine("console=ttyS0")
+            .Build();
+        await machine.StartAsync();
+        if (await Task.WhenAny(machine.Exit, Task.Delay(Duration)) == machine.Exit)
+            Assert.Fail((await machine.Exit).Message);
+        await machine.PauseAsync();
+        var compared = Compared().Match(machine.Processors[0].DescribeEngine());
+        Assert.True(compared.Success && int.Parse(compared.Groups[1].Value, CultureInfo.InvariantCulture) > 10_000, compared.Value);
+        await machine.StopAsync();
+    }
+
+    [GeneratedRegex("lockstep: ([0-9]+) translations")]
+    private static partial Regex Compared();
+}
