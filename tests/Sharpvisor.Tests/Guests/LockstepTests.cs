@@ -10,15 +10,16 @@ public sealed partial class LockstepTests
 {
     private static readonly TimeSpan Duration = TimeSpan.FromSeconds(15);
 
-    [GuestFact("cloud/vmlinuz", "demo/initrd.img")]
-    public async Task Both_engines_do_the_same()
+    [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
+    [InlineData("console=ttyS0")]
+    public async Task Both_engines_do_the_same(string commandLine)
     {
         await using var machine = Machine.CreateBuilder()
             .WithMemory(512UL << 20)
             .WithEngine(new TranslatorEngine { Lockstep = true, Threshold = 0 })
             .WithKernel(GuestCache.Open("cloud/vmlinuz"))
             .WithInitrd(GuestCache.Open("demo/initrd.img"))
-            .WithCommandLine("console=ttyS0")
+            .WithCommandLine(commandLine)
             .Build();
         await machine.StartAsync();
         if (await Task.WhenAny(machine.Exit, Task.Delay(Duration)) == machine.Exit)
