@@ -25,7 +25,7 @@ internal static class HelpText
           -m SIZE                memory: 512 (MiB), 2G; 512 by default
           -smp N                 processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
-          -accel NAME            what executes the guest: translator, interpreter, lockstep
+          -accel NAME            translator, interpreter, or both in lockstep
           -serial WHERE          stdio, file:PATH, pty, null, none,
                                  tcp:HOST:PORT[,server=on][,wait=off]; up to 4
           -debugcon WHERE        what the guest writes to port 0xe9

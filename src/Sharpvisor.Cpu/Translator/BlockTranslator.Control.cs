@@ -177,6 +177,12 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Leaves for a known target, at the end of a block.</summary>
     private void EmitJump(int target)
     {
+        if (!IsInPage(target))
+        {
+            EmitFarJump(target);
+            return;
+        }
+
         var exit = DirectExit(target, out var stub);
         _hot.Jump(stub);
         SetPatch(exit);
@@ -192,6 +198,30 @@ internal sealed unsafe partial class BlockTranslator
             EmitJump(item.Next);
     }
 
+    private bool IsInPage(int target) => target is >= 0 and < 4096 && _block.SecondPage == ulong.MaxValue;
+
+    /// <summary>The same to another page, with the check in line: most calls of a large program are such.</summary>
+    private void EmitFarJump(int target)
+    {
+        SaveFlags();
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Far, Map = _mask, Block = _block, Offset = target });
+        var leave = EmitExit(exit);
+        var link = _slots.AllocateLink();
+        _hot.Load(Host.T1, &_t->PageBase);
+        _hot.OnAbsolute(0x3B, Host.T1, &link->PageBase, wide: true);
+        _hot.JumpIf(5, leave);
+        _hot.Load(Host.T1, &_t->Key);
+        _hot.OnAbsolute(0x3B, Host.T1, &link->Key, wide: true);
+        _hot.JumpIf(5, leave);
+        if ((target & ~0xFFF) != 0)
+            _hot.ImmediateOnAbsolute(0, &_t->PageBase, target & ~0xFFF, wide: true);
+        _hot.Jump(leave); // to be patched
+        ref var far = ref CollectionsMarshal.AsSpan(_exits)[exit];
+        far.Link = link;
+        far.Patch = _hot.Address;
+        far.Stub = leave;
+    }
+
     /// <summary>The jump just emitted is the one to patch, unless the exit's own code has it.</summary>
     private void SetPatch(int exit)
     {
@@ -203,7 +233,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>An exit to a known target and the code that leaves by it.</summary>
     private int DirectExit(int target, out ulong stub)
     {
-        var samePage = target is >= 0 and < 4096 && _block.SecondPage == ulong.MaxValue;
+        var samePage = IsInPage(target);
         var info = new ExitInfo
         {
             Kind = samePage ? ExitKind.Direct : ExitKind.Far,

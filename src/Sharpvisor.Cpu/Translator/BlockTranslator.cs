@@ -191,13 +191,32 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _block.HeadExit = NewExit(new ExitInfo { Kind = ExitKind.Head, Map = _mask, Block = _block, Offset = (int)_block.PageOffset });
         var stub = EmitExit(_block.HeadExit);
         CollectionsMarshal.AsSpan(_exits)[_block.HeadExit].Stub = stub;
-        _hot.ImmediateOnAbsolute(7, &_t->Attention, 0, wide: false);
-        _hot.JumpIf(5, stub); // jne
+        if (!GoesForward())
+        {
+            _hot.ImmediateOnAbsolute(7, &_t->Attention, 0, wide: false);
+            _hot.JumpIf(5, stub); // jne
+        }
+
         if ((_key & TranslationKey.Counted) != 0)
         {
             _hot.ImmediateOnAbsolute(5, &_t->Remaining, _count, wide: true);
             _hot.JumpIf(8, stub); // js
         }
+    }
+
+    /// <summary>
+    /// All ways out lead to higher addresses: the block is part of a loop only together with one for which that is not
+    /// so, and which looks for attention.
+    /// </summary>
+    private bool GoesForward()
+    {
+        foreach (ref readonly var item in _items.AsSpan(0, _count))
+        {
+            if (item.Kind is ItemKind.JumpIf or ItemKind.Jump or ItemKind.Call ? Target(in item) <= (int)_block.PageOffset : EndsBlock(item.Kind))
+                return false;
+        }
+
+        return true;
     }
 
     /// <summary>Cold code that leaves by an exit; the flags are saved already. Its address.</summary>
@@ -336,11 +355,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private void CheckAvailability(ref Item item)
     {
         if (item.Kind is ItemKind.Fallback or ItemKind.FallbackEnd)
-        {
-            _avxChecked = _x87Checked = false;
             return;
-        }
-
         if (item.UsesAvx && !_avxChecked)
         {
             _avxChecked = true;
@@ -378,6 +393,8 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     /// <summary>An exit by which the interpreter executes an instruction.</summary>
     private int NewFallback(ref Item item, bool ends)
     {
+        // On the way back what is available, and whether upper halves are in use, is decided anew.
+        _avxChecked = _x87Checked = false;
         var ops = (Op*)_arena.Allocate(2 * sizeof(Op));
         _builder.Begin(_arena, _pageBase, _key & TranslationKey.ModeMask);
         _builder.Build(ops, in item.Instruction, item.Offset, tooLong: false);
