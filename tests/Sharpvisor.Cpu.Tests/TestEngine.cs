@@ -11,10 +11,11 @@ internal static class TestEngine
 {
     public static string Name { get; } = Environment.GetEnvironmentVariable("SHARPVISOR_TEST_ENGINE") ?? "interpreter";
 
-    public static ICpuEngine Create() => Name switch
+    /// <param name="threshold">Where processors wait for each other, translating what runs once would make a loaded machine slow.</param>
+    public static ICpuEngine Create(int threshold = 0) => Name switch
     {
         "interpreter" => new InterpreterEngine(),
-        "translator" => new TranslatorEngine { Threshold = 0 },
+        "translator" => new TranslatorEngine { Threshold = threshold },
         _ => throw new ArgumentException($"no engine {Name}: give interpreter or translator in SHARPVISOR_TEST_ENGINE"),
     };
 }

@@ -62,7 +62,7 @@ internal sealed class SmpMachine : IDisposable, IBusDevice
             Model = CpuModel.Parse(CpuModel.DefaultName),
             ProcessorCount = processors,
         };
-        var engine = TestEngine.Create();
+        var engine = TestEngine.Create(threshold: 8);
         var bus = new ApicBus();
         _vcpus = new IVcpu[processors];
         for (var i = 0; i < processors; i++)
