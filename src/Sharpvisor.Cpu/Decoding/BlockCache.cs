@@ -25,7 +25,7 @@ internal sealed unsafe class BlockCache : IDisposable
     public int Clears { get; private set; }
 
     /// <summary>True when there is no room for another block of any length: <see cref="Clear"/> before decoding.</summary>
-    public bool IsFull => ArenaSize - _used < 16384;
+    public bool IsFull => !HasRoomFor(16384);
 
     /// <summary>The next block of this place and mode after <paramref name="previous"/>, or the first if that is null.</summary>
     /// <remarks>There are several where an instruction runs over into a page that was not always the same.</remarks>
@@ -36,6 +36,8 @@ internal sealed unsafe class BlockCache : IDisposable
             block = block->HashNext;
         return block;
     }
+
+    public bool HasRoomFor(ulong bytes) => ArenaSize - _used >= bytes;
 
     /// <summary>Bytes of the arena in use.</summary>
     public ulong Used => _used;

@@ -20,8 +20,8 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
     private readonly Rehearsal _rehearsal = new();
     private readonly Dictionary<nint, byte[]> _results = [];
 
-    internal LockstepVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold)
-        : base(index, environment, apic, msrs, coherence, threshold)
+    internal LockstepVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold, ulong codeCacheSize)
+        : base(index, environment, apic, msrs, coherence, threshold, codeCacheSize)
     {
     }
 

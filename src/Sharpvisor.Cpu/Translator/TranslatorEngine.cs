@@ -24,6 +24,9 @@ public sealed class TranslatorEngine : ICpuEngine
     /// <summary>Executions after which a block is translated; before, the interpreter has it. 0: at once.</summary>
     public int Threshold { get; init; } = 16;
 
+    /// <summary>Bytes of generated code that each processor keeps, from 1 MiB on; 0: as many as suits their number.</summary>
+    public ulong CodeCacheSize { get; init; }
+
     /// <summary>Gets a line for each block, for perf.</summary>
     public PerfMap? PerfMap { get; init; }
 
@@ -38,7 +41,10 @@ public sealed class TranslatorEngine : ICpuEngine
         if (Lockstep && environment.ProcessorCount > 1)
             throw new ConfigurationException("lockstep: the processors of a machine would have to take turns; give -smp 1");
         if (Lockstep)
-            return new LockstepVcpu(index, environment, apic, msrs, _coherence, Threshold);
-        return new TranslatorVcpu(index, environment, apic, msrs, _coherence, Threshold, PerfMap);
+            return new LockstepVcpu(index, environment, apic, msrs, _coherence, Threshold, SizeFor(environment.ProcessorCount));
+        return new TranslatorVcpu(index, environment, apic, msrs, _coherence, Threshold, SizeFor(environment.ProcessorCount), PerfMap);
     }
+
+    /// <summary>All of it has to lie below 2 GiB.</summary>
+    private ulong SizeFor(int processors) => CodeCacheSize != 0 ? Math.Max(CodeCacheSize, 1UL << 20) : processors switch { 1 => 128UL << 20, <= 4 => 64UL << 20, _ => 32UL << 20 };
 }

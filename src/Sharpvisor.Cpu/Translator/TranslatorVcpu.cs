@@ -26,6 +26,9 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private const int MaximumGroupFailures = 16;
     private const int KeyNumbers = 256;
 
+    /// <summary>More than the operations of one translation can need.</summary>
+    private const int ArenaMargin = 64 << 10;
+
     /// <summary>A page whose translations are dropped often has a threshold up to this power of two higher.</summary>
     private const int MaximumPatience = 6;
 
@@ -56,14 +59,14 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     /// <summary>The interpreter was at work: whether upper halves are in use has to be looked at.</summary>
     private bool _mayHaveChangedVectors;
 
-    internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold, PerfMap? perfMap = null)
+    internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold, ulong codeCacheSize, PerfMap? perfMap = null)
         : base(index, environment, apic, msrs, coherence)
     {
         _perfMap = perfMap;
         _t = &_c->Translator;
         _t->HostMxcsr = 0x1F80;
         _threshold = threshold;
-        _cache = new CodeCache(environment.ProcessorCount switch { 1 => 128UL << 20, <= 4 => 64UL << 20, _ => 32UL << 20 });
+        _cache = new CodeCache(codeCacheSize);
         _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
         _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
@@ -279,7 +282,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
     private Translation? Translate(ulong rip, ulong linear, ulong physical, uint key, byte predecessor)
     {
-        if (_cache.IsFull || _slots.IsFull || _arena.IsFull || _opBuilder.IsFull)
+        if (_cache.IsFull || _slots.IsFull || !_arena.HasRoomFor(ArenaMargin) || _opBuilder.IsFull)
             Clear();
         var began = Stopwatch.GetTimestamp();
         var code = HostPointer(physical);
@@ -558,6 +561,9 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
     private void Link(int index, Translation target)
     {
+        if (_cache.IsFull)
+            return; // links may need code too; the next translation makes room
+
         ref var exit = ref CollectionsMarshal.AsSpan(_exits)[index];
         if (exit.Kind == ExitKind.Direct)
         {
