@@ -58,7 +58,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     private static bool EndsBlock(ItemKind kind) => kind is ItemKind.FallbackEnd or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return
-        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.JumpCounter;
+        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf;
 
     /// <summary>Finds out everything about one instruction.</summary>
     private void Inspect(ref Item item)
@@ -148,7 +148,7 @@ internal sealed unsafe partial class BlockTranslator
                 if ((_key >> TranslationKey.VectorShift & 1) == 0)
                     return ItemKind.Fallback;
                 break;
-            case ItemKind.JumpIf or ItemKind.JumpCounter:
+            case ItemKind.JumpIf:
                 if (!_is64 && ins.Op0Kind != OpKind.NearBranch32)
                     return ItemKind.Fallback;
                 return kind;

@@ -15,7 +15,7 @@ internal enum ItemKind : byte
     Same,
     Nothing,
     Push, PushImmediate, PushMemory, Pop, PushFlags, Leave,
-    Call, CallIndirect, Return, Jump, JumpIndirect, JumpIf, JumpCounter,
+    Call, CallIndirect, Return, Jump, JumpIndirect, JumpIf,
     Divide, DivideSigned,
 
     /// <summary>REP MOVS and STOS of 64-bit code.</summary>
