@@ -445,9 +445,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
                         if (generation == _generation)
                             Link(index, next);
-                        t->PageBase = c->Arch.Rip - next.PageOffset;
-                        code = next.Entry;
-                        map = next.Map;
+                        if (!GoOn(next, out code, out map))
+                            return;
                         continue;
                     }
 
@@ -470,9 +469,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                         }
 
                         Fill(_jumps.Find(c->Arch.Rip), next);
-                        t->PageBase = c->Arch.Rip - next.PageOffset;
-                        code = next.Entry;
-                        map = next.Map;
+                        if (!GoOn(next, out code, out map))
+                            return;
                         continue;
                     }
 
@@ -514,6 +512,23 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                     }
             }
         }
+    }
+
+    /// <summary>
+    /// Where to enter the next block. False: someone asks for attention. Blocks that only lead forward do not look for
+    /// it, and 32-bit code that jumps over 4 GiB, or one page mapped everywhere, can go forward without an end.
+    /// </summary>
+    private bool GoOn(Translation next, out ulong code, out byte map)
+    {
+        _t->PageBase = _c->Arch.Rip - next.PageOffset;
+        code = next.Entry;
+        map = next.Map;
+        if (Volatile.Read(ref _t->Attention) == 0)
+            return true;
+        _t->Attention = 0;
+        Interlocked.MemoryBarrier(); // whoever posts sets Pending first
+        Synchronize();
+        return false;
     }
 
     /// <summary>Stands for the block of an operation that is executed alone: it has no others that were counted.</summary>

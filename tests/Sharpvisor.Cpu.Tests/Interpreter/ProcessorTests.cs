@@ -281,4 +281,24 @@ public class ProcessorTests
         Assert.Equal(0x12345678UL, m.Rax);
         Assert.Equal(0, m.Mmio.UnassignedAccesses);
     }
+
+    /// <summary>A loop without a jump backwards: over the end of 4 GiB. On the translator it is the only such.</summary>
+    [Fact]
+    public void A_kick_ends_a_loop_that_only_jumps_forward()
+    {
+        using var m = new M(Mode.Paged32);
+        m.Write(M.Code, 0xE9, 0xFB, 0xFF, 0xFF, 0x3F); // jmp $ + 1 GiB
+        for (var linear = 0x4000_0000UL; linear <= 0xC000_0000; linear += 0x4000_0000)
+            m.Map(linear + M.Code, M.Code);
+        var state = m.Cpu.GetState();
+        state.Rip = M.Code;
+        m.Cpu.SetState(state);
+        VcpuExit? exit = null;
+        var thread = new Thread(() => exit = m.Cpu.Run(long.MaxValue)) { IsBackground = true };
+        thread.Start();
+        Thread.Sleep(50);
+        m.Cpu.Kick();
+        Assert.True(thread.Join(TimeSpan.FromSeconds(20)), "still running");
+        Assert.Equal(VcpuExit.Kicked, exit);
+    }
 }
