@@ -118,8 +118,10 @@ public unsafe partial class InterpreterVcpu
 
     internal void WroteRam(ulong physical, int length)
     {
-        if (Volatile.Read(ref _memory.CodeLines(physical)) != 0)
-            _memory.MarkWritten(physical, (ulong)length);
+        if (Volatile.Read(ref _memory.CodeLines(physical)) == 0)
+            return;
+        _storedAt = physical;
+        _memory.MarkWritten(physical, (ulong)length);
     }
 
     /// <summary>Copies bytes in with full checks, any length; used for operands of more than 8 bytes.</summary>
@@ -384,6 +386,15 @@ public unsafe partial class InterpreterVcpu
             return true;
         }
 
+        if ((access & AccessKind.Write) != 0 && (linear ^ entry->ReadTag) < 4096 && (entry->Physical & TlbEntry.WritesHeld) != 0)
+        {
+            physical = (entry->Physical & ~0xFFFUL) | (linear & 0xFFF);
+            host = (byte*)(entry->Delta + linear);
+            if (Volatile.Read(ref _memory.CodeLines(physical)) == 0)
+                _tlb.AllowWrites(entry);
+            return true;
+        }
+
         var rights = access | (kind == 0 ? AccessKind.User : kind == 2 ? AccessKind.UserPagesAllowed : 0);
         if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, rights, out var walk))
         {
@@ -407,7 +418,7 @@ public unsafe partial class InterpreterVcpu
 
         var watched = IsWatchedPage(linear);
         var holdsCode = Volatile.Read(ref _memory.CodeLines(physical)) != 0;
-        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched && !holdsCode);
+        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched, holdsCode);
         return true;
     }
 }

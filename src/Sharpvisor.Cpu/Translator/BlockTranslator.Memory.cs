@@ -285,6 +285,7 @@ internal sealed unsafe partial class BlockTranslator
         Simplify(ref ins);
         if (!_hot.TryEncode(in ins))
             throw new InvalidOperationException($"{item.Instruction} can't be encoded as {ins}");
+        NoteImmediate(in item);
         if (spilledGuest0 >= 0 && (item.Written >> spilledGuest0 & 1) != 0)
             _hot.Store(Gpr(spilledGuest0), Host.T1);
         if (spilledGuest1 >= 0 && (item.Written >> spilledGuest1 & 1) != 0)

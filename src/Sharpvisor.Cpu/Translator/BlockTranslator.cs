@@ -137,7 +137,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 _ = RepeatRoutine(in item.Instruction);
         }
 
+        _fieldCount = 0;
         Emit();
+        RememberBytes();
         return _block;
     }
 

@@ -320,6 +320,9 @@ internal sealed unsafe class CodeEmitter : CodeWriter
     public void Patch(ulong end, ulong target) =>
         *(int*)(_writable + (end - (ulong)_executable) - 4) = (int)(long)(target - end);
 
+    /// <summary>Where the code at an address of the executable view can be written.</summary>
+    public byte* Writable(ulong at) => _writable + (at - (ulong)_executable);
+
     /// <summary>Writes jmp rel32 over the code at an address of the executable view.</summary>
     public void PatchJump(ulong at, ulong target)
     {

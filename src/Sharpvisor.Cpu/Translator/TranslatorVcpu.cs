@@ -20,7 +20,7 @@ namespace Sharpvisor.Cpu.Translator;
 /// Generated code calls nothing. Whatever it can't do it leaves for, with all registers in the state and the number of
 /// the exit; this class does it and enters again, so that guest exceptions are plain .NET exceptions here too.
 /// </remarks>
-internal unsafe class TranslatorVcpu : InterpreterVcpu
+internal unsafe partial class TranslatorVcpu : InterpreterVcpu
 {
     private const long UncountedBudget = 1L << 38;
     private const int MaximumGroupFailures = 16;
@@ -29,7 +29,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     /// <summary>More than the operations of one translation can need.</summary>
     private const int ArenaMargin = 64 << 10;
 
-    /// <summary>A page whose translations are dropped often has a threshold up to this power of two higher.</summary>
+    /// <summary>A page whose translations are often no good any more has a threshold up to this power of two higher.</summary>
     private const int MaximumPatience = 6;
 
     private protected readonly TranslatorContext* _t;
@@ -48,7 +48,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly PerfMap? _perfMap;
     private uint _lastKeyNumber;
 
-    /// <summary>How often translations of a page were dropped.</summary>
+    /// <summary>How often code of a page was another when it was needed again.</summary>
     private readonly Dictionary<ulong, int> _unstable = [];
     private readonly int _threshold;
     private bool _flagsSaved;
@@ -132,7 +132,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private protected override void DropAllCode()
     {
         base.DropAllCode();
-        foreach (var translation in _translations.Values.ToArray())
+        foreach (var translation in _translations.Values.Where(t => !t.Stale).ToArray())
             Drop(translation);
     }
 
@@ -252,9 +252,23 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         var key = CurrentTranslationKey;
         if (_translations.TryGetValue(IdOf(physical, key), out var found))
         {
-            if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
+            if (found.Stale)
+            {
+                if (!TryMark(found))
+                    return null; // another vCPU is writing there
+                if (TryRevive(found))
+                    return found;
+                Forget(found);
+                NoteUnstable(rip, physical);
+            }
+            else if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
+            {
                 return found;
-            Drop(found); // the page behind is another one now
+            }
+            else
+            {
+                Forget(found); // the page behind is another one now
+            }
         }
 
         if (_threshold > 0)
@@ -345,15 +359,12 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         list.Add(translation);
     }
 
-    /// <summary>The guest code has changed: nobody gets in any more. Whoever is in it leaves at its end.</summary>
-    private void Drop(Translation translation)
+    /// <summary>Not to be used again: whoever led to it looks for code there anew.</summary>
+    private void Forget(Translation translation)
     {
-        translation.Stale = true;
+        if (!translation.Stale)
+            Suspend(translation);
         _translations.Remove(IdOf(translation.Physical, translation.Key));
-        if (_pages.TryGetValue(translation.Physical >> 12, out var list))
-            list.Remove(translation);
-        if (translation.SecondPage != ulong.MaxValue && _pages.TryGetValue(translation.SecondPage >> 12, out list))
-            list.Remove(translation);
         var exits = CollectionsMarshal.AsSpan(_exits);
         foreach (var incoming in translation.Incoming)
         {
@@ -363,18 +374,12 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         }
 
         translation.Incoming.Clear();
-        _cache.Hot.PatchJump(translation.Entry, exits[translation.HeadExit].Stub);
-        Statistics.Dropped++;
-        if (_threshold > 0)
-            CollectionsMarshal.GetValueRefOrAddDefault(_unstable, translation.Physical >> 12, out _)++;
     }
 
     /// <summary>The next look-up makes a better translation of the same code.</summary>
     private void Replace(Translation translation)
     {
-        Drop(translation);
-        if (_unstable.TryGetValue(translation.Physical >> 12, out var drops))
-            _unstable[translation.Physical >> 12] = drops - 1;
+        Forget(translation);
         Statistics.Replaced++;
     }
 
@@ -429,6 +434,10 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             Statistics.Exits[(int)exit.Kind]++;
             switch (exit.Kind)
             {
+                case ExitKind.Head when exit.Block.Stale:
+                    if (!LookAgain(ref exit, out code, out map))
+                        return;
+                    continue;
                 case ExitKind.Head:
                     LeaveAtHead(ref exit, limit);
                     return;
@@ -541,13 +550,6 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
         Synchronize();
         exit.Block.Samples++;
-        if (exit.Block.Stale)
-        {
-            var entry = _jumps.Find(c->Arch.Rip);
-            entry->Rip = c->Arch.Rip ^ 1;
-            return;
-        }
-
         t->Attention = 0;
         Interlocked.MemoryBarrier(); // whoever posts sets Pending first
         if (_counted && t->Remaining < 0)
