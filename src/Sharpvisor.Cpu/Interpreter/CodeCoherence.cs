@@ -112,7 +112,8 @@ internal sealed unsafe class CodeCoherence
         // The mark stays where the storing vCPU keeps code that it has brought up to date.
         var current = InterpreterVcpu.Current is { } writer && writer.Coherence == this ? writer : null;
         var dropped = current?.OnStore(pageNumber, lines, announced) ?? lines;
-        Interlocked.And(ref _memory.CodeLines(pageNumber << 12), ~dropped);
+        if (dropped != 0)
+            Interlocked.And(ref _memory.CodeLines(pageNumber << 12), ~dropped);
         foreach (var vcpu in _vcpus)
         {
             if (vcpu != current)

@@ -14,6 +14,9 @@ internal unsafe partial class TranslatorVcpu
     /// <summary>Bytes of the longest block: of 64 instructions of up to 15.</summary>
     private const int LongestBlock = BlockTranslator.MaxInstructions * 15;
 
+    /// <summary>The guest's bytes as they were when they were compared.</summary>
+    private readonly byte* _now = (byte*)NativeMemory.AllocZeroed(LongestBlock);
+
     private protected override ulong UpdateCode(ulong page, ulong lines)
     {
         if (Rehearsal is not null)
@@ -106,7 +109,7 @@ internal unsafe partial class TranslatorVcpu
             return false;
 
         // Another vCPU may be writing there: what was compared has to be what is used.
-        var now = stackalloc byte[LongestBlock];
+        var now = _now;
         Unsafe.CopyBlockUnaligned(now, HostPointer(translation.Physical), (uint)length);
         if (new ReadOnlySpan<byte>(now, length).SequenceEqual(new ReadOnlySpan<byte>(translation.Bytes, length)))
             return true;

@@ -112,6 +112,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _slots.Dispose();
         _jumps.Dispose();
         NativeMemory.Free(_alone);
+        NativeMemory.Free(_now);
     }
 
     // --- what the interpreter's parts tell ---
