@@ -38,6 +38,11 @@ internal sealed class Translation
     /// <summary>The same, for the canonical register map: what jump entries lead to.</summary>
     public ulong CanonicalEntry { get; set; }
 
+    /// <summary>Where the second and later rounds of a block that jumps to itself begin, and the way out from there; or zero.</summary>
+    public ulong LoopEntry { get; set; }
+
+    public ulong LoopExit { get; set; }
+
     /// <summary>Where the code ends.</summary>
     public ulong End { get; set; }
 
@@ -147,6 +152,9 @@ internal unsafe struct ExitInfo
 
     /// <summary>Access: bytes that the check covers.</summary>
     public int Range;
+
+    /// <summary>Access: what the operand's address must be a multiple of.</summary>
+    public int Alignment;
 
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;
