@@ -6,28 +6,37 @@ namespace Sharpvisor.Cpu.Translator;
 /// <summary>What a translation needs to be brought up to date when only immediates of its code change.</summary>
 internal sealed unsafe partial class BlockTranslator
 {
-    private readonly ImmediateField[] _fields = new ImmediateField[MaxInstructions];
-    private int _fieldCount;
+    private readonly List<(ImmediateField Field, int Item)> _fields = [];
+
+    /// <summary>A bit for each instruction whose immediate is somewhere in the code where it can't be changed.</summary>
+    private ulong _pinned;
 
     /// <summary>
-    /// The instruction just emitted may have its immediate, which both encodings have at their end, where it can be
-    /// changed. Nothing else of the block may depend on the value.
+    /// A host instruction was just emitted for an item, or one that makes its flags again: its immediate, which both
+    /// encodings have at their end, may be one that can be changed. Nothing else of the block may depend on the value,
+    /// and every copy of it has to be told of here.
     /// </summary>
-    private void NoteImmediate(in Item item)
+    private void NoteImmediate(CodeEmitter e, int index, in Instruction emitted)
     {
+        ref readonly var item = ref _items[index];
         var size = ImmediateSize(in item.Instruction);
-        if (size == 0)
+        if (size == 0 || ImmediateSize(in emitted) == 0)
             return;
         var offset = item.Next - size;
-        var host = _hot.Address - (ulong)size;
-        if (!new ReadOnlySpan<byte>(_hot.Writable(host), size).SequenceEqual(new ReadOnlySpan<byte>(_page + offset, size)))
+        var host = e.Address - (ulong)size;
+        if (!new ReadOnlySpan<byte>(e.Writable(host), size).SequenceEqual(new ReadOnlySpan<byte>(_page + offset, size)))
+        {
+            _pinned |= 1UL << index;
             return;
-        _fields[_fieldCount++] = new ImmediateField
+        }
+
+        var field = new ImmediateField
         {
             Offset = (ushort)(offset - (int)_block.PageOffset),
             Size = (ushort)size,
             HostOffset = (uint)(host - _block.EntryWithFlags),
         };
+        _fields.Add((field, index));
     }
 
     /// <summary>Bytes of an immediate that only the result depends on; else 0.</summary>
@@ -59,9 +68,11 @@ internal sealed unsafe partial class BlockTranslator
     {
         _block.Bytes = (byte*)_arena.Allocate(_block.Length);
         Buffer.MemoryCopy(_page + _block.PageOffset, _block.Bytes, _block.Length, _block.Length);
-        _block.FieldCount = _fieldCount;
-        _block.Fields = (ImmediateField*)_arena.Allocate(_fieldCount * sizeof(ImmediateField));
-        for (var i = 0; i < _fieldCount; i++)
-            _block.Fields[i] = _fields[i];
+        _block.Fields = (ImmediateField*)_arena.Allocate(_fields.Count * sizeof(ImmediateField));
+        foreach (var (field, index) in _fields)
+        {
+            if ((_pinned >> index & 1) == 0)
+                _block.Fields[_block.FieldCount++] = field;
+        }
     }
 }

@@ -331,6 +331,15 @@ internal sealed unsafe class CodeEmitter : CodeWriter
         *(int*)(p + 1) = (int)(long)(target - at - 5);
     }
 
+    /// <summary>Takes back a <see cref="PatchJump"/>.</summary>
+    /// <param name="code">What was there before, the first byte lowest; 5 of them are used.</param>
+    public void UnpatchJump(ulong at, ulong code)
+    {
+        var p = Writable(at);
+        *(uint*)p = (uint)code;
+        p[4] = (byte)(code >> 32);
+    }
+
     private int Relative(ulong target) => checked((int)((long)target - (long)Address - 4));
 
     private void Rex(bool wide, int register, int index, int @base)

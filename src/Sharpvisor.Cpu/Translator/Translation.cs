@@ -38,6 +38,11 @@ internal sealed unsafe class Translation
     /// <summary>The same, for the canonical register map: what jump entries lead to.</summary>
     public ulong CanonicalEntry { get; set; }
 
+    /// <summary>Where the second and later rounds of a block that jumps to itself begin, and the way out from there; or zero.</summary>
+    public ulong LoopEntry { get; set; }
+
+    public ulong LoopExit { get; set; }
+
     /// <summary>Where the code ends.</summary>
     public ulong End { get; set; }
 
@@ -61,8 +66,10 @@ internal sealed unsafe class Translation
     /// <summary>For each byte 0 in such an immediate, else FFh; made when it is needed first.</summary>
     public byte[]? FixedBytes { get; set; }
 
-    /// <summary>While it is stale: what the code at <see cref="Entry"/> was.</summary>
+    /// <summary>While it is stale: what the code at <see cref="Entry"/> and at <see cref="LoopEntry"/> was.</summary>
     public ulong EntryCode { get; set; }
+
+    public ulong LoopCode { get; set; }
 
     /// <summary>Accesses that could not use their group.</summary>
     public int GroupFailures { get; set; }
@@ -161,6 +168,9 @@ internal unsafe struct ExitInfo
 
     /// <summary>Access: bytes that the check covers.</summary>
     public int Range;
+
+    /// <summary>Access: what the operand's address must be a multiple of.</summary>
+    public int Alignment;
 
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;

@@ -63,7 +63,24 @@ internal unsafe partial class TranslatorVcpu
         if (translation.SecondPage != ulong.MaxValue)
             RemoveFromPage(translation.SecondPage >> 12, translation);
         translation.EntryCode = *(ulong*)_cache.Hot.Writable(translation.Entry);
+        if (translation.LoopEntry != 0)
+            translation.LoopCode = *(ulong*)_cache.Hot.Writable(translation.LoopEntry);
+        Bar(translation);
+    }
+
+    /// <summary>Whoever is about to enter a stale translation, or to begin its next round, is led out.</summary>
+    private void Bar(Translation translation)
+    {
         _cache.Hot.PatchJump(translation.Entry, CollectionsMarshal.AsSpan(_exits)[translation.HeadExit].Stub);
+        if (translation.LoopEntry != 0)
+            _cache.Hot.PatchJump(translation.LoopEntry, translation.LoopExit);
+    }
+
+    private void Unbar(Translation translation)
+    {
+        _cache.Hot.UnpatchJump(translation.Entry, translation.EntryCode);
+        if (translation.LoopEntry != 0)
+            _cache.Hot.UnpatchJump(translation.LoopEntry, translation.LoopCode);
     }
 
     private void RemoveFromPage(ulong page, Translation translation)
@@ -85,13 +102,10 @@ internal unsafe partial class TranslatorVcpu
     /// <summary>Makes a stale translation what it was. False: its code is another one now.</summary>
     private bool TryRevive(Translation translation)
     {
-        // An immediate may lie where the jump was written.
-        var entry = _cache.Hot.Writable(translation.Entry);
-        *(uint*)entry = (uint)translation.EntryCode;
-        entry[4] = (byte)(translation.EntryCode >> 32);
+        Unbar(translation); // first: an immediate may lie where the jump was written
         if (!TryUpdate(translation))
         {
-            _cache.Hot.PatchJump(translation.Entry, CollectionsMarshal.AsSpan(_exits)[translation.HeadExit].Stub);
+            Bar(translation);
             return false;
         }
 
