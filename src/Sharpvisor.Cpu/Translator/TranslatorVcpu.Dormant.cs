@@ -62,15 +62,15 @@ internal unsafe partial class TranslatorVcpu
         RemoveFromPage(translation.Physical >> 12, translation);
         if (translation.SecondPage != ulong.MaxValue)
             RemoveFromPage(translation.SecondPage >> 12, translation);
-        translation.EntryCode = *(ulong*)_cache.Hot.Writable(translation.Entry);
-        if (translation.LoopEntry != 0)
-            translation.LoopCode = *(ulong*)_cache.Hot.Writable(translation.LoopEntry);
         Bar(translation);
     }
 
     /// <summary>Whoever is about to enter a stale translation, or to begin its next round, is led out.</summary>
     private void Bar(Translation translation)
     {
+        translation.EntryCode = *(ulong*)_cache.Hot.Writable(translation.Entry);
+        if (translation.LoopEntry != 0)
+            translation.LoopCode = *(ulong*)_cache.Hot.Writable(translation.LoopEntry);
         _cache.Hot.PatchJump(translation.Entry, CollectionsMarshal.AsSpan(_exits)[translation.HeadExit].Stub);
         if (translation.LoopEntry != 0)
             _cache.Hot.PatchJump(translation.LoopEntry, translation.LoopExit);
@@ -81,6 +81,17 @@ internal unsafe partial class TranslatorVcpu
         _cache.Hot.UnpatchJump(translation.Entry, translation.EntryCode);
         if (translation.LoopEntry != 0)
             _cache.Hot.UnpatchJump(translation.LoopEntry, translation.LoopCode);
+    }
+
+    /// <summary>Patches a direct exit. In a short translation its jump may lie where the way in is barred.</summary>
+    private void Redirect(ref ExitInfo exit, ulong target)
+    {
+        var block = exit.Block;
+        if (block.Stale)
+            Unbar(block);
+        _cache.Hot.Patch(exit.Patch, target);
+        if (block.Stale)
+            Bar(block);
     }
 
     private void RemoveFromPage(ulong page, Translation translation)

@@ -392,7 +392,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         if (exit.Kind == ExitKind.Far)
             exit.Link->PageBase = AccessSlots.Unlinked;
         else
-            _cache.Hot.Patch(exit.Patch, exit.Stub);
+            Redirect(ref exit, exit.Stub);
     }
 
     /// <summary>Everything goes: the cache is full.</summary>

@@ -1,4 +1,5 @@
 using Iced.Intel;
+using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.Translator;
 using static Iced.Intel.AssemblerRegisters;
 using M = Sharpvisor.Cpu.Tests.Interpreter.BareMachine;
@@ -108,6 +109,67 @@ public class RewrittenCodeTests
         Assert.Equal((ulong)(Adds * (Adds - 1) / 2 * (Rounds * (Rounds - 1) / 2) * 20), m.Rdx);
         var statistics = ((TranslatorVcpu)m.Cpu).Statistics;
         Assert.True(statistics.Revived >= (Rounds - 4) * 3 && statistics.Translations < 40, $"{statistics.Revived} revived, {statistics.Translations} translations");
+    }
+
+    /// <summary>
+    /// A short function jumps to another place of its page, so that the link between the two lies near its first byte.
+    /// Both change, and the second one is executed first, which ends the link.
+    /// </summary>
+    /// <param name="code">What it begins with, up to the displacement of the jump.</param>
+    /// <param name="changed">The byte that is made <paramref name="value"/>.</param>
+    [Theory]
+    [InlineData(new byte[] { 0x85, 0xC9, 0x0F, 0x84 }, 1, 0xDB)] // test ecx, ecx; je: then test ebx, ebx
+    [InlineData(new byte[] { 0x83, 0xF9, 0x00, 0x0F, 0x84 }, 2, 0x01)] // cmp ecx, 0; je
+    [InlineData(new byte[] { 0xB1, 0x00, 0xE9 }, 1, 0x01)] // mov cl, 0; jmp
+    [InlineData(new byte[] { 0x90, 0xE9 }, 0, 0xF8)] // nop; jmp: then clc
+    [InlineData(new byte[] { 0xE9 }, 2, 0x08)] // then to another place
+    public void A_jump_and_its_target_change(byte[] code, int changed, byte value)
+    {
+        const ulong From = 0x58000, To = 0x58400;
+        using var tested = new M();
+        using var reference = new M(engine: new InterpreterEngine());
+        var expected = Steps(reference);
+        Assert.Equal(expected, Steps(tested));
+        Assert.True(expected.Distinct().Count() >= 3);
+
+        List<ulong> Steps(M m)
+        {
+            List<ulong> results = [];
+            var before = code.Concat(BitConverter.GetBytes((int)(To - From) - code.Length - 4)).ToArray();
+            m.Write(From, [.. before, 0xBA, 7, 0, 0, 0, 0xC3]); // mov edx, 7; ret
+            m.Write(To, 0xBA, 1, 0, 0, 0, 0xC3);
+            m.Write(From + 0x900, 0xBA, 5, 0, 0, 0, 0xC3);
+            m.Program(a => a.call(rbp));
+            for (var round = 0; round < 3; round++)
+            {
+                Call(From);
+                Call(From);
+                m.Write(From + (ulong)changed, value);
+                m.Write(To, 0x8D, 0x51, 0x02, 0x90, 0x90, 0xC3); // lea edx, [rcx + 2]; nop; nop; ret
+                Call(To);
+                Call(From);
+                Call(From);
+                m.Write(From, before);
+                m.Write(To, 0xBA, (byte)(round + 0x10), 0, 0, 0, 0xC3);
+                Call(To);
+                Call(From);
+                m.Write(To, 0x8D, 0x51, 0x03, 0x90, 0x90, 0xC3);
+            }
+
+            return results;
+
+            void Call(ulong function)
+            {
+                m.State.Rip = M.Code;
+                m.State.Activity = State.ActivityState.Active;
+                m.Rsp = M.Stack;
+                m.Rcx = 0;
+                m.Rbx = 1;
+                m.Rbp = function;
+                m.RunToHalt(1L << 40);
+                results.Add(m.Rdx);
+            }
+        }
     }
 
     private static void Run(M m, ulong target, int width, int count)
