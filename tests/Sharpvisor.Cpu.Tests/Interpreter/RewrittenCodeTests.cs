@@ -36,9 +36,32 @@ public class RewrittenCodeTests
     public void Random_code_is_executed_as_it_is_now(int seed, ulong target, int width)
     {
         using var m = new M();
-        var random = new Random(seed);
+        Rewrite(m, new Random(seed), target, width, Generations);
+    }
+
+    /// <summary>The same where all translations go when little code has been made, stale ones too.</summary>
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    public void Random_code_in_a_small_cache(int threshold)
+    {
+        if (!TranslatorEngine.IsSupported)
+            return;
+        using var m = new M(engine: new TranslatorEngine { CodeCacheSize = 1 << 20, Threshold = threshold });
+        for (var part = 0; part < 4; part++)
+        {
+            m.Enter(Mode.Long);
+            Rewrite(m, new Random(threshold + part), 0x58FA0, 4, 300);
+        }
+
+        var statistics = ((TranslatorVcpu)m.Cpu).Statistics;
+        Assert.True(statistics.Clears > 0 && statistics.Revived > 0 && statistics.Updated > 0, $"{statistics.Clears} clears, {statistics.Revived} revived, {statistics.Updated} updated");
+    }
+
+    private static void Rewrite(M m, Random random, ulong target, int width, int generations)
+    {
         List<byte[]> images = [RandomFunction(random)];
-        while (images.Count < Generations)
+        while (images.Count < generations)
         {
             images.Add(random.Next(10) switch
             {
