@@ -15,6 +15,9 @@ internal sealed unsafe class Translation
     /// <summary>What the code depends on, see <see cref="TranslationKey"/>.</summary>
     public required uint Key { get; init; }
 
+    /// <summary>By which a decoded block refers to it, until all are dropped.</summary>
+    public int Number { get; set; }
+
     /// <summary>Bytes of guest code, from the first to the end of the last.</summary>
     public int Length { get; set; }
 

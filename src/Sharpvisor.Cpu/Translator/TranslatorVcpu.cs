@@ -43,6 +43,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private readonly BlockTranslator _translator;
     private readonly List<ExitInfo> _exits = [default];
     private readonly Dictionary<ulong, Translation> _translations = [];
+    private readonly List<Translation?> _numbered = [null];
     private readonly Dictionary<nint, (ulong Page, int Executions, int Changes)> _probes = [];
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
     private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
@@ -250,28 +251,36 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private protected Translation? FindCode(ulong rip, byte predecessor)
     {
         var c = _c;
+        var key = CurrentTranslationKey;
+        var known = KnownBlock(rip);
+        if (known != null)
+        {
+            // Most of what comes here either has a translation or is cold still: no need to look far for that.
+            if (known->Translation != 0 && known->Translation < _numbered.Count && _numbered[known->Translation] is { Stale: false, SecondPage: ulong.MaxValue } direct
+                && direct.Physical == known->Physical && direct.Key == key)
+                return direct;
+            if (known->Translation == 0 && known->Heat != 0 && known->Heat < _threshold)
+                return null;
+        }
+
         c->CurrentOp = _decoder.FetchOp;
         var physical = TranslateRip(rip, out var linear);
-        var key = CurrentTranslationKey;
         if (_translations.TryGetValue(IdOf(physical, key), out var found))
         {
-            if (found.Stale)
+            if (found.Stale && !TryMark(found))
+                return null; // another vCPU is writing there
+            if (found.Stale ? TryRevive(found) : found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
             {
-                if (!TryMark(found))
-                    return null; // another vCPU is writing there
-                if (TryRevive(found))
-                    return found;
-                Forget(found);
-                NoteUnstable(rip, physical);
-            }
-            else if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
-            {
+                if (known != null)
+                    known->Translation = found.Number;
                 return found;
             }
-            else
-            {
-                Forget(found); // the page behind is another one now
-            }
+
+            // Its bytes are others now, or the page behind is.
+            var changed = found.Stale;
+            Forget(found);
+            if (changed)
+                NoteUnstable(rip, physical);
         }
 
         if (_threshold > 0)
@@ -332,9 +341,12 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         }
 
         _translations.Add(IdOf(physical, key), translation);
+        translation.Number = _numbered.Count;
+        _numbered.Add(translation);
         AddToPage(physical >> 12, translation);
         if (translation.SecondPage != ulong.MaxValue && translation.SecondPage >> 12 != physical >> 12)
             AddToPage(translation.SecondPage >> 12, translation);
+        _cache.Settle();
         Statistics.Translations++;
         Statistics.Instructions += translation.Instructions;
         Statistics.GuestBytes += translation.Length;
@@ -401,6 +413,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _generation++;
         Statistics.Clears++;
         _translations.Clear();
+        _numbered.RemoveRange(1, _numbered.Count - 1);
         _ungrouped.Clear();
         _translator.Forget();
         _probes.Clear();
