@@ -364,11 +364,14 @@ public sealed class CodeTests
                 a.xchg(__dword_ptr[immediate], eax);
                 break;
             case Patch.StringMove:
+                // Downwards: between two bytes nobody may see a value that is less than the last one.
                 a.mov(__dword_ptr[Data + 0x200], ebx);
-                a.mov(esi, Data + 0x200);
-                a.mov(edi, immediate);
+                a.mov(esi, Data + 0x203);
+                a.mov(edi, immediate + 3);
                 a.mov(ecx, 4);
+                a.std();
                 a.rep.movsb();
+                a.cld();
                 break;
             case Patch.Vector:
                 a.movd(xmm0, ebx);
