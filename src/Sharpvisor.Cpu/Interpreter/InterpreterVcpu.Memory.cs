@@ -121,7 +121,11 @@ public unsafe partial class InterpreterVcpu
         if (Volatile.Read(ref _memory.CodeLines(physical)) == 0)
             return;
         _storedAt = physical;
-        _memory.MarkWritten(physical, (ulong)length);
+        var line = (int)(physical >> 6) & 63;
+        if (_environment.ProcessorCount == 1 && (physical & 63) + (ulong)length <= 64)
+            _memory.OnCodeWritten(physical, 1UL << line); // who decodes is on this thread: no barrier is needed
+        else
+            _memory.MarkWritten(physical, (ulong)length);
     }
 
     /// <summary>Copies bytes in with full checks, any length; used for operands of more than 8 bytes.</summary>
