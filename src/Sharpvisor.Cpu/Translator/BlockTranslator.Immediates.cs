@@ -8,7 +8,7 @@ internal sealed unsafe partial class BlockTranslator
 {
     private readonly List<(ImmediateField Field, int Item)> _fields = [];
 
-    /// <summary>A bit for each instruction whose immediate is somewhere in the code where it can't be changed.</summary>
+    /// <summary>A bit for each instruction whose immediate can't be changed: other code depends on it, or has it in another way.</summary>
     private ulong _pinned;
 
     /// <summary>

@@ -131,6 +131,7 @@ internal sealed unsafe partial class BlockTranslator
             return;
         ref var group = ref _groups[m.Group];
         group.Mover = mover;
+        _pinned |= 1UL << _stepItems[mover];
         (group.Base, group.Index, group.Scale) = (m.Base, m.Index, m.Scale);
         group.MovesBefore = at > _stepItems[mover];
         group.Pointer = _slots.AllocateDelta();

@@ -60,6 +60,38 @@ public class ChangedLoopTests
         }
     }
 
+    /// <summary>How far a loop moves its accesses in each round changes: they stop at the end of what is mapped, each time.</summary>
+    [Fact]
+    public void A_loop_moves_by_another_step()
+    {
+        using var m = new M();
+        m.Map(Area, Area);
+        m.Map(Hole, 0, 0);
+        m.Program(a =>
+        {
+            var loop = a.CreateLabel();
+            a.Label(ref loop);
+            a.inc(ebx);
+            a.mov(__byte_ptr[rsi], bl);
+            a.add(rsi, 1); // imm8
+            a.jmp(loop);
+        });
+        var immediate = M.Code + 7;
+        Assert.Equal(1, m.Read<byte>(immediate));
+        foreach (byte step in (byte[])[1, 64, 1, 3, 100, 2, 127])
+        {
+            m.Write(immediate, step);
+            m.State.Rip = M.Code;
+            m.State.Activity = ActivityState.Active;
+            m.Rsp = M.Stack;
+            m.Rbx = 0;
+            m.Rsi = Area;
+            m.Run(Forever).Is(Vectors.PF, 2, M.Code + 2);
+            Assert.Equal((ulong)((4095 / step) + 2), m.Rbx);
+            Assert.Equal((byte)2, m.Read<byte>(Area + step));
+        }
+    }
+
     /// <summary>A loop that goes on sees it when a device stores to an immediate.</summary>
     [Theory]
     [InlineData(new byte[] { 0x83, 0xFB, 0x00, 0x75 }, 1)] // cmp ebx, 0; jne
