@@ -299,7 +299,7 @@ internal sealed unsafe partial class BlockTranslator
             _loopFlagsInHost = _flags == FlagsPlace.Host;
             _loopRemake0 = _remake0;
             _loopRemake1 = _remake1;
-            _loopRemakeCount = _remakeCount;
+            _loopRemakeCount = _remakeCarry ? 0 : _remakeCount; // a later round need not save flags where the first did
             _loopRemakeItem = _remakeItem;
             _loopRemakeSources = _remakeSources;
             for (var g = 0; g < _groupCount; g++)
@@ -336,6 +336,7 @@ internal sealed unsafe partial class BlockTranslator
         _remake0 = _loopRemake0;
         _remake1 = _loopRemake1;
         _remakeCount = _loopRemakeCount;
+        _remakeCarry = false;
         _remakeItem = _loopRemakeItem;
         _remakeSources = _loopRemakeSources;
         foreach (ref var group in _groups.AsSpan(0, _groupCount))

@@ -304,7 +304,7 @@ internal sealed unsafe partial class BlockTranslator
         else if (item.HasOperand)
         {
             var operand = EmitAccess(ref item, ref item.Operand);
-            if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved))
+            if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved && !NeedsOnlyCarry(in ins)))
             {
                 ForgetScratch();
                 _hot.LeaScaled(Host.T0, operand.Base, operand.Index, operand.Scale, operand.Displacement, wide: true);
@@ -317,7 +317,7 @@ internal sealed unsafe partial class BlockTranslator
             SetDisplacement(ref ins, operand.Displacement);
         }
 
-        if (needsFlags)
+        if (needsFlags && !TryRestoreCarry(in ins))
             RestoreFlags();
 
         // Spilled operands: the first in T1, which is free now, the second (never with a memory operand) in T0.
