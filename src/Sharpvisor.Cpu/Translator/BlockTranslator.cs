@@ -31,7 +31,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private HashSet<int> _lookUp = s_none;
     private readonly OpBuilder _builder;
     private readonly BlockCache _arena;
-    private readonly List<ExitInfo> _exits;
+    private readonly ExitTable _exits;
     private readonly bool _smp;
     private readonly byte* _page = (byte*)NativeMemory.AllocZeroed(8192);
 
@@ -46,7 +46,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private long _stackOffset;
     private int _index;
 
-    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, bool smp)
+    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, ExitTable exits, bool smp)
     {
         _c = c;
         _t = &c->Translator;
@@ -194,7 +194,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _block.Entry = _hot.Address;
         _block.HeadExit = NewExit(new ExitInfo { Kind = ExitKind.Head, Map = _mask, Block = _block, Offset = (int)_block.PageOffset });
         var stub = EmitExit(_block.HeadExit);
-        CollectionsMarshal.AsSpan(_exits)[_block.HeadExit].Stub = stub;
+        _exits[_block.HeadExit].Stub = stub;
         EmitHeadChecks(stub, attention: !GoesForward());
     }
 
@@ -247,11 +247,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         SaveFlags(_cold);
     }
 
-    private int NewExit(in ExitInfo info)
-    {
-        _exits.Add(info);
-        return _exits.Count - 1;
-    }
+    private int NewExit(in ExitInfo info) => _exits.Add(info);
 
     private void* Gpr(int guest) => _routines.Gpr(guest);
 
@@ -386,7 +382,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _hot.StoreImmediate32(&_t->Exit, exit);
         _hot.Jump(_routines.Exit(_mask));
         if (!ends)
-            CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+            _exits[exit].Resume = _hot.Address;
 
         for (var g = 0; g < _groupCount; g++)
             _groups[g].Checked = false;
@@ -424,7 +420,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _hot.Call(RepeatRoutine(in item.Instruction));
         var exit = NewFallback(ref item, ends: false);
         _hot.JumpIf(5, EmitExit(exit)); // jne
-        CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+        _exits[exit].Resume = _hot.Address;
     }
 
     private ulong RepeatRoutine(in Instruction ins) => ins.Mnemonic switch
@@ -495,6 +491,6 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         var exit = NewFallback(ref item, ends: false);
         _hot.JumpIf(5, EmitExit(exit)); // jne
         _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x200, wide: true);
-        CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+        _exits[exit].Resume = _hot.Address;
     }
 }
