@@ -11,7 +11,7 @@ namespace Sharpvisor.Cpu.Decoding;
 internal sealed unsafe class BlockCache : IDisposable
 {
     private const ulong ArenaSize = 64UL << 20;
-    private const int Buckets = 1 << 15;
+    private const int Buckets = 1 << 17;
 
     private readonly byte* _arena = (byte*)HostMemory.Reserve(ArenaSize, hugePages: false);
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(Buckets, (nuint)sizeof(Block*));

@@ -65,11 +65,11 @@ internal unsafe struct Block
 
     public bool Stale;
 
-    /// <summary>Translated code starts here too, perhaps for another privilege level.</summary>
-    public bool Translated;
-
     /// <summary>How often it was executed, until it is worth a translation.</summary>
     public ushort Heat;
+
+    /// <summary>The number of a translation that starts here, perhaps for another privilege level, or perhaps dropped meanwhile; or 0.</summary>
+    public int Translation;
 
     /// <summary>The first operation; <see cref="Count"/> of them and one that ends the block follow each other.</summary>
     public Op* Ops;

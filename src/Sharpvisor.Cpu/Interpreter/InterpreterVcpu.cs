@@ -378,6 +378,13 @@ public unsafe partial class InterpreterVcpu : IVcpu
         return entry->Rip == rip && entry->Key == _c->LookupKey ? entry->Block : Lookup(rip, entry);
     }
 
+    /// <summary>The block at a place if it was the last that was looked up for this entry of the jump cache, else null.</summary>
+    private protected Block* KnownBlock(ulong rip)
+    {
+        var entry = _c->JumpCache + JumpIndex(rip);
+        return entry->Rip == rip && entry->Key == _c->LookupKey ? entry->Block : null;
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private protected void ExecuteBlock(Block* block)
     {

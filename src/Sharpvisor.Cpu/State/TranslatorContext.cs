@@ -6,7 +6,7 @@ namespace Sharpvisor.Cpu.State;
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct TranslatorContext
 {
-    /// <summary>The arithmetic flags as LAHF and SETO leave them: OF in bit 0, SF ZF AF PF CF at their places in bits 8 to 15.</summary>
+    /// <summary>The arithmetic flags as LAHF and SETO leave them: OF in bit 0, SF ZF AF PF CF at their places in bits 8 to 15; the bits above are anything.</summary>
     public ulong SavedFlags;
 
     /// <summary>RIP minus the offset within its page, for the block at work: generated code does not know where it runs.</summary>

@@ -83,7 +83,8 @@ internal sealed unsafe partial class BlockTranslator
         var modified = ins.RflagsModified & Arithmetic;
         item.ChangesFlags = modified != 0;
         item.SetsAllFlags = modified == Arithmetic && (ins.RflagsRead & Arithmetic) == 0 && !MayKeepFlags(in ins);
-        item.NeedsFlags = (ins.RflagsRead & Arithmetic) != 0 || (item.ChangesFlags && !item.SetsAllFlags);
+        item.ReadsFlags = (ins.RflagsRead & Arithmetic) != 0;
+        item.NeedsFlags = item.ReadsFlags || (item.ChangesFlags && !item.SetsAllFlags);
         item.Kind = KindOf(ref item, in info);
         if (item.Kind == ItemKind.Fallback && OpEndsBlock(in ins))
             item.Kind = ItemKind.FallbackEnd;

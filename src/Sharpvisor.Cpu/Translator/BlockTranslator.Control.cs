@@ -33,6 +33,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         _hot.Lea(Host.T1, operand.Base, operand.Index, operand.Displacement);
         _hot.Store(&_t->KeptAddress, Host.T1);
+        ForgetScratch();
     }
 
     private void EmitPush(ref Item item)
@@ -133,7 +134,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>DIV and IDIV with everything that #DE can come from looked at before.</summary>
     private void EmitDivide(ref Item item)
     {
-        SaveFlags();
+        ReleaseFlags();
         ref var ins = ref item.Instruction;
         var divisor = Host.T0;
         bool wide;
@@ -177,6 +178,8 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Leaves for a known target, at the end of a block.</summary>
     private void EmitJump(int target)
     {
+        if (_flags == FlagsPlace.Remade)
+            RestoreFlags();
         if (!IsInPage(target))
         {
             EmitFarJump(target);
@@ -191,9 +194,18 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitJumpIf(ref Item item, bool last)
     {
         RestoreFlags();
-        var exit = DirectExit(Target(in item), out var stub);
-        _hot.JumpIf(item.Instruction.ConditionCode - ConditionCode.o, stub);
-        SetPatch(exit);
+        var condition = item.Instruction.ConditionCode - ConditionCode.o;
+        if (_index == _loopItem)
+        {
+            EmitLoopJump(condition);
+        }
+        else
+        {
+            var exit = DirectExit(Target(in item), out var stub);
+            _hot.JumpIf(condition, stub);
+            SetPatch(exit);
+        }
+
         if (last)
             EmitJump(item.Next);
     }

@@ -18,29 +18,10 @@ internal sealed unsafe partial class BlockTranslator
     {
         var stackShift = m.Base == AddressBase.Rsp ? _stackOffset : 0;
         if (m.Group >= 0 && _groups[m.Group].Checked)
-        {
-            ref var known = ref _groups[m.Group];
-            if (m.Alignment > 1)
-            {
-                SaveFlags();
-                EmitLinear(in m, m.Displacement);
-                EmitAlignmentCheck(ref item, m.Alignment);
-            }
+            return EmitKnownAccess(ref item, ref m, m.Displacement + stackShift - _groups[m.Group].Start);
 
-            // The registers are those of the check; only RSP has moved, by a known constant.
-            if (m.Index < 0)
-            {
-                var register = BaseRegister(in m);
-                _hot.Load(Host.T1, known.Delta);
-                return new HostOperand(register, Host.T1, (int)m.Displacement);
-            }
-
-            EmitLinear(in m, m.Displacement);
-            _hot.Load(Host.T1, known.Delta);
-            return new HostOperand(Host.T0, Host.T1, 0);
-        }
-
-        SaveFlags();
+        ReleaseFlags();
+        ForgetScratch();
         var single = m.Group < 0;
         var start = single ? m.Displacement : _groups[m.Group].Start - stackShift;
         var range = single ? m.Size : (int)(_groups[m.Group].End - _groups[m.Group].Start);
@@ -60,8 +41,10 @@ internal sealed unsafe partial class BlockTranslator
             _hot.LeaScaled(Host.T0, Host.T0, Host.T1, m.Size == 8 ? 3 : 2, 0, wide: true);
         }
 
+        // An aligned access runs over no page's end: one look at the address sees to both.
         var delta = (int)(m.Displacement - start);
-        if (m.Alignment > 1)
+        var alignedAlone = m.Alignment > 1 && range == m.Size;
+        if (m.Alignment > 1 && !alignedAlone)
             EmitAlignmentCheckAt(ref item, m.Alignment, delta);
         var exit = NewExit(new ExitInfo
         {
@@ -74,6 +57,7 @@ internal sealed unsafe partial class BlockTranslator
             Range = range,
             AccessDelta = delta,
             AccessSize = m.Size,
+            Alignment = m.Alignment,
             Writes = m.Writes,
             NeedsWrite = writes,
             FaultInterpreted = item.HasOperand && item.HasStack,
@@ -87,8 +71,7 @@ internal sealed unsafe partial class BlockTranslator
             entries = checked((int)(long)_tlb.Kind(Kind));
             Routines.EmitIndex(_hot, Host.T1, Host.T0);
             _hot.OnMemory(0x33, Host.T0, Host.T1, -1, entries + tag, wide: true);
-            _hot.Immediate(7, Host.T0, 4096 - range);
-            _hot.JumpIf(7, leave);
+            EmitTagTest(leave, range, alignedAlone ? m.Alignment : 1);
         }
         else
         {
@@ -97,13 +80,13 @@ internal sealed unsafe partial class BlockTranslator
             _cold.MoveImmediate(Host.T1, (ulong)slot);
             _cold.Call(_routines.Refill(Kind, writes));
             _cold.JumpIf(4, retry); // je
+            EmitExitFlags();
             _cold.StoreImmediate32(&_t->Exit, exit);
             _cold.Jump(_routines.Exit(_mask));
 
             _hot.Load32(Host.T1, slot);
             _hot.OnMemory(0x33, Host.T0, Host.T1, -1, tag, wide: true); // xor: the offset in the page, if it is the right page
-            _hot.Immediate(7, Host.T0, 4096 - range);
-            _hot.JumpIf(7, stub); // ja
+            EmitTagTest(stub, range, alignedAlone ? m.Alignment : 1);
         }
 
         var simple = bitString < 0 && m.Index < 0 && m.Segment < 0 && !m.Address32 && IsResident(m.Base);
@@ -111,29 +94,94 @@ internal sealed unsafe partial class BlockTranslator
         if (!simple && !again)
             _hot.OnMemory(0x33, Host.T0, Host.T1, -1, entries + tag, wide: true);
         _hot.Load(Host.T1, Host.T1, -1, entries + TlbEntry.DeltaOffset);
-        if (!single)
-        {
-            ref var group = ref _groups[m.Group];
-            group.Checked = true;
-            if (group.Members > 1)
-            {
-                group.Delta = _slots.AllocateDelta();
-                _hot.Store(group.Delta, Host.T1);
-            }
-        }
-
-        if (simple)
-            return new HostOperand(_map[m.Base], Host.T1, (int)m.Displacement);
         if (again)
             EmitLinear(in m, start); // cheaper than to get it back by another look at the tag
-        return new HostOperand(Host.T0, Host.T1, delta);
+        if (single)
+            return simple ? new HostOperand(_map[m.Base], Host.T1, (int)m.Displacement) : new HostOperand(Host.T0, Host.T1, delta);
+
+        ref var group = ref _groups[m.Group];
+        group.Checked = true;
+        group.HoldsAddress = m.Index >= 0;
+        group.AlignedTo = m.Alignment;
+        group.AlignedAt = delta;
+        if (group.Members > 1 || group.IsInvariant)
+        {
+            group.Delta = _slots.AllocateDelta();
+            if (group.HoldsAddress)
+            {
+                _hot.Op(0x01, Host.T0, Host.T1); // add
+                _hot.Store(group.Delta, Host.T0);
+                _addressInT0 = m.Group;
+                return new HostOperand(Host.T0, -1, delta);
+            }
+
+            _hot.Store(group.Delta, Host.T1);
+            _deltaInT1 = m.Group;
+        }
+
+        return simple ? new HostOperand(_map[m.Base], Host.T1, (int)m.Displacement) : new HostOperand(Host.T0, Host.T1, delta);
     }
+
+    /// <summary>An access that an earlier check of the block has covered: the registers are those of the check, only RSP has moved, by a known constant.</summary>
+    /// <param name="offset">From the start of the group.</param>
+    private HostOperand EmitKnownAccess(ref Item item, ref MemoryAccess m, long offset)
+    {
+        ref var known = ref _groups[m.Group];
+        if (known.AlignedTo < m.Alignment || ((offset - known.AlignedAt) & (m.Alignment - 1)) != 0)
+        {
+            ReleaseFlags();
+            ForgetScratch();
+            EmitLinear(in m, m.Displacement);
+            EmitAlignmentCheck(ref item, m.Alignment);
+            known.AlignedTo = m.Alignment;
+            known.AlignedAt = offset;
+        }
+
+        if (known.HoldsAddress)
+        {
+            if (_addressInT0 != m.Group)
+                _hot.Load(Host.T0, known.Delta);
+            _addressInT0 = m.Group;
+            return new HostOperand(Host.T0, -1, (int)offset);
+        }
+
+        if (!IsResident(m.Base))
+            _addressInT0 = NoGroup;
+        var register = BaseRegister(in m);
+        if (_deltaInT1 != m.Group)
+            _hot.Load(Host.T1, known.Delta);
+        _deltaInT1 = m.Group;
+        return new HostOperand(register, Host.T1, (int)m.Displacement);
+    }
+
+    /// <summary>T0 is the offset in the page, if it is the right page, else anything larger.</summary>
+    private void EmitTagTest(ulong leave, int range, int alignment)
+    {
+        if (alignment > 1)
+        {
+            _hot.Raw(0x49, 0xF7, 0xC6); // test r14, imm32
+            _hot.Int32(~0xFFF | (alignment - 1));
+            _hot.JumpIf(5, leave); // jne
+            return;
+        }
+
+        _hot.Immediate(7, Host.T0, 4096 - range);
+        _hot.JumpIf(7, leave); // ja
+    }
+
+    private const int NoGroup = -1;
+
+    /// <summary>Groups whose delta or address the scratch registers still hold.</summary>
+    private int _deltaInT1 = NoGroup, _addressInT0 = NoGroup;
+
+    private void ForgetScratch() => _deltaInT1 = _addressInT0 = NoGroup;
 
     /// <summary>The cold side of a check by look-up; T1 is the offset of the entry.</summary>
     private ulong EmitAccessExit(int exit, int tag)
     {
         var stub = _cold.Address;
         _cold.OnMemory(0x33, Host.T0, Host.T1, -1, checked((int)(long)_tlb.Kind(Kind)) + tag, wide: true); // xor: the linear address again
+        EmitExitFlags();
         _cold.StoreImmediate32(&_t->Exit, exit);
         _cold.Jump(_routines.Exit(_mask));
         return stub;
@@ -221,6 +269,9 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         var isLea = ins.Mnemonic == Mnemonic.Lea;
+        var needsFlags = item.NeedsFlags && (item.ReadsFlags || _flagsLiveAfter[_index]);
+        if (spilled > 0)
+            ForgetScratch();
         if (spilled > 2 || (spilled > 1 && item.HasOperand))
         {
             EmitFallback(ref item, ends: false);
@@ -240,6 +291,7 @@ internal sealed unsafe partial class BlockTranslator
             }
             else
             {
+                ForgetScratch();
                 EmitLinear(in m, m.Displacement);
                 ins.MemoryBase = Register.R14;
                 ins.MemoryIndex = Register.None;
@@ -250,8 +302,9 @@ internal sealed unsafe partial class BlockTranslator
         else if (item.HasOperand)
         {
             var operand = EmitAccess(ref item, ref item.Operand);
-            if (spilled > 0 || (item.NeedsFlags && _flags == FlagsPlace.Saved))
+            if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved))
             {
+                ForgetScratch();
                 _hot.Lea(Host.T0, operand.Base, operand.Index, operand.Displacement);
                 operand = new HostOperand(Host.T0, -1, 0);
             }
@@ -262,7 +315,7 @@ internal sealed unsafe partial class BlockTranslator
             SetDisplacement(ref ins, operand.Displacement);
         }
 
-        if (item.NeedsFlags)
+        if (needsFlags)
             RestoreFlags();
 
         // Spilled operands: the first in T1, which is free now, the second (never with a memory operand) in T0.
@@ -289,8 +342,9 @@ internal sealed unsafe partial class BlockTranslator
             _hot.Store(Gpr(spilledGuest0), Host.T1);
         if (spilledGuest1 >= 0 && (item.Written >> spilledGuest1 & 1) != 0)
             _hot.Store(Gpr(spilledGuest1), Host.T0);
-        if (item.ChangesFlags)
-            _flags = FlagsPlace.Host;
+        if (spilled > 0)
+            ForgetScratch();
+        NoteFlags(in item, in ins);
     }
 
     private bool IsResident(int addressBase) => addressBase < 16 && _map[addressBase] >= 0;

@@ -42,9 +42,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private Translation _block = null!;
     private byte _mask;
     private sbyte[] _map = null!;
-    private FlagsPlace _flags;
     private bool _avxChecked, _x87Checked;
     private long _stackOffset;
+    private int _index;
 
     public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, bool smp)
     {
@@ -61,17 +61,6 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _smp = smp;
         _reader = new PageReader();
         _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
-    }
-
-    /// <summary>Where the guest's arithmetic flags are, at a place of the code.</summary>
-    private enum FlagsPlace
-    {
-        /// <summary>In the host's RFLAGS.</summary>
-        Host,
-
-        /// <summary>In <see cref="TranslatorContext.SavedFlags"/>.</summary>
-        Saved,
-        Both,
     }
 
     /// <summary>The bytes that the last block was made of, for a look whether they are still the same.</summary>
@@ -166,32 +155,47 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _hot = _cache.Hot;
         _cold = _cache.Cold;
         _avxChecked = _x87Checked = false;
-        _stackOffset = 0;
+        FindLiveFlags();
+        FindLoop();
         _hot.Align(16);
         EmitHead();
-        var ended = false;
-        for (var i = 0; i < _count; i++)
-        {
-            ref var item = ref _items[i];
-            ended = EmitItem(ref item, i);
-        }
-
-        if (!ended)
-            EmitJump(_items[_count - 1].Next);
+        EmitItems();
+        if (_loopJump != 0)
+            EmitLoop();
         _block.End = _hot.Address;
         _block.CanonicalEntry = _routines.Adapter(RegisterMap.Canonical, _mask, _block.Entry);
+    }
+
+    private void EmitItems()
+    {
+        _stackOffset = 0;
+        ForgetScratch();
+        for (_index = 0; _index < _count; _index++)
+        {
+            ref var item = ref _items[_index];
+            if (EmitItem(ref item))
+                return;
+        }
+
+        EmitJump(_items[_count - 1].Next);
     }
 
     private void EmitHead()
     {
         _block.EntryWithFlags = _hot.Address;
         _flags = FlagsPlace.Host;
+        _remakeCount = 0;
         SaveFlags();
         _block.Entry = _hot.Address;
         _block.HeadExit = NewExit(new ExitInfo { Kind = ExitKind.Head, Map = _mask, Block = _block, Offset = (int)_block.PageOffset });
         var stub = EmitExit(_block.HeadExit);
         CollectionsMarshal.AsSpan(_exits)[_block.HeadExit].Stub = stub;
-        if (!GoesForward())
+        EmitHeadChecks(stub, attention: !GoesForward());
+    }
+
+    private void EmitHeadChecks(ulong stub, bool attention)
+    {
+        if (attention)
         {
             _hot.ImmediateOnAbsolute(7, &_t->Attention, 0, wide: false);
             _hot.JumpIf(5, stub); // jne
@@ -219,49 +223,29 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         return true;
     }
 
-    /// <summary>Cold code that leaves by an exit; the flags are saved already. Its address.</summary>
+    /// <summary>Cold code that leaves by an exit; the flags are saved already, or are made again. Its address.</summary>
     private ulong EmitExit(int exit)
     {
         var stub = _cold.Address;
+        EmitExitFlags();
         _cold.StoreImmediate32(&_t->Exit, exit);
         _cold.Jump(_routines.Exit(_exits[exit].Map));
         return stub;
+    }
+
+    /// <summary>In cold code, before it leaves. Uses T1.</summary>
+    private void EmitExitFlags()
+    {
+        if (_flags != FlagsPlace.Remade)
+            return;
+        Remake(_cold);
+        SaveFlags(_cold);
     }
 
     private int NewExit(in ExitInfo info)
     {
         _exits.Add(info);
         return _exits.Count - 1;
-    }
-
-    /// <summary>Before anything that destroys the host's flags.</summary>
-    private void SaveFlags()
-    {
-        if (_flags == FlagsPlace.Host)
-            SaveFlags(_hot);
-        _flags = FlagsPlace.Saved;
-    }
-
-    /// <summary>Uses T1.</summary>
-    private void SaveFlags(CodeEmitter e)
-    {
-        e.Move(Host.T1, Host.Rax);
-        e.Raw(0x9F, 0x0F, 0x90, 0xC0); // lahf; seto al
-        e.Raw(0x66, 0x89, 0x04, 0x25); // mov [abs], ax
-        e.Int32(checked((int)(long)&_t->SavedFlags));
-        e.Move(Host.Rax, Host.T1);
-    }
-
-    /// <summary>Before an instruction that looks at flags. Uses T1.</summary>
-    private void RestoreFlags()
-    {
-        if (_flags != FlagsPlace.Saved)
-            return;
-        _hot.Move(Host.T1, Host.Rax);
-        _hot.Load32(Host.Rax, &_t->SavedFlags);
-        _hot.Raw(0x04, 0x7F, 0x9E); // add al, 7Fh: OF again; sahf
-        _hot.Move(Host.Rax, Host.T1);
-        _flags = FlagsPlace.Both;
     }
 
     private void* Gpr(int guest) => _routines.Gpr(guest);
@@ -276,9 +260,12 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     }
 
     /// <summary>True: the block ends with it.</summary>
-    private bool EmitItem(ref Item item, int index)
+    private bool EmitItem(ref Item item)
     {
         CheckAvailability(ref item);
+        KeepFlagsFor(in item);
+        if (item.Kind is not (ItemKind.Same or ItemKind.Nothing or ItemKind.JumpIf))
+            ForgetScratch();
         switch (item.Kind)
         {
             case ItemKind.Fallback:
@@ -333,8 +320,11 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 EmitLoadMxcsr(ref item);
                 break;
             case ItemKind.JumpIf:
-                EmitJumpIf(ref item, last: index == _count - 1);
-                return index == _count - 1;
+                EmitJumpIf(ref item, last: _index == _count - 1);
+                return _index == _count - 1;
+            case ItemKind.Jump when _index == _loopItem:
+                EmitLoopJump(condition: -1);
+                return true;
             case ItemKind.Jump:
                 EmitJump(Target(in item));
                 return true;
@@ -344,6 +334,13 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             case ItemKind.CallIndirect or ItemKind.JumpIndirect or ItemKind.Return:
                 EmitIndirect(ref item);
                 return true;
+        }
+
+        if (item.Kind is not (ItemKind.Same or ItemKind.Nothing or ItemKind.JumpIf))
+        {
+            ForgetScratch();
+            if ((item.Written & _remakeSources) != 0)
+                _remakeCount = 0;
         }
 
         if (StackChange(in item) is { } change)
@@ -393,8 +390,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     /// <summary>An exit by which the interpreter executes an instruction.</summary>
     private int NewFallback(ref Item item, bool ends)
     {
-        // On the way back what is available, and whether upper halves are in use, is decided anew.
+        // On the way back the flags may be others, and what is available, and whether upper halves are in use, is decided anew.
         _avxChecked = _x87Checked = false;
+        _remakeCount = 0;
         var ops = (Op*)_arena.Allocate(2 * sizeof(Op));
         _builder.Begin(_arena, _pageBase, _key & TranslationKey.ModeMask);
         _builder.Build(ops, in item.Instruction, item.Offset, tooLong: false);
@@ -480,7 +478,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         ins.Op1Register = size == 8 ? Register.R15 : Register.R15D;
         if (!_hot.TryEncode(in ins))
             throw new InvalidOperationException($"{item.Instruction} can't be encoded as {ins}");
-        _flags = FlagsPlace.Host;
+        NoteFlags(in item, in ins);
     }
 
     /// <summary>STI: an interrupt that waits already comes after exactly one more instruction, which the interpreter sees to.</summary>

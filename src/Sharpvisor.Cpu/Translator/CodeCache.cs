@@ -12,12 +12,16 @@ internal sealed unsafe class CodeCache : IDisposable
     private readonly byte* _writable;
     private readonly byte* _executable;
 
+    /// <summary>How far each half has been put into huge pages.</summary>
+    private ulong _hotSettled, _coldSettled;
+
     public CodeCache(ulong size)
     {
         Size = size;
         HostMemory.ReserveCode(size, out _writable, out _executable);
         Hot = new CodeEmitter(_writable, _executable);
         Cold = new CodeEmitter(_writable, _executable);
+        _coldSettled = size / 2;
         Clear();
     }
 
@@ -41,6 +45,24 @@ internal sealed unsafe class CodeCache : IDisposable
     {
         Hot.Position = 0;
         Cold.Position = Size / 2;
+    }
+
+    /// <summary>
+    /// What has been filled is put into huge pages: the code of a large program is several times the reach of the
+    /// host's instruction TLB.
+    /// </summary>
+    public void Settle()
+    {
+        Settle(ref _hotSettled, Hot.Position);
+        Settle(ref _coldSettled, Cold.Position);
+    }
+
+    private void Settle(ref ulong settled, ulong position)
+    {
+        if (position - settled < HostMemory.HugePage || position < settled)
+            return;
+        HostMemory.Collapse(_executable + settled, HostMemory.HugePage);
+        settled += HostMemory.HugePage;
     }
 
     public void Dispose()

@@ -75,6 +75,7 @@ internal struct Item
     /// <summary>Looks at flags, or leaves some of them as they were.</summary>
     public bool NeedsFlags;
     public bool ChangesFlags;
+    public bool ReadsFlags;
 
     /// <summary>Sets all six, whatever they were.</summary>
     public bool SetsAllFlags;
@@ -89,5 +90,18 @@ internal unsafe struct AccessGroup
     public bool Writes;
     public int Members;
     public bool Checked;
+
+    /// <summary>No register of the address changes in the block, so that the check holds for all rounds of a loop.</summary>
+    public bool IsInvariant;
+
+    /// <summary>The check was made before the block jumps back to its start.</summary>
+    public bool HoldsInLoop;
+
+    /// <summary>What members need: what makes a host address of a linear one, or the host address of the group's start.</summary>
     public ulong* Delta;
+    public bool HoldsAddress;
+
+    /// <summary>The address at this offset is known to be a multiple of that.</summary>
+    public int AlignedTo;
+    public long AlignedAt;
 }

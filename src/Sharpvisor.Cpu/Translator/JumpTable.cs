@@ -19,7 +19,7 @@ internal struct JumpTarget
 /// <summary>A direct-mapped table of jump targets, below 2 GiB.</summary>
 internal sealed unsafe class JumpTable : IDisposable
 {
-    public const int Size = 1 << 14;
+    public const int Size = 1 << 16;
     public const int EntryShift = 4;
 
     private const ulong Bytes = (ulong)Size << EntryShift;

@@ -15,6 +15,9 @@ internal sealed class Translation
     /// <summary>What the code depends on, see <see cref="TranslationKey"/>.</summary>
     public required uint Key { get; init; }
 
+    /// <summary>By which a decoded block refers to it, until all are dropped.</summary>
+    public int Number { get; set; }
+
     /// <summary>Bytes of guest code, from the first to the end of the last.</summary>
     public int Length { get; set; }
 
@@ -37,6 +40,11 @@ internal sealed class Translation
 
     /// <summary>The same, for the canonical register map: what jump entries lead to.</summary>
     public ulong CanonicalEntry { get; set; }
+
+    /// <summary>Where the second and later rounds of a block that jumps to itself begin, and the way out from there; or zero.</summary>
+    public ulong LoopEntry { get; set; }
+
+    public ulong LoopExit { get; set; }
 
     /// <summary>Where the code ends.</summary>
     public ulong End { get; set; }
@@ -147,6 +155,9 @@ internal unsafe struct ExitInfo
 
     /// <summary>Access: bytes that the check covers.</summary>
     public int Range;
+
+    /// <summary>Access: what the operand's address must be a multiple of.</summary>
+    public int Alignment;
 
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;

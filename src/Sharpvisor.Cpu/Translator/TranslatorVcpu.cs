@@ -25,6 +25,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private const long UncountedBudget = 1L << 38;
     private const int MaximumGroupFailures = 16;
     private const int KeyNumbers = 256;
+    private const int ProbeExecutions = 64;
 
     /// <summary>More than the operations of one translation can need.</summary>
     private const int ArenaMargin = 64 << 10;
@@ -42,6 +43,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly BlockTranslator _translator;
     private readonly List<ExitInfo> _exits = [default];
     private readonly Dictionary<ulong, Translation> _translations = [];
+    private readonly List<Translation?> _numbered = [null];
+    private readonly Dictionary<nint, (ulong Page, int Executions, int Changes)> _probes = [];
     private readonly Dictionary<ulong, List<Translation>> _pages = [];
     private readonly HashSet<(ulong Physical, uint Key)> _ungrouped = [];
     private readonly (ulong Key, uint Number)[] _keyNumbers = new (ulong, uint)[KeyNumbers];
@@ -247,13 +250,29 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private protected Translation? FindCode(ulong rip, byte predecessor)
     {
         var c = _c;
+        var key = CurrentTranslationKey;
+        var known = KnownBlock(rip);
+        if (known != null)
+        {
+            // Most of what comes here either has a translation or is cold still: no need to look far for that.
+            if (known->Translation != 0 && _numbered[known->Translation] is { Stale: false, SecondPage: ulong.MaxValue } direct
+                && direct.Physical == known->Physical && direct.Key == key)
+                return direct;
+            if (known->Translation == 0 && known->Heat != 0 && known->Heat < _threshold)
+                return null;
+        }
+
         c->CurrentOp = _decoder.FetchOp;
         var physical = TranslateRip(rip, out var linear);
-        var key = CurrentTranslationKey;
         if (_translations.TryGetValue(IdOf(physical, key), out var found))
         {
             if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
+            {
+                if (known != null)
+                    known->Translation = found.Number;
                 return found;
+            }
+
             Drop(found); // the page behind is another one now
         }
 
@@ -315,9 +334,12 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         }
 
         _translations.Add(IdOf(physical, key), translation);
+        translation.Number = _numbered.Count;
+        _numbered.Add(translation);
         AddToPage(physical >> 12, translation);
         if (translation.SecondPage != ulong.MaxValue && translation.SecondPage >> 12 != physical >> 12)
             AddToPage(translation.SecondPage >> 12, translation);
+        _cache.Settle();
         Statistics.Translations++;
         Statistics.Instructions += translation.Instructions;
         Statistics.GuestBytes += translation.Length;
@@ -364,6 +386,8 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
         translation.Incoming.Clear();
         _cache.Hot.PatchJump(translation.Entry, exits[translation.HeadExit].Stub);
+        if (translation.LoopEntry != 0)
+            _cache.Hot.PatchJump(translation.LoopEntry, translation.LoopExit);
         Statistics.Dropped++;
         if (_threshold > 0)
             CollectionsMarshal.GetValueRefOrAddDefault(_unstable, translation.Physical >> 12, out _)++;
@@ -393,8 +417,10 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _generation++;
         Statistics.Clears++;
         _translations.Clear();
+        _numbered.RemoveRange(1, _numbered.Count - 1);
         _ungrouped.Clear();
         _translator.Forget();
+        _probes.Clear();
         _pages.Clear();
         _exits.RemoveRange(1, _exits.Count - 1);
         _jumps.Clear();
@@ -637,7 +663,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (c->Is64 == 0)
             linear = (uint)linear;
         c->Arch.Rip = (_t->PageBase + (ulong)exit.Offset) & c->RipMask;
-        if ((start & 0xFFF) + (ulong)exit.Range > 4096 || (c->Is64 != 0 && !IsCanonical(linear)))
+        if ((start & 0xFFF) + (ulong)exit.Range > 4096 || (linear & (ulong)(exit.Alignment - 1)) != 0 || (c->Is64 != 0 && !IsCanonical(linear)))
         {
             Statistics.Crossings++;
             NoteGroupFailure(ref exit);
@@ -672,17 +698,42 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
 
         if (exit.Slot != null)
         {
-            exit.Slot->Entry = (uint)(ulong)entry;
-            if (exit.Slot->Misses >= Routines.MaximumMisses && !exit.Block.Stale)
-            {
-                // Too many pages for one slot: translated anew with a look-up there.
-                _translator.LookUpAt(exit.Block, exit.Offset);
-                Replace(exit.Block);
-                Interpret();
+            if (exit.Slot->Misses >= Routines.MaximumMisses && !exit.Block.Stale && Probe(ref exit, page))
                 return false;
-            }
+            exit.Slot->Entry = (uint)(ulong)entry;
         }
 
+        return true;
+    }
+
+    /// <summary>
+    /// A place has missed often: whether it does so often enough for a look-up each time is found out by letting the
+    /// interpreter have its next executions. True: RIP is where that goes on.
+    /// </summary>
+    private bool Probe(ref ExitInfo exit, ulong page)
+    {
+        var slot = exit.Slot;
+        if (slot->Misses > Routines.MaximumMisses)
+            return false; // found out before
+        ref var probe = ref CollectionsMarshal.GetValueRefOrAddDefault(_probes, (nint)slot, out _);
+        if (probe.Page != page)
+            probe.Changes++;
+        probe.Page = page;
+        if (++probe.Executions < ProbeExecutions)
+        {
+            // The next one comes here again.
+            slot->Entry = (uint)(ulong)_tlb.Kind(Tlb.EmptyKind);
+            slot->Misses = Routines.MaximumMisses - 1;
+            Interpret();
+            return true;
+        }
+
+        slot->Misses = Routines.MaximumMisses + 1;
+        if (probe.Changes <= ProbeExecutions / 16)
+            return false;
+        _translator.LookUpAt(exit.Block, exit.Offset);
+        Replace(exit.Block);
+        Interpret();
         return true;
     }
 

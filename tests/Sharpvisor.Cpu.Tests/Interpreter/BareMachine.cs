@@ -50,7 +50,7 @@ internal sealed class BareMachine : IDisposable
 
     private ulong _nextTable;
 
-    public BareMachine(Mode mode = Mode.Long, ulong memory = 16 << 20, ulong maxBelow4G = 0xC000_0000, string model = CpuModel.DefaultName, int processors = 1)
+    public BareMachine(Mode mode = Mode.Long, ulong memory = 16 << 20, ulong maxBelow4G = 0xC000_0000, string model = CpuModel.DefaultName, int processors = 1, ICpuEngine? engine = null)
     {
         Memory = new GuestMemory(memory, maxBelow4G);
         var gate = new MachineGate();
@@ -69,7 +69,7 @@ internal sealed class BareMachine : IDisposable
             Model = CpuModel.Parse(model),
             ProcessorCount = processors,
         };
-        Cpu = TestEngine.Create().CreateVcpu(0, environment, Apic, []);
+        Cpu = (engine ?? TestEngine.Create()).CreateVcpu(0, environment, Apic, []);
         Enter(mode);
     }
 
