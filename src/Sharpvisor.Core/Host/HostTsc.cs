@@ -1,5 +1,5 @@
 // The time-stamp counter of the host's processors (Intel SDM vol. 3, 18.17; RDTSC in vol. 2). .NET has no intrinsic for
-// it: it is read by ten bytes of code of our own.
+// it: it is read by a few bytes of code of our own.
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics.X86;
 using Sharpvisor.Core.Guests;
@@ -17,7 +17,7 @@ public static unsafe class HostTsc
     /// </summary>
     public static bool IsClock => s_read != null;
 
-    /// <summary>Only where <see cref="IsClock"/>. Not ordered against other instructions.</summary>
+    /// <summary>Only where <see cref="IsClock"/>. In order with the instructions around it.</summary>
     public static ulong Read() => s_read();
 
     private static delegate* unmanaged[SuppressGCTransition]<ulong> MakeReader()
@@ -27,7 +27,7 @@ public static unsafe class HostTsc
         try
         {
             HostMemory.ReserveCode(4096, out var writable, out var executable);
-            ReadOnlySpan<byte> code = [0x0F, 0x31, 0x48, 0xC1, 0xE2, 0x20, 0x48, 0x09, 0xD0, 0xC3]; // rdtsc; shl rdx, 32; or rax, rdx; ret
+            ReadOnlySpan<byte> code = [0x0F, 0xAE, 0xE8, 0x0F, 0x31, 0x48, 0xC1, 0xE2, 0x20, 0x48, 0x09, 0xD0, 0x0F, 0xAE, 0xE8, 0xC3]; // lfence; rdtsc; shl rdx, 32; or rax, rdx; lfence; ret
             code.CopyTo(new Span<byte>(writable, code.Length));
             HostMemory.Release(writable, 4096);
             return (delegate* unmanaged[SuppressGCTransition]<ulong>)executable;

@@ -7,7 +7,7 @@ namespace Sharpvisor.Core.Time;
 /// <summary>
 /// The machine's time as a straight line over the host's TSC, good for some milliseconds, as generated code reads it:
 /// load <see cref="Version"/>, read the TSC, load the others, and take the result only if the TSC is less than
-/// <see cref="Span"/> behind <see cref="Tsc"/> and the version is still the same.
+/// <see cref="Span"/> behind <see cref="Tsc"/> and the version, loaded after the TSC has been read, is still the same.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]
 public struct TscLineData
