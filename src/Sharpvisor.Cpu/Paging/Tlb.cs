@@ -22,7 +22,7 @@ internal unsafe struct TlbEntry
     public ulong Physical;
 
     /// <summary>Where generated code finds things.</summary>
-    public const int DeltaOffset = 16;
+    public const int DeltaOffset = 16, SizeLog = 5;
 
     public static int TagOffset(bool write) => write ? 8 : 0;
 }
@@ -38,9 +38,6 @@ internal unsafe struct TlbEntry
 internal sealed unsafe class Tlb : IDisposable
 {
     public const int Bits = 12;
-
-    /// <summary>The index is hashed: with plain low bits, pages a power of two apart fight for one slot.</summary>
-    public const uint HashFactor = 0x9E37_79B1;
 
     public const int Entries = 1 << Bits;
 
@@ -79,8 +76,12 @@ internal sealed unsafe class Tlb : IDisposable
     /// <summary>The array of one kind: 0 user, 1 kernel, 2 kernel with access to user pages.</summary>
     public TlbEntry* Kind(int kind) => _entries + (kind * Entries);
 
+    /// <summary>
+    /// With plain low bits, pages a power of two apart would fight for one slot; a better hash than this takes longer,
+    /// and generated code waits for it.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static int Index(ulong linear) => (int)(((uint)(linear >> 12) * HashFactor) >> (32 - Bits));
+    public static int Index(ulong linear) => (int)((linear ^ (linear >> Bits)) >> 12) & (Entries - 1);
 
     /// <summary>Drops everything, global pages too.</summary>
     public void FlushAll()

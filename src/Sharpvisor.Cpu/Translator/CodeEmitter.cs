@@ -138,14 +138,6 @@ internal sealed unsafe class CodeEmitter : CodeWriter
         Raw(0x63, Direct(to, from));
     }
 
-    /// <summary>imul r32, r32, imm32</summary>
-    public void MultiplyImmediate(int to, int from, int value)
-    {
-        Rex(false, to, 0, from);
-        Raw(0x69, Direct(to, from));
-        Int32(value);
-    }
-
     /// <summary>OP rm, r: opcodes 01 add, 21 and, 29 sub, 31 xor, 39 cmp, 85 test.</summary>
     public void Op(byte opcode, int rm, int r, bool wide = true)
     {
