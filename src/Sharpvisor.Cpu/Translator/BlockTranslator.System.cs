@@ -1,0 +1,310 @@
+// System instructions that Linux executes often, for their usual case: SDM vol. 2 for each. Whatever is not usual, and
+// everything that faults, is left to the interpreter before anything has changed.
+//
+// Not here: IRET, SYSENTER, SYSEXIT, SYSRET to 32-bit code, control registers and MSRs.
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using Sharpvisor.Cpu.Interpreter;
+using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
+
+namespace Sharpvisor.Cpu.Translator;
+
+/// <summary>Time, segment registers, and changes of privilege.</summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    private const int CS = 1, SS = 2;
+
+    /// <summary>Where SYSCALL and SYSRET go on, with the canonical register map; or 0.</summary>
+    private ulong _systemCall, _systemReturn;
+
+    private static int KindOf(uint key) => (int)(key >> TranslationKey.KindShift) & 3;
+
+    private bool IsKernel => (_key & TranslationKey.Kernel) != 0;
+
+    private PrivilegeKey* Privilege(int kind) => (PrivilegeKey*)&_t->Privileges + kind;
+
+    /// <summary>A way out by which the interpreter executes the instruction; the flags are saved. The address of the code that leaves by it.</summary>
+    private ulong LeaveForInterpreter(ref Item item, out int exit)
+    {
+        exit = NewFallback(ref item, ends: false);
+        return EmitExit(exit);
+    }
+
+    /// <summary>The interpreter goes on here after it has executed the instruction.</summary>
+    private void ResumeHere(int exit) => CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+
+    /// <summary>RDTSC, RDTSCP: <see cref="Core.Time.TscLineData"/> says how.</summary>
+    private void EmitReadTimeStamp(ref Item item)
+    {
+        SaveFlags();
+        var leave = LeaveForInterpreter(ref item, out var exit);
+        if (!IsKernel)
+        {
+            _hot.TestByte(&_c->Arch.Cr4, (byte)ControlRegisters.TSD);
+            _hot.JumpIf(5, leave); // jne
+        }
+
+        var ordered = item.Instruction.Mnemonic == Mnemonic.Rdtscp;
+        if (ordered)
+            _hot.Raw(0x0F, 0xAE, 0xE8); // lfence
+        _hot.Load(Host.T1, &_clock->Version);
+        _hot.Raw(0x0F, 0x31); // rdtsc
+        _hot.Shift(4, Host.Rdx, 32);
+        _hot.Op(0x09, Host.Rax, Host.Rdx);
+        _hot.OnAbsolute(0x2B, Host.Rax, &_clock->Tsc, wide: true); // sub
+        _hot.OnAbsolute(0x3B, Host.Rax, &_clock->Span, wide: true); // cmp
+        _hot.JumpIf(3, leave); // jae
+        _hot.MultiplyBy(Host.Rax, &_clock->Slope);
+        _hot.Shift(5, Host.Rax, 32);
+        _hot.OnAbsolute(0x03, Host.Rax, &_clock->Ns, wide: true); // add
+
+        // The version is looked at again after the TSC was read: the address depends on what was.
+        _hot.Move32(Host.T0, Host.Rax);
+        _hot.Immediate(4, Host.T0, 0, wide: false);
+        _hot.OnMemory(0x3B, Host.T1, Host.T0, -1, checked((int)(long)&_clock->Version), wide: true);
+        _hot.JumpIf(5, leave);
+        _hot.OnAbsolute(0x03, Host.Rax, &_c->Arch.TscOffset, wide: true);
+        _hot.Move(Host.Rdx, Host.Rax);
+        _hot.Shift(5, Host.Rdx, 32);
+        _hot.Move32(Host.Rax, Host.Rax);
+        if (ordered)
+            _hot.Load32(Host.Rcx, &_c->Arch.TscAux);
+        ResumeHere(exit);
+    }
+
+    /// <summary>The host register for the result of an instruction; <see cref="StoreResult"/> puts that where it belongs.</summary>
+    private int ResultRegister(in Item item, out int guest)
+    {
+        guest = item.Instruction.Op0Register.GetFullRegister() - Register.RAX;
+        return _map[guest] < 0 ? Host.T0 : _map[guest];
+    }
+
+    private void StoreResult(int guest)
+    {
+        if (_map[guest] < 0)
+            _hot.Store(Gpr(guest), Host.T0);
+    }
+
+    private void EmitReadSelector(ref Item item)
+    {
+        var to = ResultRegister(in item, out var guest);
+        _hot.LoadWord(to, &((SegmentRegister*)SegmentBase(item.Instruction.Op1Register - Register.ES))->Selector);
+        StoreResult(guest);
+    }
+
+    private void EmitReadProcessorId(ref Item item)
+    {
+        var to = ResultRegister(in item, out var guest);
+        _hot.Load32(to, &_c->Arch.TscAux);
+        StoreResult(guest);
+    }
+
+    /// <summary>RDFSBASE, RDGSBASE.</summary>
+    private void EmitReadBase(ref Item item)
+    {
+        SaveFlags();
+        var leave = LeaveForInterpreter(ref item, out var exit);
+        EmitFsGsBaseCheck(leave);
+        var to = ResultRegister(in item, out var guest);
+        var segment = SegmentBase(item.Instruction.Mnemonic == Mnemonic.Rdfsbase ? 4 : 5);
+        _hot.OnAbsolute(0x8B, to, segment, item.Instruction.Op0Register.GetSize() == 8);
+        StoreResult(guest);
+        ResumeHere(exit);
+    }
+
+    /// <summary>WRFSBASE, WRGSBASE.</summary>
+    private void EmitWriteBase(ref Item item)
+    {
+        SaveFlags();
+        var leave = LeaveForInterpreter(ref item, out var exit);
+        EmitFsGsBaseCheck(leave);
+        var register = item.Instruction.Op0Register;
+        var from = Use(register.GetFullRegister() - Register.RAX, Host.T0);
+        if (register.GetSize() == 8)
+        {
+            EmitCanonicalCheck(from, leave);
+        }
+        else
+        {
+            _hot.Move32(Host.T0, from);
+            from = Host.T0;
+        }
+
+        _hot.Store(SegmentBase(item.Instruction.Mnemonic == Mnemonic.Wrfsbase ? 4 : 5), from);
+        ResumeHere(exit);
+    }
+
+    private void EmitFsGsBaseCheck(ulong leave)
+    {
+        _hot.TestByte((byte*)&_c->Arch.Cr4 + 2, (byte)(ControlRegisters.FSGSBASE >> 16));
+        _hot.JumpIf(4, leave); // je
+    }
+
+    /// <summary>Leaves if an address is not one of 48 bits. Uses T1.</summary>
+    private void EmitCanonicalCheck(int register, ulong leave)
+    {
+        _hot.Move(Host.T1, register);
+        _hot.Shift(4, Host.T1, 16);
+        _hot.Shift(7, Host.T1, 16);
+        _hot.Op(0x39, Host.T1, register);
+        _hot.JumpIf(5, leave); // jne
+    }
+
+    /// <summary>STAC and CLAC: from here on accesses go by another kind of the TLB.</summary>
+    private void EmitAllowAccess(ref Item item)
+    {
+        SaveFlags();
+        var allow = item.Kind == ItemKind.AllowAccess;
+        var kind = allow ? 2 : 1;
+        if (Kind != kind)
+        {
+            var leave = EmitExit(NewFallback(ref item, ends: true));
+            if (!allow)
+            {
+                _hot.TestByte((byte*)&_c->Arch.Cr4 + 2, (byte)(ControlRegisters.SMAP >> 16));
+                _hot.JumpIf(4, leave); // je: without SMAP the kind stays
+            }
+
+            _hot.Load32(Host.T0, &Privilege(kind)->Number);
+            _hot.Op(0x85, Host.T0, Host.T0, wide: false);
+            _hot.JumpIf(4, leave);
+            _hot.Load(Host.T1, &Privilege(kind)->Key);
+            _hot.Store32(&_t->KeyNumber, Host.T0);
+            _hot.Store(&_t->Key, Host.T1);
+            Kind = kind;
+        }
+
+        _hot.ImmediateOnAbsolute(allow ? 1 : 4, &_c->Arch.Rflags, allow ? (int)Rflags.AC : ~(int)Rflags.AC, wide: true);
+    }
+
+    /// <summary>SYSCALL and SYSRET: what they do is the same everywhere, and lies in one place.</summary>
+    private void EmitTransition(ref Item item)
+    {
+        SaveFlags();
+        _routines.Adapt(_hot, _mask, RegisterMap.Canonical);
+        var exit = NewFallback(ref item, ends: true);
+        CollectionsMarshal.AsSpan(_exits)[exit].Map = RegisterMap.Canonical;
+        _hot.StoreImmediate32(&_t->Exit, exit);
+        if (item.Kind == ItemKind.SystemCall)
+            EmitReturnAddress(item.Next);
+        _hot.Jump(item.Kind == ItemKind.SystemCall ? _systemCall : _systemReturn);
+    }
+
+    /// <summary>Makes the common part of SYSCALL or SYSRET, unless there is one.</summary>
+    private void MakeTransition(ItemKind kind)
+    {
+        ref var start = ref kind == ItemKind.SystemCall ? ref _systemCall : ref _systemReturn;
+        if (start != 0)
+            return;
+        _hot = _cache.Hot;
+        _cold = _cache.Cold;
+        _hot.Align(16);
+        start = _hot.Address;
+        var leave = _routines.Exit(RegisterMap.Canonical); // by the exit that the block has set
+        _hot.TestByte(&_c->Arch.Efer, (byte)ControlRegisters.SCE);
+        _hot.JumpIf(4, leave); // je
+        if (kind == ItemKind.SystemCall)
+            EmitSystemCall(leave);
+        else
+            EmitSystemReturn(leave);
+        EmitLookup(NewExit(new ExitInfo { Kind = ExitKind.Indirect, Map = RegisterMap.Canonical, Block = _block }));
+    }
+
+    /// <summary>T0 is the address behind the SYSCALL.</summary>
+    private void EmitSystemCall(ulong leave)
+    {
+        _hot.TestByte((byte*)&_c->Arch.Fmask + 2, (byte)(Rflags.AC >> 16));
+        _hot.JumpIf(4, leave); // je
+        _hot.Load(Host.T1, &_c->Arch.Lstar);
+        _hot.Store(&_t->JumpTarget, Host.T0);
+        _hot.Move(Host.T0, Host.T1);
+        EmitCanonicalCheck(Host.T0, leave);
+
+        // Which key: with SMAP or without. As long as it may still leave RCX has to stay; T0 names the entry.
+        _hot.MoveImmediate(Host.T0, (ulong)Privilege(1));
+        _hot.TestByte((byte*)&_c->Arch.Cr4 + 2, (byte)(ControlRegisters.SMAP >> 16));
+        var smap = _hot.ShortJump(0x75); // jne
+        _hot.MoveImmediate(Host.T0, (ulong)Privilege(2));
+        _hot.Land(smap);
+        EmitPrivilege(leave);
+
+        _hot.Load(Host.Rcx, &_t->JumpTarget);
+        EmitFlagsWord(); // into T0, without RF
+        _hot.Store(Gpr(11), Host.T0);
+        _hot.Load(Host.T1, &_c->Arch.Fmask);
+        _hot.Raw(0x49, 0xF7, 0xD7); // not r15
+        _hot.Op(0x21, Host.T0, Host.T1);
+        _hot.Immediate(1, Host.T0, (int)Rflags.Reserved1);
+        _hot.Store(&_c->Arch.Rflags, Host.T0);
+        EmitSavedFlags();
+        EmitSegment(CS, 32, 0, 0, 0xA09B);
+        EmitSegment(SS, 32, 8, 0, 0xC093);
+        _hot.Load(Host.T0, &_c->Arch.Lstar);
+    }
+
+    private void EmitSystemReturn(ulong leave)
+    {
+        EmitCanonicalCheck(Host.Rcx, leave);
+        _hot.ImmediateOnAbsolute(7, &_c->Pending, 0, wide: false);
+        _hot.JumpIf(5, leave); // jne: perhaps an interrupt that RFLAGS.IF lets through now
+        _hot.Load(Host.T0, Gpr(11));
+        _hot.Raw(0x41, 0xF7, 0xC6); // test r14d, imm32
+        _hot.Int32((int)(Rflags.TF | Rflags.AC));
+        _hot.JumpIf(5, leave);
+        _hot.MoveImmediate(Host.T0, (ulong)Privilege(0));
+        EmitPrivilege(leave);
+
+        const ulong Loaded = Rflags.TF | Rflags.IF | Rflags.DF | Rflags.IOPL | Rflags.NT | Rflags.AC | Rflags.VIF | Rflags.VIP | Rflags.ID;
+        _hot.Load(Host.T0, Gpr(11));
+        _hot.Move(Host.T1, Host.T0);
+        _hot.Immediate(4, Host.T1, (int)Loaded, wide: false);
+        _hot.Immediate(1, Host.T1, (int)Rflags.Reserved1, wide: false);
+        _hot.Store(&_c->Arch.Rflags, Host.T1);
+        EmitSavedFlags();
+        EmitSegment(CS, 48, 16, 3, 0xA0FB);
+        EmitSegment(SS, 48, 8, 3, 0xC0F3);
+        _hot.Move(Host.T0, Host.Rcx);
+    }
+
+    /// <summary>Takes the key of another privilege, whose entry T0 is the address of. Uses T1; leaves if it is not known.</summary>
+    private void EmitPrivilege(ulong leave)
+    {
+        _hot.Load(Host.T1, Host.T0, -1, sizeof(ulong), wide: false);
+        _hot.Op(0x85, Host.T1, Host.T1, wide: false);
+        _hot.JumpIf(4, leave); // je
+        _hot.Store32(&_t->KeyNumber, Host.T1);
+        _hot.Load(Host.T1, Host.T0, -1, 0);
+        _hot.Store(&_t->Key, Host.T1);
+    }
+
+    /// <summary>Saves the arithmetic flags of T0 as LAHF and SETO would. Uses T0 and T1.</summary>
+    private void EmitSavedFlags()
+    {
+        _hot.Move32(Host.T1, Host.T0);
+        _hot.Immediate(4, Host.T1, 0xD5, wide: false);
+        _hot.Shift(4, Host.T1, 8, wide: false);
+        _hot.Shift(5, Host.T0, 11, wide: false);
+        _hot.Immediate(4, Host.T0, 1, wide: false);
+        _hot.Op(0x09, Host.T1, Host.T0, wide: false);
+        _hot.Store32(&_t->SavedFlags, Host.T1);
+    }
+
+    /// <summary>A flat segment register whose selector STAR has. Uses T0 and T1.</summary>
+    /// <param name="shift">Where STAR has the selector that it is counted from.</param>
+    private void EmitSegment(int segment, int shift, int add, int rpl, ushort attributes)
+    {
+        var register = (SegmentRegister*)SegmentBase(segment);
+        _hot.LoadWord(Host.T0, (byte*)&_c->Arch.Star + (shift / 8));
+        if (rpl == 0)
+            _hot.Immediate(4, Host.T0, 0xFFFC, wide: false);
+        if (add != 0)
+            _hot.Immediate(0, Host.T0, add, wide: false);
+        if (rpl != 0)
+            _hot.Immediate(1, Host.T0, rpl, wide: false);
+        _hot.StoreImmediate(&register->Base, 0);
+        _hot.StoreImmediate32(&register->Limit, -1);
+        _hot.StoreWord(&register->Selector, Host.T0);
+        _hot.StoreImmediateWord(&register->Attributes, attributes);
+    }
+}
