@@ -124,14 +124,15 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         // What all blocks share is made where it does not get in the way.
         _ = _routines.Exit(_mask);
         _ = _routines.Exit(RegisterMap.Canonical);
-        _ = _routines.Refill(Kind, write: false);
-        _ = _routines.Refill(Kind, write: true);
+        MakeRefills(Kind);
         foreach (ref readonly var item in _items.AsSpan(0, _count))
         {
             if (item.Kind == ItemKind.RepeatString)
                 _ = RepeatRoutine(in item.Instruction);
             else if (item.Kind is ItemKind.SystemCall or ItemKind.SystemReturn)
                 MakeTransition(item.Kind);
+            else if (item.Kind is ItemKind.AllowAccess or ItemKind.DenyAccess)
+                MakeRefills(item.Kind == ItemKind.AllowAccess ? 2 : 1);
         }
 
         Emit();
@@ -161,6 +162,12 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     }
 
     public void Dispose() => NativeMemory.Free(_page);
+
+    private void MakeRefills(int kind)
+    {
+        _ = _routines.Refill(kind, write: false);
+        _ = _routines.Refill(kind, write: true);
+    }
 
     private void Emit()
     {
