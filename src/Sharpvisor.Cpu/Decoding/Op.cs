@@ -68,6 +68,9 @@ internal unsafe struct Block
     /// <summary>How often it was executed, until it is worth a translation.</summary>
     public ushort Heat;
 
+    /// <summary>How often of that it followed itself.</summary>
+    public ushort Repeats;
+
     /// <summary>The number of a translation that starts here, perhaps for another privilege level, or perhaps dropped meanwhile; or 0.</summary>
     public int Translation;
 

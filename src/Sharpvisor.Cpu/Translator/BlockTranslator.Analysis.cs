@@ -621,7 +621,7 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         active = _groupCount++;
-        _groups[active] = new AccessGroup { Start = start, End = end, Writes = m.Writes, Members = 1 };
+        _groups[active] = new AccessGroup { Start = start, End = end, Writes = m.Writes, Members = 1, Mover = -1 };
         m.Group = active;
     }
 

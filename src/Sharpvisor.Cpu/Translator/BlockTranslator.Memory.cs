@@ -6,8 +6,8 @@ namespace Sharpvisor.Cpu.Translator;
 /// <summary>Checks of memory accesses, and instructions with other registers and operands.</summary>
 internal sealed unsafe partial class BlockTranslator
 {
-    /// <summary>A host address: base + index + displacement.</summary>
-    private readonly record struct HostOperand(int Base, int Index, int Displacement);
+    /// <summary>A host address: base + index + displacement. Only operands of <see cref="ItemKind.Same"/> have an index that is scaled, by a power of two.</summary>
+    private readonly record struct HostOperand(int Base, int Index, int Displacement, int Scale = 0);
 
     /// <summary>
     /// Makes sure that an access may be made, and says where. Uses both scratch registers, which the operand may name;
@@ -137,6 +137,8 @@ internal sealed unsafe partial class BlockTranslator
             known.AlignedAt = offset;
         }
 
+        if (known.IsMoving)
+            return EmitMovingAccess(in item, in m);
         if (known.HoldsAddress)
         {
             if (_addressInT0 != m.Group)
@@ -305,13 +307,13 @@ internal sealed unsafe partial class BlockTranslator
             if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved))
             {
                 ForgetScratch();
-                _hot.Lea(Host.T0, operand.Base, operand.Index, operand.Displacement);
+                _hot.LeaScaled(Host.T0, operand.Base, operand.Index, operand.Scale, operand.Displacement, wide: true);
                 operand = new HostOperand(Host.T0, -1, 0);
             }
 
             ins.MemoryBase = Register.RAX + operand.Base;
             ins.MemoryIndex = operand.Index < 0 ? Register.None : Register.RAX + operand.Index;
-            ins.MemoryIndexScale = 1;
+            ins.MemoryIndexScale = 1 << operand.Scale;
             SetDisplacement(ref ins, operand.Displacement);
         }
 

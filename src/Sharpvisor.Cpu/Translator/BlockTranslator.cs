@@ -75,8 +75,10 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     /// <param name="code">Host address of the first byte; valid to the end of its page.</param>
     /// <param name="second">Host address of the page behind, when the first instruction runs over into it.</param>
     /// <param name="predecessor">Register map of the block that leads here.</param>
-    public Translation? Translate(ulong physical, uint key, ulong rip, byte* code, byte* second, ulong secondPhysical, byte predecessor, bool grouping)
+    /// <param name="isLongLoop">If it is a loop, it has many rounds.</param>
+    public Translation? Translate(ulong physical, uint key, ulong rip, byte* code, byte* second, ulong secondPhysical, byte predecessor, bool grouping, bool isLongLoop)
     {
+        _isLongLoop = isLongLoop;
         var start = (int)(physical & 0xFFF);
         var inPage = 4096 - start;
         Buffer.MemoryCopy(code, _page + start, inPage, inPage);

@@ -112,6 +112,25 @@ internal unsafe struct AccessGroup
     /// <summary>No register of the address changes in the block, so that the check holds for all rounds of a loop.</summary>
     public bool IsInvariant;
 
+    /// <summary>The guest register with which the address moves by a constant in each round of a loop, or -1.</summary>
+    public sbyte Mover;
+
+    /// <summary>Where that is so: the address, as in <see cref="MemoryAccess"/>.</summary>
+    public sbyte Base, Index;
+    public byte Scale;
+
+    /// <summary>The power of two that the mover is multiplied by.</summary>
+    public readonly int MoverScale => Mover == Index ? Scale : 0;
+
+    /// <summary>The accesses come behind the instruction that moves the register.</summary>
+    public bool MovesBefore;
+
+    /// <summary>In later rounds of a loop: the mover is below its bound, so that the accesses need no check.</summary>
+    public bool IsMoving;
+
+    /// <summary>What is added to the mover, scaled, and the displacement to make a host address.</summary>
+    public ulong* Pointer;
+
     /// <summary>The check was made before the block jumps back to its start.</summary>
     public bool HoldsInLoop;
 

@@ -62,6 +62,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private readonly Dictionary<ulong, int> _unstable = [];
     private readonly int _threshold;
     private bool _flagsSaved;
+    private Block* _lastInterpreted;
     private protected bool _counted;
     private int _generation;
     private bool _disposed;
@@ -190,7 +191,12 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             {
                 var block = BlockAt(c->Arch.Rip);
                 if (block->Heat < ushort.MaxValue)
+                {
                     block->Heat++;
+                    block->Repeats += block == _lastInterpreted ? (ushort)1 : (ushort)0;
+                }
+
+                _lastInterpreted = block;
                 Statistics.Interpreted++;
                 ExecuteBlock(block);
             }
@@ -312,6 +318,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             Drop(found); // the page behind is another one now
         }
 
+        var isLongLoop = true;
         if (_threshold > 0)
         {
             var block = BlockAt(rip);
@@ -319,9 +326,10 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
                 return null;
             if (_unstable.TryGetValue(physical >> 12, out var drops) && block->Heat < Math.Min(_threshold << Math.Min(drops, MaximumPatience), ushort.MaxValue))
                 return null; // code that is written over again and again is not worth as much
+            isLongLoop = block->Repeats * 8 >= block->Heat * 7;
         }
 
-        return Translate(rip, linear, physical, key, predecessor);
+        return Translate(rip, linear, physical, key, predecessor, isLongLoop);
     }
 
     /// <summary>Place and key in one number: guest-physical addresses end below 2^48.</summary>
@@ -335,19 +343,19 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         return TranslateFetch(linear);
     }
 
-    private Translation? Translate(ulong rip, ulong linear, ulong physical, uint key, byte predecessor)
+    private Translation? Translate(ulong rip, ulong linear, ulong physical, uint key, byte predecessor, bool isLongLoop)
     {
         if (_cache.IsFull || _slots.IsFull || !_arena.HasRoomFor(ArenaMargin) || _opBuilder.IsFull)
             Clear();
         var began = Stopwatch.GetTimestamp();
         var code = HostPointer(physical);
-        var translation = _translator.Translate(physical, key, rip, code, null, 0, predecessor, !_ungrouped.Contains((physical, key)));
+        var translation = _translator.Translate(physical, key, rip, code, null, 0, predecessor, !_ungrouped.Contains((physical, key)), isLongLoop);
         byte* second = null;
         if (translation is null && (physical & 0xFFF) > 4096 - 15)
         {
             var secondPhysical = TranslateFetch(NextPage(linear));
             second = HostPointer(secondPhysical);
-            translation = _translator.Translate(physical, key, rip, code, second, secondPhysical, predecessor, grouping: true);
+            translation = _translator.Translate(physical, key, rip, code, second, secondPhysical, predecessor, grouping: true, isLongLoop: false);
         }
 
         if (translation is null)
