@@ -58,7 +58,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     private static bool EndsBlock(ItemKind kind) => kind is ItemKind.FallbackEnd or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return
-        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.SystemCall or ItemKind.SystemReturn;
+        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn;
 
     /// <summary>Finds out everything about one instruction.</summary>
     private void Inspect(ref Item item)
@@ -145,6 +145,12 @@ internal sealed unsafe partial class BlockTranslator
                 return ins.Op0Kind == OpKind.Register ? kind : ItemKind.Fallback;
             case ItemKind.ReadProcessorId or ItemKind.ReadBase or ItemKind.WriteBase or ItemKind.SystemCall:
                 return _is64 ? kind : ItemKind.Fallback;
+            case ItemKind.InterruptReturn:
+                if (!_is64 || !IsKernel)
+                    return ItemKind.Fallback;
+                item.HasStack = true;
+                item.Stack = new MemoryAccess { Base = AddressBase.Rsp, Index = -1, Size = 40, Alignment = 1, Group = -1, Segment = -1, Reads = true };
+                break;
             case ItemKind.SwapGs or ItemKind.AllowAccess or ItemKind.DenyAccess or ItemKind.SystemReturn:
                 return _is64 && (_key & TranslationKey.Kernel) != 0 ? kind : ItemKind.Fallback;
             case ItemKind.BitTest:
@@ -288,7 +294,7 @@ internal sealed unsafe partial class BlockTranslator
                 return ItemKind.ReadTimeStamp;
             case Code.Rdpid_r64:
                 return ItemKind.ReadProcessorId;
-            case Code.Mov_r32m16_Sreg or Code.Mov_r64m16_Sreg:
+            case Code.Mov_rm16_Sreg or Code.Mov_r32m16_Sreg or Code.Mov_r64m16_Sreg:
                 return ItemKind.ReadSelector;
             case Code.Rdfsbase_r32 or Code.Rdfsbase_r64 or Code.Rdgsbase_r32 or Code.Rdgsbase_r64:
                 return ItemKind.ReadBase;
@@ -302,6 +308,8 @@ internal sealed unsafe partial class BlockTranslator
                 return ItemKind.SystemCall;
             case Code.Sysretq:
                 return ItemKind.SystemReturn;
+            case Code.Iretq:
+                return ItemKind.InterruptReturn;
             case Code.Pause:
                 return ItemKind.Nothing;
             case Code.Swapgs:

@@ -1,7 +1,7 @@
 // System instructions that Linux executes often, for their usual case: SDM vol. 2 for each. Whatever is not usual, and
 // everything that faults, is left to the interpreter before anything has changed.
 //
-// Not here: IRET, SYSENTER, SYSEXIT, SYSRET to 32-bit code, control registers and MSRs.
+// Not here: IRET to or from 32-bit code, SYSENTER, SYSEXIT, SYSRET to 32-bit code, control registers and MSRs.
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Cpu.Interpreter;
@@ -13,10 +13,16 @@ namespace Sharpvisor.Cpu.Translator;
 /// <summary>Time, segment registers, and changes of privilege.</summary>
 internal sealed unsafe partial class BlockTranslator
 {
-    private const int CS = 1, SS = 2;
+    private const int ES = 0, CS = 1, SS = 2, DS = 3, FS = 4, GS = 5;
 
-    /// <summary>Where SYSCALL and SYSRET go on, with the canonical register map; or 0.</summary>
-    private ulong _systemCall, _systemReturn;
+    /// <summary>Attributes of the flat segments that go with 64-bit code, by privilege.</summary>
+    private const ushort KernelCode = 0xA09B, KernelData = 0xC093, UserCode = 0xA0FB, UserData = 0xC0F3;
+
+    /// <summary>What RFLAGS gets from R11 or from the stack besides the arithmetic flags.</summary>
+    private const ulong LoadedFlags = Rflags.TF | Rflags.IF | Rflags.DF | Rflags.IOPL | Rflags.NT | Rflags.AC | Rflags.VIF | Rflags.VIP | Rflags.ID;
+
+    /// <summary>Where SYSCALL, SYSRET and IRETQ go on, with the canonical register map; or 0.</summary>
+    private readonly ulong[] _transitions = new ulong[3];
 
     private static int KindOf(uint key) => (int)(key >> TranslationKey.KindShift) & 3;
 
@@ -89,9 +95,24 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitReadSelector(ref Item item)
     {
         var to = ResultRegister(in item, out var guest);
-        _hot.LoadWord(to, &((SegmentRegister*)SegmentBase(item.Instruction.Op1Register - Register.ES))->Selector);
-        StoreResult(guest);
+        var selector = &Segment(item.Instruction.Op1Register - Register.ES)->Selector;
+        if (item.Instruction.Op0Register.GetSize() > 2)
+        {
+            _hot.LoadWord(to, selector);
+            StoreResult(guest);
+        }
+        else if (_map[guest] < 0)
+        {
+            _hot.LoadWord(to, selector);
+            _hot.StoreWord(Gpr(guest), to);
+        }
+        else
+        {
+            _hot.OnWord(0x8B, to, selector); // mov
+        }
     }
+
+    private SegmentRegister* Segment(int number) => (SegmentRegister*)SegmentBase(number);
 
     private void EmitReadProcessorId(ref Item item)
     {
@@ -178,23 +199,29 @@ internal sealed unsafe partial class BlockTranslator
         _hot.ImmediateOnAbsolute(allow ? 1 : 4, &_c->Arch.Rflags, allow ? (int)Rflags.AC : ~(int)Rflags.AC, wide: true);
     }
 
-    /// <summary>SYSCALL and SYSRET: what they do is the same everywhere, and lies in one place.</summary>
+    /// <summary>SYSCALL, SYSRET and IRETQ: what they do is the same everywhere, and lies in one place.</summary>
     private void EmitTransition(ref Item item)
     {
         SaveFlags();
+        if (item.Kind == ItemKind.InterruptReturn)
+        {
+            var frame = EmitAccess(ref item, ref item.Stack);
+            _hot.Lea(Host.T0, frame.Base, frame.Index, frame.Displacement);
+        }
+
         _routines.Adapt(_hot, _mask, RegisterMap.Canonical);
         var exit = NewFallback(ref item, ends: true);
         CollectionsMarshal.AsSpan(_exits)[exit].Map = RegisterMap.Canonical;
         _hot.StoreImmediate32(&_t->Exit, exit);
         if (item.Kind == ItemKind.SystemCall)
             EmitReturnAddress(item.Next);
-        _hot.Jump(item.Kind == ItemKind.SystemCall ? _systemCall : _systemReturn);
+        _hot.Jump(_transitions[item.Kind - ItemKind.SystemCall]);
     }
 
-    /// <summary>Makes the common part of SYSCALL or SYSRET, unless there is one.</summary>
+    /// <summary>Makes the common part of SYSCALL, SYSRET or IRETQ, unless there is one.</summary>
     private void MakeTransition(ItemKind kind)
     {
-        ref var start = ref kind == ItemKind.SystemCall ? ref _systemCall : ref _systemReturn;
+        ref var start = ref _transitions[kind - ItemKind.SystemCall];
         if (start != 0)
             return;
         _hot = _cache.Hot;
@@ -202,18 +229,20 @@ internal sealed unsafe partial class BlockTranslator
         _hot.Align(16);
         start = _hot.Address;
         var leave = _routines.Exit(RegisterMap.Canonical); // by the exit that the block has set
-        _hot.TestByte(&_c->Arch.Efer, (byte)ControlRegisters.SCE);
-        _hot.JumpIf(4, leave); // je
         if (kind == ItemKind.SystemCall)
             EmitSystemCall(leave);
-        else
+        else if (kind == ItemKind.SystemReturn)
             EmitSystemReturn(leave);
+        else
+            EmitInterruptReturn(leave);
         EmitLookup(NewExit(new ExitInfo { Kind = ExitKind.Indirect, Map = RegisterMap.Canonical, Block = _block }));
     }
 
     /// <summary>T0 is the address behind the SYSCALL.</summary>
     private void EmitSystemCall(ulong leave)
     {
+        _hot.TestByte(&_c->Arch.Efer, (byte)ControlRegisters.SCE);
+        _hot.JumpIf(4, leave); // je
         _hot.TestByte((byte*)&_c->Arch.Fmask + 2, (byte)(Rflags.AC >> 16));
         _hot.JumpIf(4, leave); // je
         _hot.Load(Host.T1, &_c->Arch.Lstar);
@@ -221,13 +250,8 @@ internal sealed unsafe partial class BlockTranslator
         _hot.Move(Host.T0, Host.T1);
         EmitCanonicalCheck(Host.T0, leave);
 
-        // Which key: with SMAP or without. As long as it may still leave RCX has to stay; T0 names the entry.
-        _hot.MoveImmediate(Host.T0, (ulong)Privilege(1));
-        _hot.TestByte((byte*)&_c->Arch.Cr4 + 2, (byte)(ControlRegisters.SMAP >> 16));
-        var smap = _hot.ShortJump(0x75); // jne
-        _hot.MoveImmediate(Host.T0, (ulong)Privilege(2));
-        _hot.Land(smap);
-        EmitPrivilege(leave);
+        EmitKernelPrivilege(Host.T0);
+        EmitPrivilege(Host.T0, leave);
 
         _hot.Load(Host.Rcx, &_t->JumpTarget);
         EmitFlagsWord(); // into T0, without RF
@@ -238,13 +262,15 @@ internal sealed unsafe partial class BlockTranslator
         _hot.Immediate(1, Host.T0, (int)Rflags.Reserved1);
         _hot.Store(&_c->Arch.Rflags, Host.T0);
         EmitSavedFlags();
-        EmitSegment(CS, 32, 0, 0, 0xA09B);
-        EmitSegment(SS, 32, 8, 0, 0xC093);
+        EmitSegment(CS, 32, 0, 0, KernelCode);
+        EmitSegment(SS, 32, 8, 0, KernelData);
         _hot.Load(Host.T0, &_c->Arch.Lstar);
     }
 
     private void EmitSystemReturn(ulong leave)
     {
+        _hot.TestByte(&_c->Arch.Efer, (byte)ControlRegisters.SCE);
+        _hot.JumpIf(4, leave); // je
         EmitCanonicalCheck(Host.Rcx, leave);
         _hot.ImmediateOnAbsolute(7, &_c->Pending, 0, wide: false);
         _hot.JumpIf(5, leave); // jne: perhaps an interrupt that RFLAGS.IF lets through now
@@ -253,29 +279,187 @@ internal sealed unsafe partial class BlockTranslator
         _hot.Int32((int)(Rflags.TF | Rflags.AC));
         _hot.JumpIf(5, leave);
         _hot.MoveImmediate(Host.T0, (ulong)Privilege(0));
-        EmitPrivilege(leave);
+        EmitPrivilege(Host.T0, leave);
 
-        const ulong Loaded = Rflags.TF | Rflags.IF | Rflags.DF | Rflags.IOPL | Rflags.NT | Rflags.AC | Rflags.VIF | Rflags.VIP | Rflags.ID;
         _hot.Load(Host.T0, Gpr(11));
-        _hot.Move(Host.T1, Host.T0);
-        _hot.Immediate(4, Host.T1, (int)Loaded, wide: false);
-        _hot.Immediate(1, Host.T1, (int)Rflags.Reserved1, wide: false);
-        _hot.Store(&_c->Arch.Rflags, Host.T1);
-        EmitSavedFlags();
-        EmitSegment(CS, 48, 16, 3, 0xA0FB);
-        EmitSegment(SS, 48, 8, 3, 0xC0F3);
+        EmitLoadFlags();
+        EmitSegment(CS, 48, 16, 3, UserCode);
+        EmitSegment(SS, 48, 8, 3, UserData);
         _hot.Move(Host.T0, Host.Rcx);
     }
 
-    /// <summary>Takes the key of another privilege, whose entry T0 is the address of. Uses T1; leaves if it is not known.</summary>
-    private void EmitPrivilege(ulong leave)
+    /// <summary>T0 is the host address of the frame.</summary>
+    /// <remarks>
+    /// RFLAGS.RF, which every fault leaves in its frame, is dropped: generated code runs only while no breakpoint is
+    /// enabled, and the next instruction clears it. Only an interrupt before that one could show that it was missing.
+    /// </remarks>
+    private void EmitInterruptReturn(ulong leave)
     {
-        _hot.Load(Host.T1, Host.T0, -1, sizeof(ulong), wide: false);
+        _hot.TestByte((byte*)&_c->Arch.Rflags + 1, (byte)(Rflags.NT >> 8));
+        _hot.JumpIf(5, leave); // jne
+        _hot.CompareByte(&_c->Arch.NmiBlocked, 0);
+        _hot.JumpIf(5, leave);
+        _hot.ImmediateOnAbsolute(7, &_c->Pending, 0, wide: false);
+        _hot.JumpIf(5, leave); // perhaps an interrupt that RFLAGS.IF lets through now
+
+        // RAX and RDX are borrowed for selectors and descriptors, RCX for the flags.
+        var fail = _cold.Address;
+        _cold.Raw(0x5A, 0x59, 0x58); // pop rdx, rcx, rax
+        _cold.Jump(leave);
+        _hot.Raw(0x50, 0x51, 0x52); // push rax, rcx, rdx
+        _hot.Load(Host.Rdx, Host.T0, -1, 0);
+        EmitCanonicalCheck(Host.Rdx, fail);
+        _hot.Load(Host.Rcx, Host.T0, -1, 16);
+        EmitFlagsTest(Rflags.TF);
+        _hot.JumpIf(5, fail);
+        EmitFrameSelector(8);
+        _hot.Raw(0xA8, 0x03); // test al, 3
+        var toKernel = LongJumpIfEqual();
+
+        EmitFlagsTest(Rflags.AC);
+        _hot.JumpIf(5, fail);
+        EmitDescriptorCheck(UserCode, fail);
+        EmitFrameSelector(32);
+        EmitDescriptorCheck(UserData, fail);
+
+        // Data segments that the user may not have become null: none of them is anything else in 64-bit kernels.
+        _hot.LoadWord(Host.Rdx, &Segment(ES)->Selector);
+        foreach (var segment in (ReadOnlySpan<int>)[DS, FS, GS])
+            _hot.OnWord(0x0B, Host.Rdx, &Segment(segment)->Selector); // or
+        _hot.Raw(0xF7, 0xC2); // test edx, imm32
+        _hot.Int32(0xFFFC);
+        _hot.JumpIf(5, fail);
+        _hot.MoveImmediate(Host.Rdx, (ulong)Privilege(0));
+        EmitPrivilege(Host.Rdx, fail);
+        EmitFrameSegment(CS, 8, UserCode);
+        EmitFrameSegment(SS, 32, UserData);
+        var returned = _hot.LongJump();
+
+        _hot.LandLong(toKernel);
+        EmitDescriptorCheck(KernelCode, fail);
+        EmitFrameSelector(32);
+        _hot.Raw(0xA9); // test eax, imm32: null has RPL 0 here, as all selectors
+        _hot.Int32(0xFFFF);
+        var isNull = LongJumpIfEqual();
+        EmitDescriptorCheck(KernelData, fail);
+        _hot.LandLong(isNull);
+        EmitKernelPrivilege(Host.Rdx);
+        EmitFlagsTest(Rflags.AC);
+        var denied = _hot.ShortJump(0x74); // je
+        _hot.MoveImmediate(Host.Rdx, (ulong)Privilege(2));
+        _hot.Land(denied);
+        EmitPrivilege(Host.Rdx, fail);
+        EmitFrameSegment(CS, 8, KernelCode);
+        EmitFrameSegment(SS, 32, KernelData);
+        _hot.Op(0x85, Host.Rax, Host.Rax, wide: false);
+        var isData = _hot.ShortJump(0x75); // jne
+        _hot.StoreImmediate(&Segment(SS)->Limit, 0); // and selector and attributes
+        _hot.Land(isData);
+
+        _hot.LandLong(returned);
+        _hot.Load(Host.GuestRsp, Host.T0, -1, 24);
+        _hot.Load(Host.Rdx, Host.T0, -1, 0);
+        _hot.Move(Host.T0, Host.Rcx);
+        EmitLoadFlags();
+        _hot.Move(Host.T0, Host.Rdx);
+        _hot.Raw(0x5A, 0x59, 0x58);
+    }
+
+    /// <summary>je rel32 forward.</summary>
+    private ulong LongJumpIfEqual()
+    {
+        _hot.Raw(0x0F, 0x84);
+        _hot.Int32(0);
+        return _hot.Address;
+    }
+
+    /// <summary>EAX is a selector of the frame.</summary>
+    private void EmitFrameSelector(int offset)
+    {
+        _hot.Load(Host.Rax, Host.T0, -1, offset, wide: false);
+        _hot.Raw(0x0F, 0xB7, 0xC0); // movzx eax, ax
+    }
+
+    /// <summary>test ecx, bits</summary>
+    private void EmitFlagsTest(ulong bits)
+    {
+        _hot.Raw(0xF7, 0xC1);
+        _hot.Int32((int)bits);
+    }
+
+    /// <summary>
+    /// Fails unless the selector in EAX has the RPL of the wanted segment and names a flat segment of that kind in the
+    /// GDT, which is looked for in the TLB only. Uses RDX and T1.
+    /// </summary>
+    private void EmitDescriptorCheck(ushort attributes, ulong fail)
+    {
+        var rpl = (attributes >> 5) & 3;
+        var entries = checked((int)(long)_tlb.Kind(1));
+        _hot.Move32(Host.Rdx, Host.Rax);
+        _hot.Immediate(4, Host.Rdx, 7, wide: false); // TI and RPL
+        _hot.Immediate(7, Host.Rdx, rpl, wide: false);
+        _hot.JumpIf(5, fail); // jne
+        _hot.Move32(Host.Rdx, Host.Rax);
+        _hot.Immediate(4, Host.Rdx, 0xFFF8, wide: false);
+        _hot.JumpIf(4, fail); // je: null
+        _hot.Lea(Host.T1, Host.Rdx, -1, 7, wide: false);
+        _hot.OnAbsolute(0x3B, Host.T1, &_c->Arch.Gdtr.Limit, wide: false);
+        _hot.JumpIf(7, fail); // ja
+        _hot.OnAbsolute(0x03, Host.Rdx, &_c->Arch.Gdtr.Base, wide: true); // add
+        Routines.EmitIndex(_hot, Host.T1, Host.Rdx);
+        _hot.TestByte((byte*)&_c->Arch.Cr4 + 2, (byte)(ControlRegisters.SMAP >> 16));
+        var smap = _hot.ShortJump(0x75); // jne
+        _hot.Immediate(0, Host.T1, checked((int)((byte*)_tlb.Kind(2) - (byte*)_tlb.Kind(1))));
+        _hot.Land(smap);
+        _hot.Raw(0x50); // push rax
+        _hot.Move(Host.Rax, Host.Rdx);
+        _hot.OnMemory(0x33, Host.Rax, Host.T1, -1, entries + TlbEntry.TagOffset(false), wide: true); // xor
+        _hot.Immediate(7, Host.Rax, 4096 - 8);
+        _hot.Raw(0x58);
+        _hot.JumpIf(7, fail); // ja
+        _hot.Load(Host.T1, Host.T1, -1, entries + TlbEntry.DeltaOffset);
+        _hot.Load(Host.Rdx, Host.Rdx, Host.T1, 0);
+        _hot.MoveImmediate(Host.T1, 0x000F_0000_0000_FFFF | ((ulong)attributes << 40));
+        _hot.Op(0x39, Host.Rdx, Host.T1);
+        _hot.JumpIf(5, fail);
+    }
+
+    /// <summary>A flat segment register whose selector is in the frame. EAX is that selector behind it.</summary>
+    private void EmitFrameSegment(int segment, int offset, ushort attributes)
+    {
+        EmitFrameSelector(offset);
+        EmitFlatSegment(Segment(segment), Host.Rax, attributes);
+    }
+
+    /// <summary>The entry of the kernel with RFLAGS.AC clear.</summary>
+    private void EmitKernelPrivilege(int to)
+    {
+        _hot.MoveImmediate(to, (ulong)Privilege(1));
+        _hot.TestByte((byte*)&_c->Arch.Cr4 + 2, (byte)(ControlRegisters.SMAP >> 16));
+        var smap = _hot.ShortJump(0x75); // jne
+        _hot.MoveImmediate(to, (ulong)Privilege(2));
+        _hot.Land(smap);
+    }
+
+    /// <summary>Takes the key of another privilege, or leaves if it is not known. Uses T1.</summary>
+    private void EmitPrivilege(int entry, ulong leave)
+    {
+        _hot.Load(Host.T1, entry, -1, sizeof(ulong), wide: false);
         _hot.Op(0x85, Host.T1, Host.T1, wide: false);
         _hot.JumpIf(4, leave); // je
         _hot.Store32(&_t->KeyNumber, Host.T1);
-        _hot.Load(Host.T1, Host.T0, -1, 0);
+        _hot.Load(Host.T1, entry, -1, 0);
         _hot.Store(&_t->Key, Host.T1);
+    }
+
+    /// <summary>All of RFLAGS from T0. Uses T0 and T1.</summary>
+    private void EmitLoadFlags()
+    {
+        _hot.Move(Host.T1, Host.T0);
+        _hot.Immediate(4, Host.T1, (int)LoadedFlags, wide: false);
+        _hot.Immediate(1, Host.T1, (int)Rflags.Reserved1, wide: false);
+        _hot.Store(&_c->Arch.Rflags, Host.T1);
+        EmitSavedFlags();
     }
 
     /// <summary>Saves the arithmetic flags of T0 as LAHF and SETO would. Uses T0 and T1.</summary>
@@ -294,7 +478,6 @@ internal sealed unsafe partial class BlockTranslator
     /// <param name="shift">Where STAR has the selector that it is counted from.</param>
     private void EmitSegment(int segment, int shift, int add, int rpl, ushort attributes)
     {
-        var register = (SegmentRegister*)SegmentBase(segment);
         _hot.LoadWord(Host.T0, (byte*)&_c->Arch.Star + (shift / 8));
         if (rpl == 0)
             _hot.Immediate(4, Host.T0, 0xFFFC, wide: false);
@@ -302,9 +485,14 @@ internal sealed unsafe partial class BlockTranslator
             _hot.Immediate(0, Host.T0, add, wide: false);
         if (rpl != 0)
             _hot.Immediate(1, Host.T0, rpl, wide: false);
+        EmitFlatSegment(Segment(segment), Host.T0, attributes);
+    }
+
+    private void EmitFlatSegment(SegmentRegister* register, int selector, ushort attributes)
+    {
         _hot.StoreImmediate(&register->Base, 0);
         _hot.StoreImmediate32(&register->Limit, -1);
-        _hot.StoreWord(&register->Selector, Host.T0);
+        _hot.StoreWord(&register->Selector, selector);
         _hot.StoreImmediateWord(&register->Attributes, attributes);
     }
 }

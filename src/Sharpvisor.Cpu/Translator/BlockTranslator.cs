@@ -131,7 +131,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         {
             if (item.Kind == ItemKind.RepeatString)
                 _ = RepeatRoutine(in item.Instruction);
-            else if (item.Kind is ItemKind.SystemCall or ItemKind.SystemReturn)
+            else if (item.Kind is ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn)
                 MakeTransition(item.Kind);
             else if (item.Kind is ItemKind.AllowAccess or ItemKind.DenyAccess)
                 MakeRefills(item.Kind == ItemKind.AllowAccess ? 2 : 1);
@@ -160,7 +160,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     public void Forget()
     {
         _lookUps.Clear();
-        _systemCall = _systemReturn = 0;
+        Array.Clear(_transitions);
     }
 
     public void Dispose() => NativeMemory.Free(_page);
@@ -359,7 +359,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             case ItemKind.AllowAccess or ItemKind.DenyAccess:
                 EmitAllowAccess(ref item);
                 break;
-            case ItemKind.SystemCall or ItemKind.SystemReturn:
+            case ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn:
                 EmitTransition(ref item);
                 return true;
             case ItemKind.JumpIf:

@@ -218,10 +218,13 @@ internal sealed unsafe class CodeEmitter : CodeWriter
     }
 
     /// <summary>mov word [address], r16</summary>
-    public void StoreWord(void* address, int from)
+    public void StoreWord(void* address, int from) => OnWord(0x89, from, address);
+
+    /// <summary><see cref="OnAbsolute"/> with operands of 16 bits.</summary>
+    public void OnWord(byte opcode, int register, void* address)
     {
         Raw(0x66);
-        OnAbsolute(0x89, from, address, wide: false);
+        OnAbsolute(opcode, register, address, wide: false);
     }
 
     /// <summary>mov word [address], value</summary>

@@ -40,8 +40,8 @@ internal enum ItemKind : byte
     /// <summary>STAC; CLAC.</summary>
     AllowAccess, DenyAccess,
 
-    /// <summary>SYSCALL; SYSRET to 64-bit code.</summary>
-    SystemCall, SystemReturn,
+    /// <summary>SYSCALL; SYSRET to 64-bit code; IRETQ.</summary>
+    SystemCall, SystemReturn, InterruptReturn,
     DisableInterrupts, EnableInterrupts, ClearDirection, SetDirection,
 }
 

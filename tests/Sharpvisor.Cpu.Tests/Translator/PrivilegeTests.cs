@@ -315,4 +315,119 @@ public class PrivilegeTests
         Assert.Equal(0, pair.Left(Mnemonic.Syscall));
         Assert.Equal(0, pair.Left(Mnemonic.Sysretq));
     }
+
+    /// <summary>IRETQ from a frame on the kernel's stack to code that ends with INT3.</summary>
+    private static void PrepareReturn(M m, ulong code, ulong stack, ulong flags, ulong rip = M.UserCode)
+    {
+        m.Enter(Mode.Long);
+        foreach (var i in (int[])[0, 3, 4, 5])
+            m.State.Segments[i] = new SegmentRegister();
+        m.Rsp = M.Stack - 40;
+        ulong[] frame = [rip, code | 0xABCD_0000, flags, M.UserStack, stack];
+        for (var i = 0; i < frame.Length; i++)
+            m.Write(m.Rsp + (ulong)(i * 8), frame[i]);
+        m.State.Rflags |= Rflags.CF;
+        m.Rax = 0x1111;
+        m.Rcx = 0x2222;
+        m.Rdx = M.Gdt;
+        m.Assemble(M.Code, a =>
+        {
+            a.mov(rbx, __qword_ptr[rdx]); // the descriptors are in the TLB
+            a.iretq();
+        });
+        m.Assemble(M.UserCode, a =>
+        {
+            a.mov(r8d, cs);
+            a.mov(r9w, ss);
+            a.mov(r15w, ss);
+            a.pushfq();
+            a.pop(r10);
+            a.mov(rsi, __qword_ptr[Shared]);
+            a.int3();
+        });
+        m.Segment((ushort)code);
+        if ((stack & ~3UL) != 0)
+            m.Segment((ushort)stack);
+    }
+
+    [Theory]
+    [InlineData(M.UserCode64, M.UserData, Rflags.IF | Rflags.ZF | Rflags.PF, false)]
+    [InlineData(M.UserCode64, M.UserData, Rflags.RF | Rflags.IOPL | Rflags.ID | Rflags.OF, true)]
+    [InlineData(M.Code64, M.Data32, Rflags.IF | Rflags.CF | Rflags.DF, true)]
+    [InlineData(M.Code64, 0, Rflags.SF | Rflags.AF, false)]
+    [InlineData(M.Code64, 0, Rflags.AC | Rflags.NT, true)]
+    [InlineData(M.Code64, M.Data32, 0, true)]
+    public void An_interrupt_return(ushort cs, ushort ss, ulong flags, bool smap)
+    {
+        using var pair = new PairOfMachines();
+        var stop = pair.Run(m =>
+        {
+            PrepareReturn(m, cs, ss, flags);
+            if (smap)
+                m.State.Cr4 |= ControlRegisters.SMAP;
+            if ((cs & 3) == 0)
+                m.Map(M.UserCode, M.UserCode, Pte.Present | Pte.Write);
+            foreach (var page in (ulong[])[M.Gdt, M.Idt, M.Tss, M.Code, M.Stack - 0x1000, M.Handlers, M.Stack0 - 0x1000])
+                m.Map(page, page, Pte.Present | Pte.Write);
+            if ((cs & 3) == 0)
+                m.Map(M.UserStack - 0x1000, M.UserStack - 0x1000, Pte.Present | Pte.Write);
+        });
+
+        // Only with RFLAGS.AC may the kernel read the user's page under SMAP.
+        stop.Is((cs & 3) == 0 && smap && (flags & Rflags.AC) == 0 ? Vectors.PF : Vectors.BP);
+        Assert.Equal(cs, stop.Cs);
+        Assert.Equal(ss, stop.Ss);
+        Assert.Equal(M.UserStack, stop.Rsp);
+        Assert.Equal((flags & ~Rflags.RF) | 2, pair.Translated.State.Gpr[10]);
+        Assert.Equal(0, pair.Left(Mnemonic.Iretq));
+    }
+
+    [Theory]
+    [InlineData("not in the TLB", Vectors.BP)]
+    [InlineData("nested", Vectors.GP)]
+    [InlineData("trap", Vectors.DB)]
+    [InlineData("alignment", Vectors.BP)]
+    [InlineData("canonical", Vectors.GP)]
+    [InlineData("limit", Vectors.GP)]
+    [InlineData("null", Vectors.GP)]
+    [InlineData("table", Vectors.GP)]
+    [InlineData("rpl", Vectors.GP)]
+    [InlineData("stack rpl", Vectors.GP)]
+    [InlineData("user null stack", Vectors.GP)]
+    [InlineData("not present", Vectors.NP)]
+    [InlineData("compatibility", Vectors.GP)] // its data segments are null
+    [InlineData("not accessed", Vectors.BP)]
+    [InlineData("data segment", Vectors.BP)]
+    [InlineData("interrupt", 0x40)]
+    [InlineData("nmi", Vectors.BP)]
+    public void Unusual_interrupt_returns_are_left_to_the_interpreter(string what, int vector)
+    {
+        using var pair = new PairOfMachines();
+        var stop = pair.Run(m =>
+        {
+            var cs = what switch { "null" => 3UL, "table" => M.UserCode64 | 4UL, "rpl" => M.UserCode64 & ~3UL, "compatibility" => M.UserCode32, "limit" => 0x1003UL, _ => (ulong)M.UserCode64 };
+            var ss = what switch { "stack rpl" => M.UserData & ~3UL, "user null stack" => 3UL, _ => (ulong)M.UserData };
+            var flags = what switch { "trap" => Rflags.TF, "alignment" => Rflags.AC, "interrupt" => Rflags.IF, _ => 0UL };
+            PrepareReturn(m, cs, ss, flags, what == "canonical" ? 1UL << 47 : M.UserCode);
+            m.SetGate(Vectors.DB, M.Handlers + 16, M.Code64);
+            if (what == "not in the TLB")
+                m.Rdx = M.Data;
+            if (what == "nested")
+                m.State.Rflags |= Rflags.NT;
+            if (what == "alignment")
+                m.State.Cr0 |= ControlRegisters.AM;
+            if (what == "not present")
+                m.SetGdt(M.UserCode64, m.Read64(M.Gdt + (M.UserCode64 & ~7UL)) & ~(1UL << 47));
+            if (what == "not accessed")
+                m.SetGdt(M.UserCode64, m.Read64(M.Gdt + (M.UserCode64 & ~7UL)) & ~(1UL << 40));
+            if (what == "data segment")
+                m.State.Segments[3] = m.Segment(M.Data32);
+            if (what == "interrupt")
+                m.Apic.Request((Sharpvisor.Core.Interrupts.IProcessorSignals)m.Cpu, 0x40);
+            m.State.NmiBlocked = what == "nmi";
+        });
+        stop.Is(vector);
+        Assert.Equal(1, pair.Left(Mnemonic.Iretq));
+        Assert.Equal(what is "not in the TLB" or "not accessed" or "alignment" or "trap" or "data segment" or "interrupt" or "nmi" ? M.UserCode64 : what == "compatibility" ? M.UserCode32 : M.Code64, stop.Cs);
+    }
 }
