@@ -145,6 +145,8 @@ internal sealed unsafe partial class BlockTranslator
                 return ins.Op0Kind == OpKind.Register ? kind : ItemKind.Fallback;
             case ItemKind.ReadProcessorId or ItemKind.ReadBase or ItemKind.WriteBase or ItemKind.SystemCall:
                 return _is64 ? kind : ItemKind.Fallback;
+            case ItemKind.ReadControl:
+                return IsKernel && ins.Op1Register is Register.CR0 or Register.CR2 or Register.CR3 or Register.CR4 ? kind : ItemKind.Fallback;
             case ItemKind.InterruptReturn:
                 if (!_is64 || !IsKernel)
                     return ItemKind.Fallback;
@@ -296,6 +298,8 @@ internal sealed unsafe partial class BlockTranslator
                 return ItemKind.ReadProcessorId;
             case Code.Mov_rm16_Sreg or Code.Mov_r32m16_Sreg or Code.Mov_r64m16_Sreg:
                 return ItemKind.ReadSelector;
+            case Code.Mov_r64_cr:
+                return ItemKind.ReadControl;
             case Code.Rdfsbase_r32 or Code.Rdfsbase_r64 or Code.Rdgsbase_r32 or Code.Rdgsbase_r64:
                 return ItemKind.ReadBase;
             case Code.Wrfsbase_r32 or Code.Wrfsbase_r64 or Code.Wrgsbase_r32 or Code.Wrgsbase_r64:

@@ -1,7 +1,7 @@
 // System instructions that Linux executes often, for their usual case: SDM vol. 2 for each. Whatever is not usual, and
 // everything that faults, is left to the interpreter before anything has changed.
 //
-// Not here: IRET to or from 32-bit code, SYSENTER, SYSEXIT, SYSRET to 32-bit code, control registers and MSRs.
+// Not here: IRET to or from 32-bit code, SYSENTER, SYSEXIT, SYSRET to 32-bit code, writes of control registers, and MSRs.
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Cpu.Interpreter;
@@ -113,6 +113,19 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     private SegmentRegister* Segment(int number) => (SegmentRegister*)SegmentBase(number);
+
+    private void EmitReadControl(ref Item item)
+    {
+        var to = ResultRegister(in item, out var guest);
+        _hot.Load(to, item.Instruction.Op1Register switch
+        {
+            Register.CR0 => &_c->Arch.Cr0,
+            Register.CR2 => &_c->Arch.Cr2,
+            Register.CR3 => &_c->Arch.Cr3,
+            _ => &_c->Arch.Cr4,
+        });
+        StoreResult(guest);
+    }
 
     private void EmitReadProcessorId(ref Item item)
     {

@@ -347,6 +347,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             case ItemKind.ReadSelector:
                 EmitReadSelector(ref item);
                 break;
+            case ItemKind.ReadControl:
+                EmitReadControl(ref item);
+                break;
             case ItemKind.ReadProcessorId:
                 EmitReadProcessorId(ref item);
                 break;

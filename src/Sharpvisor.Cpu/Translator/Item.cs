@@ -31,8 +31,8 @@ internal enum ItemKind : byte
     /// <summary>RDPID.</summary>
     ReadProcessorId,
 
-    /// <summary>MOV of a segment register to a general one.</summary>
-    ReadSelector,
+    /// <summary>MOV of a segment register, or of a control register, to a general one.</summary>
+    ReadSelector, ReadControl,
 
     /// <summary>RDFSBASE, RDGSBASE; WRFSBASE, WRGSBASE.</summary>
     ReadBase, WriteBase,
