@@ -56,5 +56,5 @@ public unsafe class PagingBenchmarks
             : throw new InvalidOperationException("the page is not mapped");
 
     private void Fill(ulong linear) =>
-        _tlb.Fill(1, linear, _machine.Memory.HostBase + linear, linear, global: false, readable: true, writable: true);
+        _tlb.Fill(1, linear, _machine.Memory.HostBase + linear, linear, global: false, readable: true, writable: true, holdsCode: false);
 }

@@ -12,10 +12,14 @@ internal sealed unsafe class BlockCache : IDisposable
 {
     private const ulong ArenaSize = 64UL << 20;
     private const int Buckets = 1 << 17;
+    private const int HeatEntries = 1 << 12;
 
     private readonly byte* _arena = (byte*)HostMemory.Reserve(ArenaSize, hugePages: false);
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(Buckets, (nuint)sizeof(Block*));
     private readonly Dictionary<ulong, List<nint>> _pages = [];
+
+    /// <summary>How often dropped blocks were executed, by a hash: code that changes is worth a translation too.</summary>
+    private readonly ushort[] _heats = new ushort[HeatEntries];
     private ulong _used;
 
     public long BlocksMade { get; private set; }
@@ -57,6 +61,7 @@ internal sealed unsafe class BlockCache : IDisposable
     {
         BlocksMade++;
         ref var bucket = ref _buckets[Hash(block->Physical, block->Mode)];
+        block->Heat = HeatOf(block);
         block->HashNext = bucket;
         bucket = block;
         AddToPage(block->Physical >> 12, block);
@@ -138,8 +143,11 @@ internal sealed unsafe class BlockCache : IDisposable
         for (var op = 0; op <= block->Count; op++)
             block->Ops[op].Fn = staleExit;
         block->Stale = true;
+        HeatOf(block) = block->Heat;
         BlocksDropped++;
     }
+
+    private ref ushort HeatOf(Block* block) => ref _heats[Hash(block->Physical, block->Mode) & (HeatEntries - 1)];
 
     private static int Hash(ulong physical, uint mode) => (int)(((physical * 0x9E37_79B9_7F4A_7C15) >> 40) ^ (mode * 977)) & (Buckets - 1);
 

@@ -91,7 +91,10 @@ internal sealed unsafe class CodeCoherence
             return;
         var lines = 1UL << (int)((physical >> 6) & 63) | 1UL << (int)(((physical + (ulong)size - 1) >> 6) & 63);
         if ((mask & lines) != 0)
-            OnCodeWritten(physical >> 12, lines);
+        {
+            vcpu.NoteStore(physical);
+            OnStore(physical >> 12, lines, announced: true);
+        }
 
         // Another vCPU may decode these lines, or for the first time, before the write takes place. A page that has
         // code already is not protected anew, so nothing would tell it.
@@ -102,21 +105,19 @@ internal sealed unsafe class CodeCoherence
     /// <summary>The write that <see cref="OnRmw"/> announced has taken place.</summary>
     public void OnRmwDone(ulong page, ulong lines) => _memory.OnCodeWritten(page, lines);
 
-    private void OnCodeWritten(ulong pageNumber, ulong lines)
+    private void OnCodeWritten(ulong pageNumber, ulong lines) => OnStore(pageNumber, lines, announced: false);
+
+    private void OnStore(ulong pageNumber, ulong lines, bool announced)
     {
-        // Code that is written over from one end to the other: all of the page at once, so that the rest is plain stores.
-        if (InterpreterVcpu.Current is { } writer && writer.Coherence == this && writer.IsOverwriting(pageNumber))
-            lines = ulong.MaxValue;
-        Interlocked.And(ref _memory.CodeLines(pageNumber << 12), ~lines);
-        var current = InterpreterVcpu.Current;
-        if (current is not null && current.Coherence == this)
-            current.DropCode(pageNumber, lines);
-        else
-            current = null;
+        // The mark stays where the storing vCPU keeps code that it has brought up to date.
+        var current = InterpreterVcpu.Current is { } writer && writer.Coherence == this ? writer : null;
+        var dropped = current?.OnStore(pageNumber, lines, announced) ?? lines;
+        if (dropped != 0)
+            Interlocked.And(ref _memory.CodeLines(pageNumber << 12), ~dropped);
         foreach (var vcpu in _vcpus)
         {
             if (vcpu != current)
-                vcpu.Post(new CodeRequest(pageNumber << 12, lines));
+                vcpu.Post(new CodeRequest(pageNumber << 12, lines | dropped));
         }
     }
 }

@@ -118,7 +118,13 @@ public unsafe partial class InterpreterVcpu
 
     internal void WroteRam(ulong physical, int length)
     {
-        if (Volatile.Read(ref _memory.CodeLines(physical)) != 0)
+        if (Volatile.Read(ref _memory.CodeLines(physical)) == 0)
+            return;
+        _storedAt = physical;
+        var line = (int)(physical >> 6) & 63;
+        if (_environment.ProcessorCount == 1 && (physical & 63) + (ulong)length <= 64)
+            _memory.OnCodeWritten(physical, 1UL << line); // who decodes is on this thread: no barrier is needed
+        else
             _memory.MarkWritten(physical, (ulong)length);
     }
 
@@ -384,6 +390,15 @@ public unsafe partial class InterpreterVcpu
             return true;
         }
 
+        if ((access & AccessKind.Write) != 0 && (linear ^ entry->ReadTag) < 4096 && (entry->Physical & TlbEntry.WritesHeld) != 0)
+        {
+            physical = (entry->Physical & ~0xFFFUL) | (linear & 0xFFF);
+            host = (byte*)(entry->Delta + linear);
+            if (Volatile.Read(ref _memory.CodeLines(physical)) == 0)
+                _tlb.AllowWrites(entry);
+            return true;
+        }
+
         var rights = access | (kind == 0 ? AccessKind.User : kind == 2 ? AccessKind.UserPagesAllowed : 0);
         if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, rights, out var walk))
         {
@@ -407,7 +422,7 @@ public unsafe partial class InterpreterVcpu
 
         var watched = IsWatchedPage(linear);
         var holdsCode = Volatile.Read(ref _memory.CodeLines(physical)) != 0;
-        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched && !holdsCode);
+        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched, holdsCode);
         return true;
     }
 }

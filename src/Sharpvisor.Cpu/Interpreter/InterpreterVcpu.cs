@@ -51,6 +51,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
     /// <summary>MOV SS or POP SS was just executed: debug traps wait for the next instruction.</summary>
     private bool _debugHeld;
     private ulong _overwrittenPage = ulong.MaxValue;
+    private ulong _storedAt, _lastOverwrite;
     private int _overwrites;
     private int _startupVector;
     private volatile bool _inGuest;
@@ -249,17 +250,44 @@ public unsafe partial class InterpreterVcpu : IVcpu
         Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
     }
 
-    /// <summary>Whether code of this page was written for the fourth time since any of it was decoded.</summary>
-    internal bool IsOverwriting(ulong page)
+    /// <summary>This vCPU stores to lines of a page with code. Drops what may have changed; says which lines have no code of its own any more.</summary>
+    /// <param name="announced">The bytes have not changed yet.</param>
+    internal ulong OnStore(ulong page, ulong lines, bool announced)
+    {
+        // Code that is written over from one end to the other: all of the page at once, so that the rest is plain stores.
+        if (IsOverwriting(page))
+            lines = ulong.MaxValue;
+        else if (!announced)
+            return UpdateCode(page, lines);
+        DropCode(page, lines);
+        return lines;
+    }
+
+    /// <summary>Bytes in these lines of a page have changed: the same as <see cref="OnStore"/>.</summary>
+    private protected virtual ulong UpdateCode(ulong page, ulong lines)
+    {
+        DropCode(page, lines);
+        return lines;
+    }
+
+    /// <summary>Whether code of this page was written at the fourth place since any of it was decoded.</summary>
+    private bool IsOverwriting(ulong page)
     {
         if (page != _overwrittenPage)
         {
             _overwrittenPage = page;
             _overwrites = 0;
+            _lastOverwrite = ulong.MaxValue;
         }
 
-        return ++_overwrites >= 4;
+        if (_storedAt != _lastOverwrite)
+            _overwrites++;
+        _lastOverwrite = _storedAt;
+        return _overwrites >= 4;
     }
+
+    /// <summary>Where a read-modify-write is about to happen.</summary>
+    internal void NoteStore(ulong physical) => _storedAt = physical;
 
     internal void NoteDecoded(ulong page)
     {

@@ -18,8 +18,11 @@ internal unsafe struct TlbEntry
     /// <summary>What is added to a linear address of the page to make a host address.</summary>
     public ulong Delta;
 
-    /// <summary>The guest-physical address of the page; bit 0: the translation is global.</summary>
+    /// <summary>The guest-physical address of the page; bit 0: the translation is global; and <see cref="WritesHeld"/>.</summary>
     public ulong Physical;
+
+    /// <summary>In <see cref="Physical"/>: it may be written, and only because it holds code <see cref="WriteTag"/> does not match.</summary>
+    public const ulong WritesHeld = 4;
 
     /// <summary>Where generated code finds things.</summary>
     public const int DeltaOffset = 16, SizeLog = 5;
@@ -55,8 +58,10 @@ internal sealed unsafe class Tlb : IDisposable
     private readonly int[] _filled = new int[ListLimit];
     private int _filledCount;
 
-    /// <summary>A bit for each physical page: it was given a write tag since it was last protected.</summary>
-    private ulong[] _writable = new ulong[1024];
+    /// <summary>For each physical page: 1 + the only entry with a write tag for it, 0 for none, or <see cref="Many"/>.</summary>
+    private ushort[] _writers = new ushort[1 << 16];
+
+    private const ushort Many = ushort.MaxValue;
 
     public Tlb()
     {
@@ -146,29 +151,42 @@ internal sealed unsafe class Tlb : IDisposable
     public void ProtectPhysicalPage(ulong physical)
     {
         var number = (int)(physical >> 12);
-        if (number >> 6 >= _writable.Length || (_writable[number >> 6] >> (number & 63) & 1) == 0)
+        if (number >= _writers.Length || _writers[number] == 0)
             return;
-        _writable[number >> 6] &= ~(1UL << (number & 63));
-        for (var i = 0; i < Kinds * Entries; i++)
+        var writer = _writers[number];
+        _writers[number] = 0;
+        if (writer != Many)
         {
-            if ((_entries[i].Physical & ~0xFFFUL) == physical)
-                _entries[i].WriteTag = _nowhere;
+            HoldWrites(writer - 1, physical);
+            return;
         }
+
+        for (var i = 0; i < Kinds * Entries; i++)
+            HoldWrites(i, physical);
     }
 
-    /// <summary>Fills a slot. A tag that is not to match is given as null.</summary>
-    public void Fill(int kind, ulong linear, byte* host, ulong physical, bool global, bool readable, bool writable)
+    /// <summary>The page of an entry with <see cref="TlbEntry.WritesHeld"/> has no code any more.</summary>
+    public void AllowWrites(TlbEntry* entry)
+    {
+        entry->Physical &= ~TlbEntry.WritesHeld;
+        entry->WriteTag = entry->ReadTag;
+        NoteWriter((int)(entry - _entries));
+    }
+
+    /// <summary>Fills a slot.</summary>
+    /// <param name="holdsCode">A page that may be written may not be by the fast path.</param>
+    public void Fill(int kind, ulong linear, byte* host, ulong physical, bool global, bool readable, bool writable, bool holdsCode)
     {
         Fills++;
         var i = (kind * Entries) + Index(linear);
         var page = linear & ~0xFFFUL;
         ref var entry = ref _entries[i];
         entry.ReadTag = readable ? page : _nowhere;
-        entry.WriteTag = writable ? page : _nowhere;
-        if (writable)
-            NoteWritable((int)(physical >> 12));
+        entry.WriteTag = writable && !holdsCode ? page : _nowhere;
         entry.Delta = (ulong)host - page;
-        entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0);
+        entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0) | (writable && holdsCode ? TlbEntry.WritesHeld : 0);
+        if (writable && !holdsCode)
+            NoteWriter(i);
         if (!global && _filledCount < ListLimit)
             _filled[_filledCount++] = i;
     }
@@ -179,11 +197,28 @@ internal sealed unsafe class Tlb : IDisposable
         HostMemory.Release(_dummy, 8192);
     }
 
-    private void NoteWritable(int number)
+    /// <summary>An entry was given a write tag.</summary>
+    private void NoteWriter(int i)
     {
-        if (number >> 6 >= _writable.Length)
-            Array.Resize(ref _writable, Math.Max(2 * _writable.Length, (number >> 6) + 1));
-        _writable[number >> 6] |= 1UL << (number & 63);
+        var physical = _entries[i].Physical & ~0xFFFUL;
+        var number = (int)(physical >> 12);
+        if (number >= _writers.Length)
+            Array.Resize(ref _writers, Math.Max(2 * _writers.Length, number + 1));
+        ref var writer = ref _writers[number];
+        if (writer == 0 || (writer != Many && !IsWriter(writer - 1, physical)))
+            writer = (ushort)(i + 1);
+        else if (writer != i + 1)
+            writer = Many;
+    }
+
+    private bool IsWriter(int i, ulong physical) => (_entries[i].Physical & ~0xFFFUL) == physical && _entries[i].WriteTag != _nowhere;
+
+    private void HoldWrites(int i, ulong physical)
+    {
+        if (!IsWriter(i, physical))
+            return;
+        _entries[i].WriteTag = _nowhere;
+        _entries[i].Physical |= TlbEntry.WritesHeld;
     }
 
     private void Invalidate(int i)

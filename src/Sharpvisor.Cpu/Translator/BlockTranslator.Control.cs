@@ -193,7 +193,8 @@ internal sealed unsafe partial class BlockTranslator
 
     private void EmitJumpIf(ref Item item, bool last)
     {
-        RestoreFlags();
+        if (_index == _loopItem || !TryRestoreCarry(in item.Instruction))
+            RestoreFlags();
         var condition = item.Instruction.ConditionCode - ConditionCode.o;
         if (_index == _loopItem)
         {
@@ -386,8 +387,7 @@ internal sealed unsafe partial class BlockTranslator
         _cold.StoreImmediate32(&_t->Exit, exit);
         _cold.Jump(_routines.Exit(RegisterMap.Canonical));
 
-        _hot.Move32(Host.T1, Host.T0);
-        _hot.Immediate(4, Host.T1, JumpTable.Size - 1, wide: false);
+        _hot.Raw(0x45, 0x0F, 0xB7, 0xFE); // movzx r15d, r14w: as many as there are entries
         _hot.Shift(4, Host.T1, JumpTable.EntryShift, wide: false);
         _hot.OnMemory(0x3B, Host.T0, Host.T1, -1, table, wide: true); // cmp
         _hot.JumpIf(5, stub);

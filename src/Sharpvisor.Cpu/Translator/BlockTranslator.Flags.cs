@@ -14,6 +14,12 @@ internal sealed unsafe partial class BlockTranslator
     private Instruction _remake0, _remake1;
     private int _remakeCount;
 
+    /// <summary>Whose flags they are.</summary>
+    private int _remakeItem;
+
+    /// <summary>CF comes from the flags that were saved last: it was kept.</summary>
+    private bool _remakeCarry;
+
     /// <summary>Guest registers that must not change for that.</summary>
     private ushort _remakeSources;
     private FlagsPlace _flags;
@@ -131,10 +137,40 @@ internal sealed unsafe partial class BlockTranslator
         _flags = FlagsPlace.Both;
     }
 
+    /// <summary>Before an instruction to which only CF matters of the flags that were: sets the host's if they are saved. False: not such a case.</summary>
+    private bool TryRestoreCarry(in Instruction ins)
+    {
+        if (_flags != FlagsPlace.Saved || !NeedsOnlyCarry(in ins))
+            return false;
+        EmitCarry(_hot);
+        return true;
+    }
+
+    private static bool NeedsOnlyCarry(in Instruction ins) =>
+        ins.Mnemonic is Mnemonic.Inc or Mnemonic.Dec or Mnemonic.Adc or Mnemonic.Sbb or Mnemonic.Setb or Mnemonic.Setae or Mnemonic.Cmovb
+            or Mnemonic.Cmovae or Mnemonic.Jb or Mnemonic.Jae;
+
+    private void EmitCarry(CodeEmitter e)
+    {
+        e.Raw(0x0F, 0xBA, 0x24, 0x25); // bt dword [SavedFlags], 8
+        e.Int32(checked((int)(long)&_t->SavedFlags));
+        e.Raw(8);
+    }
+
     private void Remake(CodeEmitter e)
     {
-        if (!e.TryEncode(in _remake0) || (_remakeCount > 1 && !e.TryEncode(in _remake1)))
-            throw new InvalidOperationException($"{_remake0} can't be encoded");
+        if (_remakeCarry)
+            EmitCarry(e);
+        RemakeBy(e, in _remake0);
+        if (_remakeCount > 1)
+            RemakeBy(e, in _remake1);
+    }
+
+    private void RemakeBy(CodeEmitter e, in Instruction ins)
+    {
+        if (!e.TryEncode(in ins))
+            throw new InvalidOperationException($"{ins} can't be encoded");
+        NoteImmediate(e, _remakeItem, in ins);
     }
 
     /// <summary>Before an item: flags that could not be made again behind it are saved.</summary>
@@ -154,12 +190,14 @@ internal sealed unsafe partial class BlockTranslator
             return;
         }
 
+        var keptCarry = _flags is FlagsPlace.Saved or FlagsPlace.Both && (host.Mnemonic is Mnemonic.Inc or Mnemonic.Dec);
         _flags = FlagsPlace.Host;
         _remakeCount = 0;
         _remakeSources = 0;
-        if (!item.SetsAllFlags || item.HasOperand || host.OpCount != 2 || host.Op0Kind != OpKind.Register)
+        _remakeCarry = false;
+        if (!(item.SetsAllFlags || keptCarry) || item.HasOperand || host.OpCount > 2 || host.Op0Kind != OpKind.Register)
             return;
-        for (var i = 0; i < 2; i++)
+        for (var i = 0; i < host.OpCount; i++)
         {
             if (host.GetOpKind(i) != OpKind.Register)
                 continue;
@@ -180,20 +218,22 @@ internal sealed unsafe partial class BlockTranslator
                 _remake0 = Instruction.Create(test, host.Op0Register, host.Op0Register);
                 _remakeCount = 1;
                 break;
-            case Mnemonic.Add or Mnemonic.Sub:
+            case Mnemonic.Inc or Mnemonic.Dec or Mnemonic.Add or Mnemonic.Sub:
                 // Taken back and done again.
-                if ((host.Op1Kind == OpKind.Register && host.Op1Register == host.Op0Register) || !s_inverse.TryGetValue(host.Code, out var inverse))
+                if ((host.OpCount == 2 && host.Op1Kind == OpKind.Register && host.Op1Register == host.Op0Register) || !s_inverse.TryGetValue(host.Code, out var inverse))
                     return;
                 _remake0 = host;
                 _remake0.Code = inverse;
                 _remake1 = host;
                 _remakeCount = 2;
+                _remakeCarry = keptCarry;
                 break;
             default:
                 return;
         }
 
         _remakeSources = item.Read;
+        _remakeItem = _index;
     }
 
     private static readonly Dictionary<int, Code> s_tests = new()
@@ -205,6 +245,7 @@ internal sealed unsafe partial class BlockTranslator
     };
 
     private static readonly Dictionary<Code, Code> s_inverse = MakeInverse(
+        (Code.Inc_rm8, Code.Dec_rm8), (Code.Inc_rm16, Code.Dec_rm16), (Code.Inc_rm32, Code.Dec_rm32), (Code.Inc_rm64, Code.Dec_rm64),
         (Code.Add_rm32_imm8, Code.Sub_rm32_imm8), (Code.Add_rm32_imm32, Code.Sub_rm32_imm32), (Code.Add_EAX_imm32, Code.Sub_EAX_imm32),
         (Code.Add_rm32_r32, Code.Sub_rm32_r32), (Code.Add_r32_rm32, Code.Sub_r32_rm32), (Code.Add_rm64_imm8, Code.Sub_rm64_imm8),
         (Code.Add_rm64_imm32, Code.Sub_rm64_imm32), (Code.Add_RAX_imm32, Code.Sub_RAX_imm32), (Code.Add_rm64_r64, Code.Sub_rm64_r64),

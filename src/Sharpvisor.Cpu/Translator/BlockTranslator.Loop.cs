@@ -22,7 +22,7 @@ internal sealed unsafe partial class BlockTranslator
     private ulong _loopJump, _loopHead;
     private bool _loopFlagsInHost;
     private Instruction _loopRemake0, _loopRemake1;
-    private int _loopRemakeCount;
+    private int _loopRemakeCount, _loopRemakeItem;
     private ushort _loopRemakeSources;
 
     /// <summary>An access that moves further than this in each round would often come to its bound.</summary>
@@ -132,6 +132,7 @@ internal sealed unsafe partial class BlockTranslator
             return;
         ref var group = ref _groups[m.Group];
         group.Mover = mover;
+        _pinned |= 1UL << _stepItems[mover];
         (group.Base, group.Index, group.Scale) = (m.Base, m.Index, m.Scale);
         group.MovesBefore = at > _stepItems[mover];
         group.Pointer = _slots.AllocateDelta();
@@ -299,7 +300,8 @@ internal sealed unsafe partial class BlockTranslator
             _loopFlagsInHost = _flags == FlagsPlace.Host;
             _loopRemake0 = _remake0;
             _loopRemake1 = _remake1;
-            _loopRemakeCount = _remakeCount;
+            _loopRemakeCount = _remakeCarry ? 0 : _remakeCount; // a later round need not save flags where the first did
+            _loopRemakeItem = _remakeItem;
             _loopRemakeSources = _remakeSources;
             for (var g = 0; g < _groupCount; g++)
                 _groups[g].HoldsInLoop = _groups[g].IsInvariant && _groups[g].Checked;
@@ -335,6 +337,8 @@ internal sealed unsafe partial class BlockTranslator
         _remake0 = _loopRemake0;
         _remake1 = _loopRemake1;
         _remakeCount = _loopRemakeCount;
+        _remakeCarry = false;
+        _remakeItem = _loopRemakeItem;
         _remakeSources = _loopRemakeSources;
         foreach (ref var group in _groups.AsSpan(0, _groupCount))
         {

@@ -304,7 +304,7 @@ internal sealed unsafe partial class BlockTranslator
         else if (item.HasOperand)
         {
             var operand = EmitAccess(ref item, ref item.Operand);
-            if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved))
+            if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved && !NeedsOnlyCarry(in ins)))
             {
                 ForgetScratch();
                 _hot.LeaScaled(Host.T0, operand.Base, operand.Index, operand.Scale, operand.Displacement, wide: true);
@@ -317,7 +317,7 @@ internal sealed unsafe partial class BlockTranslator
             SetDisplacement(ref ins, operand.Displacement);
         }
 
-        if (needsFlags)
+        if (needsFlags && !TryRestoreCarry(in ins))
             RestoreFlags();
 
         // Spilled operands: the first in T1, which is free now, the second (never with a memory operand) in T0.
@@ -340,6 +340,7 @@ internal sealed unsafe partial class BlockTranslator
         Simplify(ref ins);
         if (!_hot.TryEncode(in ins))
             throw new InvalidOperationException($"{item.Instruction} can't be encoded as {ins}");
+        NoteImmediate(_hot, _index, in ins);
         if (spilledGuest0 >= 0 && (item.Written >> spilledGuest0 & 1) != 0)
             _hot.Store(Gpr(spilledGuest0), Host.T1);
         if (spilledGuest1 >= 0 && (item.Written >> spilledGuest1 & 1) != 0)

@@ -137,7 +137,10 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 MakeRefills(item.Kind == ItemKind.AllowAccess ? 2 : 1);
         }
 
+        _fields.Clear();
+        _pinned = 0;
         Emit();
+        RememberBytes();
         return _block;
     }
 

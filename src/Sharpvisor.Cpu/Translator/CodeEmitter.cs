@@ -362,12 +362,24 @@ internal sealed unsafe class CodeEmitter : CodeWriter
     public void Patch(ulong end, ulong target) =>
         *(int*)(_writable + (end - (ulong)_executable) - 4) = (int)(long)(target - end);
 
+    /// <summary>Where the code at an address of the executable view can be written.</summary>
+    public byte* Writable(ulong at) => _writable + (at - (ulong)_executable);
+
     /// <summary>Writes jmp rel32 over the code at an address of the executable view.</summary>
     public void PatchJump(ulong at, ulong target)
     {
         var p = _writable + (at - (ulong)_executable);
         *p = 0xE9;
         *(int*)(p + 1) = (int)(long)(target - at - 5);
+    }
+
+    /// <summary>Takes back a <see cref="PatchJump"/>.</summary>
+    /// <param name="code">What was there before, the first byte lowest; 5 of them are used.</param>
+    public void UnpatchJump(ulong at, ulong code)
+    {
+        var p = Writable(at);
+        *(uint*)p = (uint)code;
+        p[4] = (byte)(code >> 32);
     }
 
     private int Relative(ulong target) => checked((int)((long)target - (long)Address - 4));

@@ -19,6 +19,7 @@ internal struct JumpTarget
 /// <summary>A direct-mapped table of jump targets, below 2 GiB.</summary>
 internal sealed unsafe class JumpTable : IDisposable
 {
+    /// <summary>The index is the low 16 bits of the address, which generated code has by one instruction.</summary>
     public const int Size = 1 << 16;
     public const int EntryShift = 4;
 

@@ -4,7 +4,7 @@ using Sharpvisor.Cpu.Decoding;
 namespace Sharpvisor.Cpu.Translator;
 
 /// <summary>Host code for a run of guest instructions that is entered at its start and may be left at several places.</summary>
-internal sealed class Translation
+internal sealed unsafe class Translation
 {
     /// <summary>Guest-physical address of the first byte.</summary>
     public required ulong Physical { get; init; }
@@ -55,8 +55,24 @@ internal sealed class Translation
     /// <summary>Direct exits of others that lead here.</summary>
     public List<int> Incoming { get; } = [];
 
-    /// <summary>Guest code has changed: not to be entered again.</summary>
+    /// <summary>Guest code has changed, or may have: not to be entered before it has been looked at again.</summary>
     public bool Stale { get; set; }
+
+    /// <summary>The bytes that it was made of.</summary>
+    public byte* Bytes { get; set; }
+
+    /// <summary>Immediates of the guest's that are the host's too, in order.</summary>
+    public ImmediateField* Fields { get; set; }
+
+    public int FieldCount { get; set; }
+
+    /// <summary>For each byte 0 in such an immediate, else FFh; made when it is needed first.</summary>
+    public byte[]? FixedBytes { get; set; }
+
+    /// <summary>While it is stale: what the code at <see cref="Entry"/> and at <see cref="LoopEntry"/> was.</summary>
+    public ulong EntryCode { get; set; }
+
+    public ulong LoopCode { get; set; }
 
     /// <summary>Accesses that could not use their group.</summary>
     public int GroupFailures { get; set; }

@@ -20,6 +20,12 @@ internal sealed class TranslatorStatistics
 
     public long Dropped { get; set; }
 
+    /// <summary>Dropped ones that were as good as before when they were needed again, perhaps after new immediates.</summary>
+    public long Revived { get; set; }
+
+    /// <summary>Stores that changed immediates only, or nothing.</summary>
+    public long Updated { get; set; }
+
     /// <summary>Dropped to be made again in another way.</summary>
     public long Replaced { get; set; }
 
@@ -45,7 +51,7 @@ internal sealed class TranslatorStatistics
     {
         var microseconds = Stopwatch.GetElapsedTime(0, Ticks).TotalMicroseconds;
         Line($"translator of processor {processor}");
-        Line($"translations    {Translations} of {Instructions} instructions and {GuestBytes} bytes in {microseconds / 1000:f1} ms, {microseconds * 1000 / Math.Max(1, Instructions):f0} ns each; {Dropped} dropped, {Replaced} of them to be made in another way; cache cleared {Clears} times");
+        Line($"translations    {Translations} of {Instructions} instructions and {GuestBytes} bytes in {microseconds / 1000:f1} ms, {microseconds * 1000 / Math.Max(1, Instructions):f0} ns each; {Dropped} dropped, {Replaced} of them to be made in another way, {Revived} revived; {Updated} updated in place; cache cleared {Clears} times");
         Line($"exits           {string.Join(", ", Exits.Select((n, i) => string.Create(CultureInfo.InvariantCulture, $"{(ExitKind)i} {n}")))}");
         Line($"accesses        {Crossings} over the end of a page, {Refused} without a fast path");
         Line($"by interpreter  {string.Join(", ", Calls.Select((n, i) => (Count: n, Name: (Mnemonic)i)).Where(c => c.Count > 0).OrderByDescending(c => c.Count).Take(24).Select(c => string.Create(CultureInfo.InvariantCulture, $"{c.Name} {c.Count}")))}");

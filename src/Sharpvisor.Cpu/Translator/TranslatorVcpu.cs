@@ -20,7 +20,7 @@ namespace Sharpvisor.Cpu.Translator;
 /// Generated code calls nothing. Whatever it can't do it leaves for, with all registers in the state and the number of
 /// the exit; this class does it and enters again, so that guest exceptions are plain .NET exceptions here too.
 /// </remarks>
-internal unsafe class TranslatorVcpu : InterpreterVcpu
+internal unsafe partial class TranslatorVcpu : InterpreterVcpu
 {
     private const long UncountedBudget = 1L << 38;
     private const int MaximumGroupFailures = 16;
@@ -33,7 +33,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     /// <summary>More than the operations of one translation can need.</summary>
     private const int ArenaMargin = 64 << 10;
 
-    /// <summary>A page whose translations are dropped often has a threshold up to this power of two higher.</summary>
+    /// <summary>A page whose translations are often no good any more has a threshold up to this power of two higher.</summary>
     private const int MaximumPatience = 6;
 
     private protected readonly TranslatorContext* _t;
@@ -58,7 +58,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private ulong _adoptedKey;
     private uint _keyGeneration;
 
-    /// <summary>How often translations of a page were dropped.</summary>
+    /// <summary>How often code of a page was another when it was needed again.</summary>
     private readonly Dictionary<ulong, int> _unstable = [];
     private readonly int _threshold;
     private bool _flagsSaved;
@@ -123,6 +123,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         _slots.Dispose();
         _jumps.Dispose();
         NativeMemory.Free(_alone);
+        NativeMemory.Free(_now);
     }
 
     // --- what the interpreter's parts tell ---
@@ -143,7 +144,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
     private protected override void DropAllCode()
     {
         base.DropAllCode();
-        foreach (var translation in _translations.Values.ToArray())
+        foreach (var translation in _translations.Values.Where(t => !t.Stale).ToArray())
             Drop(translation);
     }
 
@@ -297,7 +298,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (known != null)
         {
             // Most of what comes here either has a translation or is cold still: no need to look far for that.
-            if (known->Translation != 0 && _numbered[known->Translation] is { Stale: false, SecondPage: ulong.MaxValue } direct
+            if (known->Translation != 0 && known->Translation < _numbered.Count && _numbered[known->Translation] is { Stale: false, SecondPage: ulong.MaxValue } direct
                 && direct.Physical == known->Physical && direct.Key == key)
                 return direct;
             if (known->Translation == 0 && known->Heat != 0 && known->Heat < _threshold)
@@ -308,14 +309,20 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         var physical = TranslateRip(rip, out var linear);
         if (_translations.TryGetValue(IdOf(physical, key), out var found))
         {
-            if (found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
+            if (found.Stale && !TryMark(found))
+                return null; // another vCPU is writing there
+            if (found.Stale ? TryRevive(found) : found.SecondPage == ulong.MaxValue || found.SecondPage == TranslateFetch(NextPage(linear)))
             {
                 if (known != null)
                     known->Translation = found.Number;
                 return found;
             }
 
-            Drop(found); // the page behind is another one now
+            // Its bytes are others now, or the page behind is.
+            var changed = found.Stale;
+            Forget(found);
+            if (changed)
+                NoteUnstable(rip, physical);
         }
 
         var isLongLoop = true;
@@ -411,15 +418,12 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         list.Add(translation);
     }
 
-    /// <summary>The guest code has changed: nobody gets in any more. Whoever is in it leaves at its end.</summary>
-    private void Drop(Translation translation)
+    /// <summary>Not to be used again: whoever led to it looks for code there anew.</summary>
+    private void Forget(Translation translation)
     {
-        translation.Stale = true;
+        if (!translation.Stale)
+            Suspend(translation);
         _translations.Remove(IdOf(translation.Physical, translation.Key));
-        if (_pages.TryGetValue(translation.Physical >> 12, out var list))
-            list.Remove(translation);
-        if (translation.SecondPage != ulong.MaxValue && _pages.TryGetValue(translation.SecondPage >> 12, out list))
-            list.Remove(translation);
         var exits = CollectionsMarshal.AsSpan(_exits);
         foreach (var incoming in translation.Incoming)
         {
@@ -429,20 +433,12 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         }
 
         translation.Incoming.Clear();
-        _cache.Hot.PatchJump(translation.Entry, exits[translation.HeadExit].Stub);
-        if (translation.LoopEntry != 0)
-            _cache.Hot.PatchJump(translation.LoopEntry, translation.LoopExit);
-        Statistics.Dropped++;
-        if (_threshold > 0)
-            CollectionsMarshal.GetValueRefOrAddDefault(_unstable, translation.Physical >> 12, out _)++;
     }
 
     /// <summary>The next look-up makes a better translation of the same code.</summary>
     private void Replace(Translation translation)
     {
-        Drop(translation);
-        if (_unstable.TryGetValue(translation.Physical >> 12, out var drops))
-            _unstable[translation.Physical >> 12] = drops - 1;
+        Forget(translation);
         Statistics.Replaced++;
     }
 
@@ -452,7 +448,7 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         if (exit.Kind == ExitKind.Far)
             exit.Link->PageBase = AccessSlots.Unlinked;
         else
-            _cache.Hot.Patch(exit.Patch, exit.Stub);
+            Redirect(ref exit, exit.Stub);
     }
 
     /// <summary>Everything goes: the cache is full.</summary>
@@ -503,6 +499,10 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
             Statistics.Exits[(int)exit.Kind]++;
             switch (exit.Kind)
             {
+                case ExitKind.Head when exit.Block.Stale:
+                    if (!LookAgain(ref exit, out code, out map))
+                        return;
+                    continue;
                 case ExitKind.Head:
                     LeaveAtHead(ref exit, limit);
                     return;
@@ -615,13 +615,6 @@ internal unsafe class TranslatorVcpu : InterpreterVcpu
         c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
         Synchronize();
         exit.Block.Samples++;
-        if (exit.Block.Stale)
-        {
-            var entry = _jumps.Find(c->Arch.Rip);
-            entry->Rip = c->Arch.Rip ^ 1;
-            return;
-        }
-
         t->Attention = 0;
         Interlocked.MemoryBarrier(); // whoever posts sets Pending first
         if (_counted && t->Remaining < 0)

@@ -148,7 +148,7 @@ public class LoopTests
         return (stop.Vector, m.State, stop.Vector < 0 ? 0 : stop.Flags, memory, bytes);
     }
 
-    private static void EmitLoop(Assembler a, Random random)
+    internal static void EmitLoop(Assembler a, Random random)
     {
         var loop = a.CreateLabel();
         var leave = a.CreateLabel();

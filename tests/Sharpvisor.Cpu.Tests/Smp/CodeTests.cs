@@ -254,6 +254,63 @@ public sealed class CodeTests
         Assert.True(Environment.TickCount64 - before < 5000);
     }
 
+    /// <summary>
+    /// Two processors take turns: each finds the immediate that the other one wrote, after a serialising instruction,
+    /// and the one that it writes itself at once.
+    /// </summary>
+    [Theory]
+    [InlineData(0x100u)]
+    [InlineData(0x13Du)]
+    [InlineData(0xFFDu)]
+    public void Processors_patch_the_same_code_in_turns(uint offset)
+    {
+        using var machine = new SmpMachine(2);
+        var rounds = Iterations.Of(400) & ~1;
+        var function = Function + offset;
+        machine.Place(function, a =>
+        {
+            a.mov(eax, 0);
+            a.ret();
+        });
+        for (var i = 0; i < 2; i++)
+        {
+            var own = i;
+            machine.Load(i, a =>
+            {
+                var loop = a.CreateLabel();
+                var bad = a.CreateLabel();
+                a.mov(esi, own); // the value that is there when this processor's turn comes
+                a.Label(ref loop);
+                a.pause();
+                a.cmp(__dword_ptr[Expected], esi);
+                a.jb(loop);
+                a.xor(eax, eax);
+                a.cpuid();
+                a.call(function);
+                a.cmp(eax, esi);
+                a.jne(bad);
+                a.inc(esi);
+                a.mov(__dword_ptr[function + 1], esi);
+                a.call(function);
+                a.cmp(eax, esi);
+                a.jne(bad);
+                a.mov(__dword_ptr[Expected], esi);
+                a.inc(esi);
+                a.cmp(esi, rounds);
+                a.jb(loop);
+                a.xor(eax, eax);
+                Done(a);
+                a.Label(ref bad);
+                a.mov(__dword_ptr[Expected], -1); // the other one finds that it is not what it waits for, too
+                a.lea(eax, __[rsi + 1]);
+                Done(a);
+            });
+        }
+
+        machine.Run();
+        Assert.Equal((0u, 0u), (machine.Results[0], machine.Results[1]));
+    }
+
     /// <summary>The handler adds one to the count of acknowledgements.</summary>
     private static void Acknowledge(SmpMachine machine) => machine.Handle(Sync, a =>
     {
@@ -307,11 +364,14 @@ public sealed class CodeTests
                 a.xchg(__dword_ptr[immediate], eax);
                 break;
             case Patch.StringMove:
+                // Downwards: between two bytes nobody may see a value that is less than the last one.
                 a.mov(__dword_ptr[Data + 0x200], ebx);
-                a.mov(esi, Data + 0x200);
-                a.mov(edi, immediate);
+                a.mov(esi, Data + 0x203);
+                a.mov(edi, immediate + 3);
                 a.mov(ecx, 4);
+                a.std();
                 a.rep.movsb();
+                a.cld();
                 break;
             case Patch.Vector:
                 a.movd(xmm0, ebx);
