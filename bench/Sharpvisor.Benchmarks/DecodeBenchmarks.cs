@@ -8,7 +8,7 @@ namespace Sharpvisor.Benchmarks;
 /// <summary>A block of <see cref="Programs.BlockLength"/> instructions, from bytes to operations.</summary>
 public unsafe class DecodeBenchmarks
 {
-    private readonly BlockCache _cache = new();
+    private readonly BlockCache _cache = new(64 << 20);
     private byte[] _bytes = [];
     private BareMachine _machine = null!;
     private BlockDecoder _decoder = null!;

@@ -10,17 +10,24 @@ namespace Sharpvisor.Cpu.Decoding;
 /// </summary>
 internal sealed unsafe class BlockCache : IDisposable
 {
-    private const ulong ArenaSize = 64UL << 20;
+    private readonly ulong _arenaSize;
     private const int Buckets = 1 << 17;
     private const int HeatEntries = 1 << 12;
 
-    private readonly byte* _arena = (byte*)HostMemory.Reserve(ArenaSize, hugePages: false);
+    private readonly byte* _arena;
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(Buckets, (nuint)sizeof(Block*));
     private readonly Dictionary<ulong, List<nint>> _pages = [];
 
     /// <summary>How often dropped blocks were executed, by a hash: code that changes is worth a translation too.</summary>
     private readonly ushort[] _heats = new ushort[HeatEntries];
     private ulong _used;
+
+    /// <param name="arenaSize">Bytes for all blocks and their operations.</param>
+    public BlockCache(ulong arenaSize)
+    {
+        _arenaSize = arenaSize;
+        _arena = (byte*)HostMemory.Reserve(arenaSize, hugePages: false);
+    }
 
     public long BlocksMade { get; private set; }
 
@@ -41,7 +48,7 @@ internal sealed unsafe class BlockCache : IDisposable
         return block;
     }
 
-    public bool HasRoomFor(ulong bytes) => ArenaSize - _used >= bytes;
+    public bool HasRoomFor(ulong bytes) => _arenaSize - _used >= bytes;
 
     /// <summary>Bytes of the arena in use.</summary>
     public ulong Used => _used;
@@ -114,7 +121,7 @@ internal sealed unsafe class BlockCache : IDisposable
 
     public void Dispose()
     {
-        HostMemory.Release(_arena, ArenaSize);
+        HostMemory.Release(_arena, _arenaSize);
         NativeMemory.Free(_buckets);
     }
 

@@ -33,7 +33,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
     private readonly ILocalInterruptController _apic;
     private readonly IReadOnlyList<IMsrDevice> _msrs;
     private protected readonly CodeCoherence _coherence;
-    private protected readonly BlockCache _blocks = new();
+    private protected readonly BlockCache _blocks;
     private protected readonly BlockDecoder _decoder;
     private readonly GuestFaultException _fault = new();
     private readonly FaultHistory _history = new();
@@ -59,9 +59,10 @@ public unsafe partial class InterpreterVcpu : IVcpu
     private bool _codeRequestsLost;
     private volatile bool _disposed;
 
-    internal InterpreterVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence)
+    internal InterpreterVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, ulong blockArenaSize = 64UL << 20)
     {
         Index = index;
+        _blocks = new BlockCache(blockArenaSize);
         _environment = environment;
         _memory = environment.Memory;
         _apic = apic;

@@ -229,7 +229,7 @@ internal sealed unsafe partial class BlockTranslator
         if ((target & ~0xFFF) != 0)
             _hot.ImmediateOnAbsolute(0, &_t->PageBase, target & ~0xFFF, wide: true);
         _hot.Jump(leave); // to be patched
-        ref var far = ref CollectionsMarshal.AsSpan(_exits)[exit];
+        ref var far = ref _exits[exit];
         far.Link = link;
         far.Patch = _hot.Address;
         far.Stub = leave;
@@ -238,7 +238,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>The jump just emitted is the one to patch, unless the exit's own code has it.</summary>
     private void SetPatch(int exit)
     {
-        ref var info = ref CollectionsMarshal.AsSpan(_exits)[exit];
+        ref var info = ref _exits[exit];
         if (info.Kind == ExitKind.Direct)
             info.Patch = _hot.Address;
     }
@@ -264,7 +264,7 @@ internal sealed unsafe partial class BlockTranslator
             // Which page lies there depends on the address space: linked code is entered only under the key, and at the
             // address, that it was found under.
             var patch = EmitLinkCheck(target, out var link);
-            ref var far = ref CollectionsMarshal.AsSpan(_exits)[exit];
+            ref var far = ref _exits[exit];
             far.Link = link;
             far.Patch = patch;
         }
@@ -272,7 +272,7 @@ internal sealed unsafe partial class BlockTranslator
         var leave = _cold.Address;
         _cold.StoreImmediate32(&_t->Exit, exit);
         _cold.Jump(_routines.Exit(_mask));
-        CollectionsMarshal.AsSpan(_exits)[exit].Stub = samePage ? stub : leave;
+        _exits[exit].Stub = samePage ? stub : leave;
         return exit;
     }
 

@@ -2,7 +2,6 @@
 // everything that faults, is left to the interpreter before anything has changed.
 //
 // Not here: IRET to or from 32-bit code, SYSENTER, SYSEXIT, SYSRET to 32-bit code, writes of control registers, and MSRs.
-using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.Paging;
@@ -38,7 +37,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>The interpreter goes on here after it has executed the instruction.</summary>
-    private void ResumeHere(int exit) => CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+    private void ResumeHere(int exit) => _exits[exit].Resume = _hot.Address;
 
     /// <summary>RDTSC, RDTSCP: <see cref="Core.Time.TscLineData"/> says how.</summary>
     private void EmitReadTimeStamp(ref Item item)
@@ -224,7 +223,7 @@ internal sealed unsafe partial class BlockTranslator
 
         _routines.Adapt(_hot, _mask, RegisterMap.Canonical);
         var exit = NewFallback(ref item, ends: true);
-        CollectionsMarshal.AsSpan(_exits)[exit].Map = RegisterMap.Canonical;
+        _exits[exit].Map = RegisterMap.Canonical;
         _hot.StoreImmediate32(&_t->Exit, exit);
         if (item.Kind == ItemKind.SystemCall)
             EmitReturnAddress(item.Next);

@@ -32,7 +32,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private HashSet<int> _lookUp = s_none;
     private readonly OpBuilder _builder;
     private readonly BlockCache _arena;
-    private readonly List<ExitInfo> _exits;
+    private readonly ExitTable _exits;
     private readonly bool _smp;
 
     /// <summary>The machine's time as generated code can read it, or null.</summary>
@@ -50,7 +50,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private long _stackOffset;
     private int _index;
 
-    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, List<ExitInfo> exits, CpuEnvironment environment)
+    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, ExitTable exits, CpuEnvironment environment)
     {
         _c = c;
         _t = &c->Translator;
@@ -214,7 +214,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _block.Entry = _hot.Address;
         _block.HeadExit = NewExit(new ExitInfo { Kind = ExitKind.Head, Map = _mask, Block = _block, Offset = (int)_block.PageOffset });
         var stub = EmitExit(_block.HeadExit);
-        CollectionsMarshal.AsSpan(_exits)[_block.HeadExit].Stub = stub;
+        _exits[_block.HeadExit].Stub = stub;
         EmitHeadChecks(stub, attention: !GoesForward());
     }
 
@@ -267,11 +267,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         SaveFlags(_cold);
     }
 
-    private int NewExit(in ExitInfo info)
-    {
-        _exits.Add(info);
-        return _exits.Count - 1;
-    }
+    private int NewExit(in ExitInfo info) => _exits.Add(info);
 
     private void* Gpr(int guest) => _routines.Gpr(guest);
 
@@ -430,7 +426,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _hot.StoreImmediate32(&_t->Exit, exit);
         _hot.Jump(_routines.Exit(_mask));
         if (!ends)
-            CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+            _exits[exit].Resume = _hot.Address;
 
         for (var g = 0; g < _groupCount; g++)
             _groups[g].Checked = false;
@@ -468,7 +464,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _hot.Call(RepeatRoutine(in item.Instruction));
         var exit = NewFallback(ref item, ends: false);
         _hot.JumpIf(5, EmitExit(exit)); // jne
-        CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+        _exits[exit].Resume = _hot.Address;
     }
 
     private ulong RepeatRoutine(in Instruction ins) => ins.Mnemonic switch
@@ -539,6 +535,6 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         var exit = NewFallback(ref item, ends: false);
         _hot.JumpIf(5, EmitExit(exit)); // jne
         _hot.ImmediateOnAbsolute(1, &_c->Arch.Rflags, 0x200, wide: true);
-        CollectionsMarshal.AsSpan(_exits)[exit].Resume = _hot.Address;
+        _exits[exit].Resume = _hot.Address;
     }
 }

@@ -126,7 +126,7 @@ internal enum ExitKind : byte
     Fallback,
 }
 
-/// <summary>What is known about one way out.</summary>
+/// <summary>What is known about one way out. There are many: addresses are those of memory below 2 GiB, in 32 bits.</summary>
 internal unsafe struct ExitInfo
 {
     public ExitKind Kind;
@@ -146,38 +146,64 @@ internal unsafe struct ExitInfo
     /// <summary>Fallback: the flags are looked at or changed.</summary>
     public bool UsesFlags;
 
+    /// <summary>Access: what the operand's address must be a multiple of.</summary>
+    public byte Alignment;
+
+    /// <summary>Fallback: the instruction.</summary>
+    public Mnemonic Mnemonic;
+
+    private uint _resume, _patch, _stub, _slot;
+
     public Translation Block;
 
     /// <summary>Offset of the instruction, or of the target, from the start of the page.</summary>
     public int Offset;
 
     /// <summary>Where to go on.</summary>
-    public ulong Resume;
+    public ulong Resume
+    {
+        readonly get => _resume;
+        set => _resume = (uint)value;
+    }
 
-    /// <summary>Direct: end of the rel32 to patch, and where it leads when not linked.</summary>
-    public ulong Patch, Stub;
+    /// <summary>Direct: end of the rel32 to patch.</summary>
+    public ulong Patch
+    {
+        readonly get => _patch;
+        set => _patch = (uint)value;
+    }
+
+    /// <summary>Direct: where it leads when not linked.</summary>
+    public ulong Stub
+    {
+        readonly get => _stub;
+        set => _stub = (uint)value;
+    }
 
     /// <summary>Direct: whom it is linked to.</summary>
     public Translation? Target;
 
     public Op* Op;
-    public AccessSlot* Slot;
 
-    /// <summary>Far: where the code has the expected page and key.</summary>
-    public LinkSlot* Link;
+    public AccessSlot* Slot
+    {
+        readonly get => (AccessSlot*)(nuint)_slot;
+        set => _slot = (uint)(nuint)value;
+    }
 
-    /// <summary>Access: what to add to T0 for the address of the instruction's own operand, and its size.</summary>
-    public int AccessDelta, AccessSize;
+    /// <summary>Far: where the code has the expected page and key. An exit has no slot then.</summary>
+    public LinkSlot* Link
+    {
+        readonly get => (LinkSlot*)(nuint)_slot;
+        set => _slot = (uint)(nuint)value;
+    }
 
-    /// <summary>Access: bytes that the check covers.</summary>
-    public int Range;
+    /// <summary>Access: what to add to T0 for the address of the instruction's own operand.</summary>
+    public int AccessDelta;
 
-    /// <summary>Access: what the operand's address must be a multiple of.</summary>
-    public int Alignment;
+    /// <summary>Access: bytes of the operand, and bytes that the check covers.</summary>
+    public short AccessSize, Range;
 
     /// <summary>Indirect: what the instruction has added to RSP.</summary>
     public int StackAdjust;
-
-    /// <summary>Fallback: the instruction.</summary>
-    public Mnemonic Mnemonic;
 }

@@ -71,7 +71,7 @@ internal unsafe partial class TranslatorVcpu
         translation.EntryCode = *(ulong*)_cache.Hot.Writable(translation.Entry);
         if (translation.LoopEntry != 0)
             translation.LoopCode = *(ulong*)_cache.Hot.Writable(translation.LoopEntry);
-        _cache.Hot.PatchJump(translation.Entry, CollectionsMarshal.AsSpan(_exits)[translation.HeadExit].Stub);
+        _cache.Hot.PatchJump(translation.Entry, _exits[translation.HeadExit].Stub);
         if (translation.LoopEntry != 0)
             _cache.Hot.PatchJump(translation.LoopEntry, translation.LoopExit);
     }

@@ -30,6 +30,12 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private const uint KeyMask = 0xFC00;
     private const int ProbeExecutions = 64;
 
+    /// <summary>For decoded blocks, most of which are executed a few times only: when that is full, what is cold is decoded again.</summary>
+    private const ulong BlockArenaSize = 16 << 20;
+
+    /// <summary>For what translations keep: operations for the interpreter, and the guest's bytes.</summary>
+    private const ulong OperationsSize = 64 << 20;
+
     /// <summary>More than the operations of one translation can need.</summary>
     private const int ArenaMargin = 64 << 10;
 
@@ -42,9 +48,9 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private readonly JumpTable _jumps = new();
     private readonly Routines _routines;
     private readonly OpBuilder _opBuilder;
-    private readonly BlockCache _arena = new();
+    private readonly BlockCache _arena = new(OperationsSize);
     private readonly BlockTranslator _translator;
-    private readonly List<ExitInfo> _exits = [default];
+    private readonly ExitTable _exits = new();
     private readonly Dictionary<ulong, Translation> _translations = [];
     private readonly List<Translation?> _numbered = [null];
     private readonly Dictionary<nint, (ulong Page, int Executions, int Changes)> _probes = [];
@@ -71,7 +77,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private bool _mayHaveChangedVectors;
 
     internal TranslatorVcpu(int index, CpuEnvironment environment, ILocalInterruptController apic, IReadOnlyList<IMsrDevice> msrs, CodeCoherence coherence, int threshold, ulong codeCacheSize, PerfMap? perfMap = null)
-        : base(index, environment, apic, msrs, coherence)
+        : base(index, environment, apic, msrs, coherence, BlockArenaSize)
     {
         _perfMap = perfMap;
         _t = &_c->Translator;
@@ -424,10 +430,9 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         if (!translation.Stale)
             Suspend(translation);
         _translations.Remove(IdOf(translation.Physical, translation.Key));
-        var exits = CollectionsMarshal.AsSpan(_exits);
         foreach (var incoming in translation.Incoming)
         {
-            ref var exit = ref exits[incoming];
+            ref var exit = ref _exits[incoming];
             if (exit.Target == translation)
                 Unlink(ref exit);
         }
@@ -462,7 +467,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _translator.Forget();
         _probes.Clear();
         _pages.Clear();
-        _exits.RemoveRange(1, _exits.Count - 1);
+        _exits.Clear();
         _jumps.Clear();
         _slots.Clear();
         _routines.Clear();
@@ -495,7 +500,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 AdoptKey();
             if (_counted)
                 c->InstructionCount = limit - t->Remaining;
-            ref var exit = ref CollectionsMarshal.AsSpan(_exits)[t->Exit];
+            ref var exit = ref _exits[t->Exit];
             Statistics.Exits[(int)exit.Kind]++;
             switch (exit.Kind)
             {
@@ -549,11 +554,22 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                     }
 
                 case ExitKind.Access:
-                    if (!FillSlot(ref exit))
-                        return;
-                    code = exit.Resume;
-                    map = exit.Map;
-                    continue;
+                    {
+                        var (block, resume) = (exit.Block, exit.Resume);
+                        map = exit.Map;
+                        if (!FillSlot(ref exit))
+                            return;
+                        if (block.Stale)
+                        {
+                            // A page walk wrote to it: where it would go on may be barred.
+                            Synchronize();
+                            return;
+                        }
+
+                        code = resume;
+                        continue;
+                    }
+
                 case ExitKind.Interpret:
                     c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
                     Interpret();
@@ -646,7 +662,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         if (_cache.IsFull)
             return; // links may need code too; the next translation makes room
 
-        ref var exit = ref CollectionsMarshal.AsSpan(_exits)[index];
+        ref var exit = ref _exits[index];
         if (exit.Kind == ExitKind.Direct)
         {
             if (exit.Block.Stale)
