@@ -12,6 +12,9 @@ public abstract class Clock : IDisposable
     /// <summary>Nanoseconds since the machine was made. Never goes back; stands still while the machine is paused.</summary>
     public abstract long NowNs { get; }
 
+    /// <summary>Where generated code finds what <see cref="NowNs"/> is made of, below 2 GiB; null when it can't be read so.</summary>
+    public virtual unsafe TscLineData* TscLine => null;
+
     /// <summary>The UTC time of <see cref="NowNs"/> zero, in nanoseconds since 1970.</summary>
     public abstract long UnixEpochNs { get; }
 

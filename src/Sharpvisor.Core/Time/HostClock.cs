@@ -4,7 +4,7 @@ using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Core.Time;
 
-/// <summary>Real time of the host, with one thread that runs expired timers to the microsecond.</summary>
+/// <summary>Real time of the host, read by way of its TSC where that can be, with one thread that runs expired timers to the microsecond.</summary>
 public sealed class HostClock : Clock
 {
     private static readonly double NsPerTick = 1e9 / Stopwatch.Frequency;
@@ -14,6 +14,8 @@ public sealed class HostClock : Clock
     private readonly TimerQueue _queue;
     private readonly WakeableSleep _sleep = new();
     private readonly Thread _thread;
+    private readonly TscLine? _line = HostTsc.IsClock && Stopwatch.Frequency == 1_000_000_000 ? new TscLine() : null;
+    private readonly Lock _following = new();
     private long _origin = Stopwatch.GetTimestamp();
     private long _pausedAtNs = -1;
     private volatile bool _stopping;
@@ -35,10 +37,14 @@ public sealed class HostClock : Clock
     {
         get
         {
+            if (_line is not null)
+                return _line.TryRead(out var ns) ? ns : Follow();
             var paused = Volatile.Read(ref _pausedAtNs);
             return paused >= 0 ? paused : Elapsed(Stopwatch.GetTimestamp() - Volatile.Read(ref _origin));
         }
     }
+
+    public override unsafe TscLineData* TscLine => _line is null ? null : _line.Data;
 
     public override ClockTimer CreateTimer(string name, Action expired) => _queue.Create(name, expired);
 
@@ -46,12 +52,17 @@ public sealed class HostClock : Clock
     public void Pause()
     {
         using (_gate.Enter())
-            Volatile.Write(ref _pausedAtNs, NowNs);
+        using (_following.EnterScope())
+        {
+            if (_pausedAtNs < 0)
+                Volatile.Write(ref _pausedAtNs, Math.Max(_line?.Stop() ?? 0, Elapsed(Stopwatch.GetTimestamp() - _origin)));
+        }
     }
 
     public void Resume()
     {
         using (_gate.Enter())
+        using (_following.EnterScope())
         {
             if (_pausedAtNs < 0)
                 return;
@@ -70,6 +81,17 @@ public sealed class HostClock : Clock
             _thread.Join();
         _sleep.Dispose();
         base.Dispose(disposing);
+    }
+
+    /// <summary>The line is at its end, or time stands still.</summary>
+    private long Follow()
+    {
+        lock (_following)
+        {
+            if (_pausedAtNs >= 0)
+                return _pausedAtNs;
+            return _line!.TryRead(out var ns) ? ns : _line.Follow(_origin);
+        }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

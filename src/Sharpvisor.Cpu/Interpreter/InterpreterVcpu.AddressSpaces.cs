@@ -1,3 +1,4 @@
+using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
@@ -27,6 +28,9 @@ public unsafe partial class InterpreterVcpu
     /// <summary>The kernel has executed code of pages that are not global.</summary>
     private bool _kernelIsNotGlobal;
 
+    /// <summary>Changes whenever <see cref="LookupKeyOf"/> may say something else than before.</summary>
+    private protected uint EpochGeneration { get; private set; }
+
     /// <summary>The user's space: 1 + PCID.</summary>
     private int UserSpace => 1 + ((_c->Arch.Cr4 & ControlRegisters.PCIDE) != 0 ? (int)(_c->Arch.Cr3 & 0xFFF) : 0);
 
@@ -39,6 +43,7 @@ public unsafe partial class InterpreterVcpu
         _kernelIsNotGlobal = false;
         _epochs.Clear();
         _epochs.Add(_codeSegment, _epoch = ++_lastEpoch);
+        EpochGeneration++;
         UpdateLookupKey();
     }
 
@@ -52,6 +57,7 @@ public unsafe partial class InterpreterVcpu
         }
 
         _kernelIsNotGlobal = false;
+        EpochGeneration++;
         RefreshEpoch();
     }
 
@@ -72,8 +78,28 @@ public unsafe partial class InterpreterVcpu
             NewUserEpoch(space);
         }
 
+        EpochGeneration++;
         SetCodeSegment(_codeSegment.Base, _codeSegment.Limit);
         UpdateLookupKey();
+    }
+
+    /// <summary>What <see cref="CpuContext.LookupKey"/> would be in 64-bit mode at a privilege level.</summary>
+    private protected ulong LookupKeyOf(byte cpl)
+    {
+        var segment = (0UL, uint.MaxValue, cpl == 3 ? UserSpace : KernelSpace);
+        if (!_epochs.TryGetValue(segment, out var epoch))
+            _epochs.Add(segment, epoch = ++_lastEpoch);
+        return (epoch << 16) | ((ulong)cpl << 8) | (uint)BlockMode.Code64;
+    }
+
+    /// <summary>Generated code has changed the privilege level, and knew the key that goes with it.</summary>
+    private protected void AdoptLookupKey(ulong key)
+    {
+        _c->Cpl = (byte)(key >> 8);
+        _c->LookupKey = key;
+        _epoch = key >> 16;
+        _codeSegment = (0, uint.MaxValue, _c->Cpl == 3 ? UserSpace : KernelSpace);
+        UpdateTlbKind();
     }
 
     /// <summary>A page's translation is gone, and with it what was remembered of code there.</summary>
@@ -105,7 +131,11 @@ public unsafe partial class InterpreterVcpu
     private void RefreshEpoch()
     {
         if (_epochs.Count >= MaxCodeSegments)
+        {
             _epochs.Clear(); // epochs are never used again: what was remembered under them is void
+            EpochGeneration++;
+        }
+
         if (!_epochs.TryGetValue(_codeSegment, out _epoch))
             _epochs.Add(_codeSegment, _epoch = ++_lastEpoch);
         UpdateLookupKey();

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace Sharpvisor.Cpu.State;
@@ -44,6 +45,27 @@ internal unsafe struct TranslatorContext
 
     /// <summary>Instructions left in the budget, when they are counted.</summary>
     public long Remaining;
+
+    /// <summary>
+    /// What <see cref="Key"/> becomes by a change of privilege or of RFLAGS.AC in 64-bit mode, by the kind of TLB that
+    /// goes with it: 0 user, 1 kernel with SMAP in force, 2 kernel without.
+    /// </summary>
+    public PrivilegeKeys Privileges;
+}
+
+/// <summary>By the kind of TLB.</summary>
+[InlineArray(3)]
+internal struct PrivilegeKeys
+{
+    private PrivilegeKey _first;
+}
+
+/// <summary><see cref="TranslatorContext.Key"/> and <see cref="TranslatorContext.KeyNumber"/>; the number is zero where they are not known.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct PrivilegeKey
+{
+    public ulong Key;
+    public uint Number;
 }
 
 /// <summary>The upper halves of YMM0 to YMM15.</summary>

@@ -58,7 +58,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     private static bool EndsBlock(ItemKind kind) => kind is ItemKind.FallbackEnd or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return
-        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf;
+        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn;
 
     /// <summary>Finds out everything about one instruction.</summary>
     private void Inspect(ref Item item)
@@ -137,7 +137,23 @@ internal sealed unsafe partial class BlockTranslator
                 break;
             case ItemKind.RepeatString:
                 return _is64 && ins.HasRepPrefix && ins.SegmentPrefix == Register.None && IsAddress64(in ins) ? kind : ItemKind.Fallback;
-            case ItemKind.SwapGs:
+            case ItemKind.ReadTimeStamp:
+                return _clock != null ? kind : ItemKind.Fallback;
+            case ItemKind.Nothing when ins.Mnemonic == Mnemonic.Pause:
+                return _smp ? ItemKind.Fallback : kind; // others may wait for the host processor
+            case ItemKind.ReadSelector:
+                return ins.Op0Kind == OpKind.Register ? kind : ItemKind.Fallback;
+            case ItemKind.ReadProcessorId or ItemKind.ReadBase or ItemKind.WriteBase or ItemKind.SystemCall:
+                return _is64 ? kind : ItemKind.Fallback;
+            case ItemKind.ReadControl:
+                return IsKernel && ins.Op1Register is Register.CR0 or Register.CR2 or Register.CR3 or Register.CR4 ? kind : ItemKind.Fallback;
+            case ItemKind.InterruptReturn:
+                if (!_is64 || !IsKernel)
+                    return ItemKind.Fallback;
+                item.HasStack = true;
+                item.Stack = new MemoryAccess { Base = AddressBase.Rsp, Index = -1, Size = 40, Alignment = 1, Group = -1, Segment = -1, Reads = true };
+                break;
+            case ItemKind.SwapGs or ItemKind.AllowAccess or ItemKind.DenyAccess or ItemKind.SystemReturn:
                 return _is64 && (_key & TranslationKey.Kernel) != 0 ? kind : ItemKind.Fallback;
             case ItemKind.BitTest:
                 if (ins.Op0Kind == OpKind.Register)
@@ -276,6 +292,30 @@ internal sealed unsafe partial class BlockTranslator
             case Code.Bt_rm32_r32 or Code.Bt_rm64_r64 or Code.Bts_rm32_r32 or Code.Bts_rm64_r64
                 or Code.Btr_rm32_r32 or Code.Btr_rm64_r64 or Code.Btc_rm32_r32 or Code.Btc_rm64_r64:
                 return ItemKind.BitTest;
+            case Code.Rdtsc or Code.Rdtscp:
+                return ItemKind.ReadTimeStamp;
+            case Code.Rdpid_r64:
+                return ItemKind.ReadProcessorId;
+            case Code.Mov_rm16_Sreg or Code.Mov_r32m16_Sreg or Code.Mov_r64m16_Sreg:
+                return ItemKind.ReadSelector;
+            case Code.Mov_r64_cr:
+                return ItemKind.ReadControl;
+            case Code.Rdfsbase_r32 or Code.Rdfsbase_r64 or Code.Rdgsbase_r32 or Code.Rdgsbase_r64:
+                return ItemKind.ReadBase;
+            case Code.Wrfsbase_r32 or Code.Wrfsbase_r64 or Code.Wrgsbase_r32 or Code.Wrgsbase_r64:
+                return ItemKind.WriteBase;
+            case Code.Stac:
+                return ItemKind.AllowAccess;
+            case Code.Clac:
+                return ItemKind.DenyAccess;
+            case Code.Syscall:
+                return ItemKind.SystemCall;
+            case Code.Sysretq:
+                return ItemKind.SystemReturn;
+            case Code.Iretq:
+                return ItemKind.InterruptReturn;
+            case Code.Pause:
+                return ItemKind.Nothing;
             case Code.Swapgs:
                 return ItemKind.SwapGs;
             case Code.Ldmxcsr_m32 or Code.VEX_Vldmxcsr_m32:
@@ -487,8 +527,10 @@ internal sealed unsafe partial class BlockTranslator
 
             if (grouping && item.HasStack)
                 Join(ref item.Stack, stackOffset);
-            if (item.Kind == ItemKind.SwapGs)
-                _activeGroup[AddressBase.Gs] = -1;
+            if (item.Kind is ItemKind.SwapGs or ItemKind.WriteBase)
+                _activeGroup[AddressBase.Fs] = _activeGroup[AddressBase.Gs] = -1;
+            if (item.Kind is ItemKind.AllowAccess or ItemKind.DenyAccess)
+                CloseAll(); // what has been checked was checked by other rules
             if (grouping && item.HasOperand && item.Kind != ItemKind.BitTest && item.Instruction.Mnemonic != Mnemonic.Lea)
                 Join(ref item.Operand, stackOffset);
             if (StackChange(in item) is { } change)

@@ -50,7 +50,8 @@ internal sealed unsafe partial class BlockTranslator
                 _loopItem = i;
 
             // After these the block goes on from C#, where what was made sure of may change.
-            isPlain &= item.Kind is not (ItemKind.Fallback or ItemKind.FallbackEnd or ItemKind.EnableInterrupts or ItemKind.RepeatString or ItemKind.SwapGs)
+            isPlain &= item.Kind is not (ItemKind.Fallback or ItemKind.FallbackEnd or ItemKind.EnableInterrupts or ItemKind.RepeatString or ItemKind.SwapGs
+                    or ItemKind.ReadTimeStamp or ItemKind.WriteBase or ItemKind.ReadBase or ItemKind.AllowAccess or ItemKind.DenyAccess)
                 && !item.UsesX87;
         }
 

@@ -3,6 +3,7 @@
 // out. Figures and reasons: docs/decisions/0008.
 using System.Runtime.InteropServices;
 using Iced.Intel;
+using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
@@ -33,6 +34,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private readonly BlockCache _arena;
     private readonly ExitTable _exits;
     private readonly bool _smp;
+
+    /// <summary>The machine's time as generated code can read it, or null.</summary>
+    private readonly TscLineData* _clock;
     private readonly byte* _page = (byte*)NativeMemory.AllocZeroed(8192);
 
     private CodeEmitter _hot = null!, _cold = null!;
@@ -46,7 +50,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private long _stackOffset;
     private int _index;
 
-    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, ExitTable exits, bool smp)
+    public BlockTranslator(CpuContext* c, CodeCache cache, Routines routines, AccessSlots slots, Tlb tlb, JumpTable jumps, OpBuilder builder, BlockCache arena, ExitTable exits, CpuEnvironment environment)
     {
         _c = c;
         _t = &c->Translator;
@@ -58,7 +62,8 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _builder = builder;
         _arena = arena;
         _exits = exits;
-        _smp = smp;
+        _smp = environment.ProcessorCount > 1;
+        _clock = environment.Clock.TscLine;
         _reader = new PageReader();
         _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
     }
@@ -85,6 +90,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         }
 
         _key = key;
+        Kind = KindOf(key);
         _lookUp = _lookUps.GetValueOrDefault((physical, key), s_none);
         _is64 = (key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code64;
         _pageBase = rip - (ulong)start;
@@ -120,12 +126,15 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         // What all blocks share is made where it does not get in the way.
         _ = _routines.Exit(_mask);
         _ = _routines.Exit(RegisterMap.Canonical);
-        _ = _routines.Refill(Kind, write: false);
-        _ = _routines.Refill(Kind, write: true);
+        MakeRefills(Kind);
         foreach (ref readonly var item in _items.AsSpan(0, _count))
         {
             if (item.Kind == ItemKind.RepeatString)
                 _ = RepeatRoutine(in item.Instruction);
+            else if (item.Kind is ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn)
+                MakeTransition(item.Kind);
+            else if (item.Kind is ItemKind.AllowAccess or ItemKind.DenyAccess)
+                MakeRefills(item.Kind == ItemKind.AllowAccess ? 2 : 1);
         }
 
         _fields.Clear();
@@ -136,7 +145,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     }
 
     /// <summary>Which array of the TLB the block's accesses use.</summary>
-    private int Kind => (int)(_key >> TranslationKey.KindShift) & 3;
+    private int Kind { get; set; }
 
     /// <summary>The next translation of a block is to compute the TLB index of an access each time.</summary>
     public void LookUpAt(Translation block, int offset)
@@ -151,9 +160,19 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         }
     }
 
-    public void Forget() => _lookUps.Clear();
+    public void Forget()
+    {
+        _lookUps.Clear();
+        Array.Clear(_transitions);
+    }
 
     public void Dispose() => NativeMemory.Free(_page);
+
+    private void MakeRefills(int kind)
+    {
+        _ = _routines.Refill(kind, write: false);
+        _ = _routines.Refill(kind, write: true);
+    }
 
     private void Emit()
     {
@@ -174,6 +193,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private void EmitItems()
     {
         _stackOffset = 0;
+        Kind = KindOf(_key);
         ForgetScratch();
         for (_index = 0; _index < _count; _index++)
         {
@@ -320,6 +340,30 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             case ItemKind.LoadMxcsr:
                 EmitLoadMxcsr(ref item);
                 break;
+            case ItemKind.ReadTimeStamp:
+                EmitReadTimeStamp(ref item);
+                break;
+            case ItemKind.ReadSelector:
+                EmitReadSelector(ref item);
+                break;
+            case ItemKind.ReadControl:
+                EmitReadControl(ref item);
+                break;
+            case ItemKind.ReadProcessorId:
+                EmitReadProcessorId(ref item);
+                break;
+            case ItemKind.ReadBase:
+                EmitReadBase(ref item);
+                break;
+            case ItemKind.WriteBase:
+                EmitWriteBase(ref item);
+                break;
+            case ItemKind.AllowAccess or ItemKind.DenyAccess:
+                EmitAllowAccess(ref item);
+                break;
+            case ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn:
+                EmitTransition(ref item);
+                return true;
             case ItemKind.JumpIf:
                 EmitJumpIf(ref item, last: _index == _count - 1);
                 return _index == _count - 1;

@@ -201,6 +201,56 @@ internal sealed unsafe class CodeEmitter : CodeWriter
         Raw(value);
     }
 
+    /// <summary>test byte [address], value</summary>
+    public void TestByte(void* address, byte value)
+    {
+        Raw(0xF6);
+        Absolute(0, address);
+        Raw(value);
+    }
+
+    /// <summary>movzx r32, word [address]</summary>
+    public void LoadWord(int to, void* address)
+    {
+        Rex(false, to, 0, 0);
+        Raw(0x0F, 0xB7);
+        Absolute(to, address);
+    }
+
+    /// <summary>mov word [address], r16</summary>
+    public void StoreWord(void* address, int from) => OnWord(0x89, from, address);
+
+    /// <summary><see cref="OnAbsolute"/> with operands of 16 bits.</summary>
+    public void OnWord(byte opcode, int register, void* address)
+    {
+        Raw(0x66);
+        OnAbsolute(opcode, register, address, wide: false);
+    }
+
+    /// <summary>mov word [address], value</summary>
+    public void StoreImmediateWord(void* address, ushort value)
+    {
+        Raw(0x66, 0xC7);
+        Absolute(0, address);
+        Raw((byte)value, (byte)(value >> 8));
+    }
+
+    /// <summary>mov qword [address], value</summary>
+    public void StoreImmediate(void* address, int value)
+    {
+        Raw(0x48, 0xC7);
+        Absolute(0, address);
+        Int32(value);
+    }
+
+    /// <summary>imul r64, [address]</summary>
+    public void MultiplyBy(int to, void* address)
+    {
+        Rex(true, to, 0, 0);
+        Raw(0x0F, 0xAF);
+        Absolute(to, address);
+    }
+
     public void Absolute(int register, void* address)
     {
         Raw((byte)(((register & 7) << 3) | 4), 0x25);

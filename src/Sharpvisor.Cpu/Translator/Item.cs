@@ -24,6 +24,24 @@ internal enum ItemKind : byte
     /// <summary>BT, BTS, BTR, BTC on a bit string in memory.</summary>
     BitTest,
     SwapGs, LoadMxcsr,
+
+    /// <summary>RDTSC and RDTSCP.</summary>
+    ReadTimeStamp,
+
+    /// <summary>RDPID.</summary>
+    ReadProcessorId,
+
+    /// <summary>MOV of a segment register, or of a control register, to a general one.</summary>
+    ReadSelector, ReadControl,
+
+    /// <summary>RDFSBASE, RDGSBASE; WRFSBASE, WRGSBASE.</summary>
+    ReadBase, WriteBase,
+
+    /// <summary>STAC; CLAC.</summary>
+    AllowAccess, DenyAccess,
+
+    /// <summary>SYSCALL; SYSRET to 64-bit code; IRETQ.</summary>
+    SystemCall, SystemReturn, InterruptReturn,
     DisableInterrupts, EnableInterrupts, ClearDirection, SetDirection,
 }
 

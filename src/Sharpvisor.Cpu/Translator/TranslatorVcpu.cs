@@ -24,7 +24,10 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
 {
     private const long UncountedBudget = 1L << 38;
     private const int MaximumGroupFailures = 16;
-    private const int KeyNumbers = 256;
+    private const int KeyNumbers = 256, KeyProbes = 4;
+
+    /// <summary>The bits of a key that are not the look-up key's.</summary>
+    private const uint KeyMask = 0xFC00;
     private const int ProbeExecutions = 64;
 
     /// <summary>For decoded blocks, most of which are executed a few times only: when that is full, what is cold is decoded again.</summary>
@@ -57,6 +60,10 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private readonly PerfMap? _perfMap;
     private uint _lastKeyNumber;
 
+    /// <summary>The key that the interpreter's state goes with, and the epochs that the others were made of.</summary>
+    private ulong _adoptedKey;
+    private uint _keyGeneration;
+
     /// <summary>How often code of a page was another when it was needed again.</summary>
     private readonly Dictionary<ulong, int> _unstable = [];
     private readonly int _threshold;
@@ -80,7 +87,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
         _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
-        _translator = new BlockTranslator(_c, _cache, _routines, _slots, _tlb, _jumps, _opBuilder, _arena, _exits, environment.ProcessorCount > 1);
+        _translator = new BlockTranslator(_c, _cache, _routines, _slots, _tlb, _jumps, _opBuilder, _arena, _exits, environment);
         _jumps.Clear();
     }
 
@@ -216,29 +223,58 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         }
     }
 
+    /// <summary>Tells generated code under which key it runs, and which others a change of privilege leads to.</summary>
     private void UpdateKey()
     {
         var key = CurrentKey;
-        if (key == _t->Key)
+        if (key == _t->Key && _keyGeneration == EpochGeneration)
             return;
-        _t->Key = key;
-        ref var known = ref _keyNumbers[(key * 0x9E37_79B9_7F4A_7C15) >> 56];
-        if (known.Key != key)
+        _t->Privileges = default;
+        if (_c->Mode == (uint)BlockMode.Code64)
         {
-            if (++_lastKeyNumber == 0)
+            for (var kind = 0; kind < Tlb.Kinds; kind++)
             {
-                _jumps.Clear();
-                Array.Clear(_keyNumbers);
-                _lastKeyNumber = 1;
+                var other = KeyOf(LookupKeyOf((byte)(kind == 0 ? 3 : 0)), kind);
+                _t->Privileges[kind] = new PrivilegeKey { Key = other, Number = NumberOf(other) };
             }
-
-            known = (key, _lastKeyNumber);
         }
 
-        _t->KeyNumber = known.Number;
+        _keyGeneration = EpochGeneration;
+        _t->Key = _adoptedKey = key;
+        _t->KeyNumber = NumberOf(key);
     }
 
-    private ulong CurrentKey => _c->LookupKey | ((ulong)CurrentKind << 10) | (_counted ? 1UL << 12 : 0) | ((ulong)VectorsAvailable << 13);
+    private uint NumberOf(ulong key)
+    {
+        var first = (key * 0x9E37_79B9_7F4A_7C15) >> 56;
+        for (var i = 0UL; i < KeyProbes; i++)
+        {
+            ref readonly var known = ref _keyNumbers[(first + i) % KeyNumbers];
+            if (known.Key == key && known.Number != 0)
+                return known.Number;
+        }
+
+        if (++_lastKeyNumber == 0)
+        {
+            _jumps.Clear();
+            Array.Clear(_keyNumbers);
+            _lastKeyNumber = 1;
+        }
+
+        _keyNumbers[(first + (_lastKeyNumber % KeyProbes)) % KeyNumbers] = (key, _lastKeyNumber);
+        return _lastKeyNumber;
+    }
+
+    /// <summary>Generated code has changed privilege, or RFLAGS.AC: what is derived from them follows.</summary>
+    private void AdoptKey()
+    {
+        _adoptedKey = _t->Key;
+        AdoptLookupKey(_t->Key & ~(ulong)KeyMask);
+    }
+
+    private ulong KeyOf(ulong lookupKey, int kind) => lookupKey | ((ulong)kind << 10) | (_counted ? 1UL << 12 : 0) | ((ulong)VectorsAvailable << 13);
+
+    private ulong CurrentKey => KeyOf(_c->LookupKey, CurrentKind);
 
     /// <summary>1: SSE, 2: AVX instructions can simply be executed.</summary>
     private uint VectorsAvailable
@@ -457,7 +493,11 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         while (true)
         {
             UpdateAvailability();
+            if (_keyGeneration != EpochGeneration)
+                UpdateKey();
             ((delegate* unmanaged<ulong, void>)_routines.Enter(map))(code);
+            if (t->Key != _adoptedKey)
+                AdoptKey();
             if (_counted)
                 c->InstructionCount = limit - t->Remaining;
             ref var exit = ref _exits[t->Exit];

@@ -5,6 +5,7 @@ using Sharpvisor.Core;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.Paging;
@@ -50,7 +51,7 @@ internal sealed class BareMachine : IDisposable
 
     private ulong _nextTable;
 
-    public BareMachine(Mode mode = Mode.Long, ulong memory = 16 << 20, ulong maxBelow4G = 0xC000_0000, string model = CpuModel.DefaultName, int processors = 1, ICpuEngine? engine = null)
+    public BareMachine(Mode mode = Mode.Long, ulong memory = 16 << 20, ulong maxBelow4G = 0xC000_0000, string model = CpuModel.DefaultName, int processors = 1, ICpuEngine? engine = null, Clock? clock = null)
     {
         Memory = new GuestMemory(memory, maxBelow4G);
         var gate = new MachineGate();
@@ -62,7 +63,7 @@ internal sealed class BareMachine : IDisposable
             Memory = Memory,
             Mmio = Mmio,
             Ports = Ports,
-            Clock = Clock,
+            Clock = clock ?? Clock,
             Gate = gate,
             Errors = Errors,
             Logger = NullLogger.Instance,
