@@ -15,7 +15,7 @@ internal static class TestEngine
     public static ICpuEngine Create(int threshold = 0) => Name switch
     {
         "interpreter" => new InterpreterEngine(),
-        "translator" => new TranslatorEngine { Threshold = threshold },
+        "translator" => new TranslatorEngine { Threshold = threshold, CodeCacheSize = 32 << 20 }, // several machines at a time have to fit below 2 GiB
         _ => throw new ArgumentException($"no engine {Name}: give interpreter or translator in SHARPVISOR_TEST_ENGINE"),
     };
 }

@@ -14,7 +14,7 @@ internal sealed class PairOfMachines(Func<ICpuEngine, BareMachine> make) : IDisp
     {
     }
 
-    public BareMachine Translated { get; } = make(new TranslatorEngine { Threshold = 0 });
+    public BareMachine Translated { get; } = make(new TranslatorEngine { Threshold = 0, CodeCacheSize = 8 << 20 });
 
     public BareMachine Interpreted { get; } = make(new InterpreterEngine());
 
