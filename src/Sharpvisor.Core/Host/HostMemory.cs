@@ -63,21 +63,39 @@ public static unsafe partial class HostMemory
         var fd = MemfdCreate("sharpvisor-code", 1);
         if (fd < 0 || FTruncate(fd, (long)size) != 0)
             throw new ConfigurationException("the host refuses a memory file for generated code (memfd_create): run with -accel interpreter");
-        writable = (byte*)MMap(null, (nuint)size, ProtRead | ProtWrite, MapShared | MapNoReserve, fd, 0);
-        executable = (byte*)MMap(null, (nuint)(size + HugePage), ProtNone, MapPrivate | MapAnonymous | MapNoReserve | Map32Bit, -1, 0);
-        if ((nint)executable != -1)
-        {
-            var aligned = (byte*)(((ulong)executable + HugePage - 1) & ~(HugePage - 1));
-            if (aligned != executable)
-                Release(executable, (ulong)(aligned - executable));
-            var end = (byte*)(((ulong)aligned + size + 4095) & ~4095UL);
-            Release(end, (ulong)(executable + size + HugePage - end));
-            executable = (byte*)MMap(aligned, (nuint)size, ProtRead | ProtExec, MapShared | MapNoReserve | MapFixed, fd, 0);
-        }
 
+        // The view to write by lies a page off, so that it never has huge pages: what is patched later is a page each.
+        writable = MapAt(fd, size, ProtRead | ProtWrite, 0, 4096);
+        executable = MapAt(fd, size, ProtRead | ProtExec, Map32Bit, 0);
         _ = Close(fd);
         if ((nint)writable == -1 || (nint)executable == -1)
             throw new ConfigurationException("the host refuses executable memory (mmap PROT_EXEC): run with -accel interpreter");
+    }
+
+    /// <summary>Maps a file a given distance behind a multiple of <see cref="HugePage"/>; -1 if that can't be.</summary>
+    private static byte* MapAt(int fd, ulong size, int protection, int flags, ulong distance)
+    {
+        var room = size + HugePage + distance;
+        var start = (byte*)MMap(null, (nuint)room, ProtNone, MapPrivate | MapAnonymous | MapNoReserve | flags, -1, 0);
+        if ((nint)start == -1)
+            return start;
+        var at = (byte*)((((ulong)start + HugePage - 1) & ~(HugePage - 1)) + distance);
+        if (at != start)
+            Release(start, (ulong)(at - start));
+        var end = (byte*)(((ulong)at + size + 4095) & ~4095UL);
+        if (end < start + room)
+            Release(end, (ulong)(start + room - end));
+        return (byte*)MMap(at, (nuint)size, protection, MapShared | MapNoReserve | MapFixed, fd, 0);
+    }
+
+    /// <summary>
+    /// Takes pages of shared memory out of this view of it until they are touched there again; what they hold stays.
+    /// The process has them once, not twice.
+    /// </summary>
+    public static void Unmap(void* memory, ulong size)
+    {
+        if (OperatingSystem.IsLinux())
+            _ = MAdvise(memory, (nuint)size, AdviseDontNeed);
     }
 
     /// <summary>

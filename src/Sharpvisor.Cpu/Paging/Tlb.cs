@@ -81,12 +81,9 @@ internal sealed unsafe class Tlb : IDisposable
     /// <summary>The array of one kind: 0 user, 1 kernel, 2 kernel with access to user pages.</summary>
     public TlbEntry* Kind(int kind) => _entries + (kind * Entries);
 
-    /// <summary>
-    /// With plain low bits, pages a power of two apart would fight for one slot; a better hash than this takes longer,
-    /// and generated code waits for it.
-    /// </summary>
+    /// <summary>Plain low bits: generated code that looks up waits for each step of a better hash, and no fewer fills were counted with two of them.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static int Index(ulong linear) => (int)((linear ^ (linear >> Bits)) >> 12) & (Entries - 1);
+    public static int Index(ulong linear) => (int)(linear >> 12) & (Entries - 1);
 
     /// <summary>Drops everything, global pages too.</summary>
     public void FlushAll()

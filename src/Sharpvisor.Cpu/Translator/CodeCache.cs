@@ -62,6 +62,7 @@ internal sealed unsafe class CodeCache : IDisposable
         if (position - settled < HostMemory.HugePage || position < settled)
             return;
         HostMemory.Collapse(_executable + settled, HostMemory.HugePage);
+        HostMemory.Unmap(_writable + settled, HostMemory.HugePage);
         settled += HostMemory.HugePage;
     }
 

@@ -247,8 +247,6 @@ internal sealed unsafe class Routines
     public static void EmitIndex(CodeEmitter e, int to, int linear)
     {
         e.Move(to, linear);
-        e.Shift(5, to, Tlb.Bits);
-        e.Op(0x31, to, linear);
         e.Shift(5, to, 12 - TlbEntry.SizeLog);
         e.Immediate(4, to, (Tlb.Entries - 1) << TlbEntry.SizeLog, false);
     }
