@@ -31,7 +31,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private const int ProbeExecutions = 64;
 
     /// <summary>For decoded blocks, most of which are executed a few times only: when that is full, what is cold is decoded again.</summary>
-    private const ulong BlockArenaSize = 16 << 20;
+    private const ulong BlockArenaSize = 40 << 20;
 
     /// <summary>For what translations keep: operations for the interpreter, and the guest's bytes.</summary>
     private const ulong OperationsSize = 64 << 20;
