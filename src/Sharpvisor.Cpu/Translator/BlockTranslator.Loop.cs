@@ -131,6 +131,8 @@ internal sealed unsafe partial class BlockTranslator
         if (_steps[mover] == 0 || Math.Abs(_steps[mover]) << scale > MaximumStep)
             return;
         ref var group = ref _groups[m.Group];
+        if (Math.Abs(group.Start) > int.MaxValue - MaximumStep)
+            return; // a step further it would be no displacement
         group.Mover = mover;
         _pinned |= 1UL << _stepItems[mover];
         (group.Base, group.Index, group.Scale) = (m.Base, m.Index, m.Scale);

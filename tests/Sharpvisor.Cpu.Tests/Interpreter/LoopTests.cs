@@ -108,6 +108,33 @@ public class LoopTests
         Assert.Equal(40UL, m.Rbx);
     }
 
+    /// <summary>Displacements that are the last there are, before and behind what moves the access.</summary>
+    [Theory]
+    [InlineData(int.MaxValue, 1)]
+    [InlineData(int.MinValue, -1)]
+    public void A_moving_access_has_the_largest_displacement(int displacement, int step)
+    {
+        using var m = new M();
+        m.Write(M.Data, [.. Enumerable.Range(0, 200).Select(i => (byte)i)]);
+        m.Program(a =>
+        {
+            var loop = a.CreateLabel();
+            a.Label(ref loop);
+            a.movzx(eax, __byte_ptr[rdi + displacement]);
+            a.add(rdx, rax);
+            a.add(rdi, step);
+            a.movzx(eax, __byte_ptr[rdi + displacement]);
+            a.add(rbx, rax);
+            a.dec(ecx);
+            a.jne(loop);
+        });
+        m.Rdi = M.Data + 60 - (ulong)(long)displacement;
+        m.Rcx = 50;
+        m.RunToHalt();
+        Assert.Equal((ulong)Enumerable.Range(0, 50).Sum(i => 60 + (step * i)), m.Rdx);
+        Assert.Equal((ulong)Enumerable.Range(1, 50).Sum(i => 60 + (step * i)), m.Rbx);
+    }
+
     private static (int Vector, CpuState State, ulong Flags, byte[] Memory, byte[] Code) Run(M m, int seed, int budgetSeed)
     {
         var random = new Random(seed);
