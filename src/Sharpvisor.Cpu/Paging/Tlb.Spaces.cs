@@ -14,7 +14,10 @@ internal sealed unsafe partial class Tlb
     /// <summary>Entries kept of a space, the latest ones: bringing back costs as much as a few fills in a hundred entries.</summary>
     private const int SpaceLimit = 512;
 
+    /// <summary>Those set aside, the latest last.</summary>
     private readonly List<Space> _spaces = [];
+
+    private readonly Stack<Space> _unused = [];
 
     /// <summary>How many entries were brought back instead of filled.</summary>
     public long Restored { get; private set; }
@@ -24,35 +27,59 @@ internal sealed unsafe partial class Tlb
     /// <param name="keep">Entries of <paramref name="to"/> are still good.</param>
     public void SwitchSpace(int from, int to, bool keep, GuestMemory memory)
     {
-        var next = keep ? _spaces.Find(s => s.Id == to) : null;
-        if (!keep || next is not null)
-            _spaces.RemoveAll(s => s.Id == to);
         if (from == to && keep)
             return;
+        var next = Take(to);
         if (from < 0 || from == to || _filledCount >= ListLimit)
             InvalidateNonGlobal();
         else
             SetAside(from);
-        if (next is not null)
+        if (next is null)
+            return;
+        if (keep)
             BringBack(next, memory);
+        _unused.Push(next);
     }
 
     /// <summary>Entries of a space that is set aside are void.</summary>
-    public void DropSpace(int space) => _spaces.RemoveAll(s => s.Id == space);
+    public void DropSpace(int space)
+    {
+        if (Take(space) is { } dropped)
+            _unused.Push(dropped);
+    }
+
+    /// <summary>Takes a space out of those set aside.</summary>
+    private Space? Take(int id)
+    {
+        for (var i = 0; i < _spaces.Count; i++)
+        {
+            if (_spaces[i].Id == id)
+            {
+                var space = _spaces[i];
+                _spaces.RemoveAt(i);
+                return space;
+            }
+        }
+
+        return null;
+    }
+
+    private void DropSpaces()
+    {
+        foreach (var space in _spaces)
+            _unused.Push(space);
+        _spaces.Clear();
+    }
 
     private void SetAside(int id)
     {
-        Space space;
         if (_spaces.Count == MaximumSpaces)
         {
-            space = _spaces[0];
+            _unused.Push(_spaces[0]);
             _spaces.RemoveAt(0);
         }
-        else
-        {
-            space = new Space();
-        }
 
+        var space = _unused.TryPop(out var unused) ? unused : new Space();
         space.Id = id;
         space.Count = 0;
         for (var i = _filledCount - 1; i >= 0; i--)

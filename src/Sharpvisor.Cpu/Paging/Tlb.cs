@@ -91,7 +91,7 @@ internal sealed unsafe partial class Tlb : IDisposable
     /// <summary>Drops everything, global pages too.</summary>
     public void FlushAll()
     {
-        _spaces.Clear();
+        DropSpaces();
         for (var i = 0; i < Kinds * Entries; i++)
             Invalidate(i);
         _filledCount = 0;
@@ -100,7 +100,7 @@ internal sealed unsafe partial class Tlb : IDisposable
     /// <summary>Drops everything but global pages, in every address space.</summary>
     public void FlushNonGlobal()
     {
-        _spaces.Clear();
+        DropSpaces();
         InvalidateNonGlobal();
     }
 
