@@ -14,9 +14,9 @@ namespace Sharpvisor.Devices.Pci;
 public sealed class PciBus : IResettable
 {
     /// <summary>Priorities of what functions have, over and under the board's 0.</summary>
-    private const int PortPriority = 1, MemoryPriority = -1;
+    internal const int PortPriority = 1, MemoryPriority = -1;
 
-    private readonly AddressSpace _ports, _mmio;
+    private readonly AddressSpace _mmio;
     private readonly PciFunction?[] _functions = new PciFunction?[256];
     private readonly IReadOnlyList<IInterruptLine> _interrupts;
     private readonly int[] _asserted;
@@ -28,7 +28,7 @@ public sealed class PciBus : IResettable
     /// <param name="messages">Where message-signalled interrupts go.</param>
     public PciBus(AddressSpace ports, AddressSpace mmio, GuestMemory memory, IReadOnlyList<IInterruptLine> interrupts, IMsiTarget messages)
     {
-        _ports = ports;
+        Ports = ports;
         _mmio = mmio;
         Memory = memory;
         Messages = messages;
@@ -38,6 +38,8 @@ public sealed class PciBus : IResettable
 
     /// <summary>The functions that are there, by ascending number.</summary>
     public IEnumerable<PciFunction> Functions => _functions.OfType<PciFunction>();
+
+    internal AddressSpace Ports { get; }
 
     internal GuestMemory Memory { get; }
 
@@ -96,7 +98,7 @@ public sealed class PciBus : IResettable
     {
         if (bar.Address == address)
             return;
-        var space = bar.Kind == PciBarKind.Ports ? _ports : _mmio;
+        var space = bar.Kind == PciBarKind.Ports ? Ports : _mmio;
         if (bar.Mapping is not null)
             space.Unmap(bar.Mapping);
         bar.Mapping = address is { } start
