@@ -21,9 +21,9 @@ public sealed class HostBridge : PciFunction
     private readonly GuestMemory _memory;
     private readonly MemoryRegion? _firmware;
 
-    // The state in force of each of the 13 segments, and of the window; null before the first time.
-    private readonly int?[] _segments = new int?[13];
-    private bool? _open;
+    // What is in force for each of the 13 segments, and for the window; null: nothing has been said yet.
+    private readonly Segment?[] _segments = new Segment?[13];
+    private MemoryMapping? _open;
 
     /// <param name="firmware">The ROM, whose last 128 KiB are seen below 1 MiB while that is not RAM.</param>
     public HostBridge(GuestMemory memory, MemoryRegion? firmware)
@@ -70,29 +70,29 @@ public sealed class HostBridge : PciFunction
             ApplySegment(i, 0xC0000 + ((ulong)i * 0x4000), 0x4000, Config.Get8(Pam0 + 1 + (i / 2)) >> (4 * (i & 1)));
         var smram = Config.Get8(Smram);
         var open = (smram & (SmramOpen | SmramClosed)) == SmramOpen;
-        if (open == _open)
+        if (open == _open is not null)
             return;
-        _open = open;
-        if (open)
-            _memory.Map(VgaStart, VgaLength, _memory.Ram, VgaStart, _memory.Ram, VgaStart);
-        else
-            _memory.Unmap(VgaStart, VgaLength);
+        if (_open is not null)
+            _memory.Unmap(_open);
+        _open = open ? _memory.Map(VgaStart, VgaLength, _memory.Ram, VgaStart, _memory.Ram, VgaStart) : null;
     }
 
     private void ApplySegment(int index, ulong start, ulong length, int attributes)
     {
         attributes &= ReadEnable | WriteEnable;
-        if (_segments[index] == attributes)
+        var before = _segments[index];
+        if (before?.Attributes == attributes)
             return;
-        _segments[index] = attributes;
-        if (attributes == (ReadEnable | WriteEnable))
+        MemoryMapping? mapping = null;
+        if (attributes != (ReadEnable | WriteEnable))
         {
-            _memory.Unmap(start, length);
-            return;
+            var (reads, readOffset) = (attributes & ReadEnable) != 0 ? (_memory.Ram, start) : Firmware(start, length);
+            mapping = _memory.Map(start, length, reads, readOffset, (attributes & WriteEnable) != 0 ? _memory.Ram : null, start);
         }
 
-        var (reads, readOffset) = (attributes & ReadEnable) != 0 ? (_memory.Ram, start) : Firmware(start, length);
-        _memory.Map(start, length, reads, readOffset, (attributes & WriteEnable) != 0 ? _memory.Ram : null, start);
+        if (before?.Mapping is { } old)
+            _memory.Unmap(old);
+        _segments[index] = new Segment(attributes, mapping);
     }
 
     private (MemoryRegion? Region, ulong Offset) Firmware(ulong start, ulong length)
@@ -101,4 +101,6 @@ public sealed class HostBridge : PciFunction
             return (null, 0);
         return (_firmware, _firmware.Size - (BiosEnd - start));
     }
+
+    private sealed record Segment(int Attributes, MemoryMapping? Mapping);
 }

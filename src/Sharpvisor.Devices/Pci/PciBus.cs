@@ -20,6 +20,7 @@ public sealed class PciBus : IResettable
     private readonly PciFunction?[] _functions = new PciFunction?[256];
     private readonly IReadOnlyList<IInterruptLine> _interrupts;
     private readonly int[] _asserted;
+    private readonly PciMemoryMap _memoryMap;
 
     /// <param name="interrupts">
     /// The four wires that the pins lead to: pin INTA of device d to wire (d + 3) mod 4, the next pin to the next wire, as
@@ -30,6 +31,7 @@ public sealed class PciBus : IResettable
     {
         Ports = ports;
         _mmio = mmio;
+        _memoryMap = new PciMemoryMap(mmio, memory);
         Memory = memory;
         Messages = messages;
         _interrupts = interrupts;
@@ -105,6 +107,8 @@ public sealed class PciBus : IResettable
             ? space.Overlay(start, bar.Size, bar.Device, bar.Name, bar.Kind == PciBarKind.Ports ? PortPriority : MemoryPriority)
             : null;
         bar.Address = bar.Mapping?.Start; // what lies outside of the space is nowhere
+        if (bar.Kind != PciBarKind.Ports)
+            _memoryMap.Update();
     }
 
     /// <summary>A function's pin has changed: the wire is asserted while one of those that share it is.</summary>

@@ -6,6 +6,7 @@
 using System.Numerics;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Core.Memory;
 
 namespace Sharpvisor.Devices.Pci;
 
@@ -78,6 +79,15 @@ public class PciFunction : IResettable
     public PciBar AddMemoryBar(int index, ulong size, IBusDevice device, bool prefetchable = false, bool is64 = false) =>
         AddBar(index, is64 ? PciBarKind.Memory64 : PciBarKind.Memory32, size, device, (is64 ? 4u : 0) | (prefetchable ? 8u : 0));
 
+    /// <summary>Gives the function memory that the guest reads and writes directly: video memory, shared memory.</summary>
+    /// <remarks>The register's range is the region's size, rounded up to a power of two.</remarks>
+    public PciBar AddMemoryBar(int index, MemoryRegion region, bool prefetchable = true, bool is64 = false) =>
+        AddMemoryBar(index, BitOperations.RoundUpToPowerOf2(region.Size), new RegionDevice(region, isRom: false), prefetchable, is64);
+
+    /// <summary>Gives the function an expansion ROM, which firmware runs (PCI 3.0, 6.3).</summary>
+    public PciBar AddRom(MemoryRegion region) =>
+        AddBar(BarCount, PciBarKind.Rom, BitOperations.RoundUpToPowerOf2(region.Size), new RegionDevice(region, isRom: true), flags: 0);
+
     /// <summary>Makes a register's range of ports or memory disappear from configuration space and bus.</summary>
     public void RemoveBar(int index)
     {
@@ -141,7 +151,7 @@ public class PciFunction : IResettable
 
     internal static int BarOffset(int index) => PciRegister.BaseAddress + (4 * index);
 
-    private protected PciBar AddBar(int index, PciBarKind kind, ulong size, IBusDevice device, uint flags)
+    private PciBar AddBar(int index, PciBarKind kind, ulong size, IBusDevice device, uint flags)
     {
         var offset = kind == PciBarKind.Rom ? PciRegister.RomBaseAddress : BarOffset(index);
         var minimum = kind switch { PciBarKind.Ports => 4u, PciBarKind.Rom => 2048u, _ => 16u };

@@ -138,4 +138,60 @@ public sealed class PciFunctionTests : IDisposable
         Assert.Throws<InvalidOperationException>(() => _pci.Bus.Add(new PciFunction("third", PciBench.Identity), 1, 1));
         Assert.Equal(2, _pci.Bus.AddToFreeSlot(new PciFunction("other", PciBench.Identity)));
     }
+
+    [Fact]
+    public void MemoryIsSeenWhereItsRegisterSays()
+    {
+        var region = _pci.Memory.AddRegion("video", 0x4000);
+        var rom = _pci.Memory.AddRegion("rom", 0x3000);
+        region.Bytes(0x1000, 1)[0] = 0x5A;
+        rom.Bytes(0x1000, 1)[0] = 0xA5;
+        var function = _pci.Add(3);
+        function.AddMemoryBar(0, region);
+        function.AddRom(rom);
+        Assert.Equal(8u, _pci.Read(3, 0x10, 4));
+        _pci.Write(3, 0x30, 4, uint.MaxValue);
+        Assert.Equal(0xFFFFC001u, _pci.Read(3, 0x30, 4));
+        _pci.Write(3, 0x10, 4, 0xE0000000);
+        _pci.Write(3, 0x30, 4, 0xE0010000);
+        _pci.Write(3, 4, 2, 2);
+        Assert.True(_pci.Memory.TryRead(0xE0001000, out byte value));
+        Assert.Equal(0x5A, value);
+        Assert.False(_pci.Memory.TryRead(0xE0011000, out value)); // not enabled
+        _pci.Write(3, 0x30, 4, 0xE0010001);
+        Assert.True(_pci.Memory.TryRead(0xE0011000, out value));
+        Assert.Equal(0xA5, value);
+        Assert.False(_pci.Memory.TryWrite(0xE0011000, (byte)0));
+        Assert.False(_pci.Memory.TryRead(0xE0013000, out value)); // behind the region's end
+        Assert.Equal(0xFFu, _pci.Mmio.Read(0xE0013000, 1));
+        _pci.Write(3, 0x10, 4, 0xE0010000); // over the ROM, and placed later
+        Assert.True(_pci.Memory.TryRead(0xE0011000, out value));
+        Assert.Equal(0x5A, value);
+        _pci.Write(3, 0x10, 4, 0x100000); // below RAM
+        Assert.True(_pci.Memory.TryRead(0x101000, out value));
+        Assert.Equal(0, value);
+        Assert.True(_pci.Memory.TryRead(0xE0011000, out value));
+        Assert.Equal(0xA5, value);
+        _pci.Bus.Reset();
+        Assert.Empty(_pci.Memory.Mappings);
+    }
+
+    [Fact]
+    public void PartsOfPagesAndHighAddressesGoByTheBus()
+    {
+        var region = _pci.Memory.AddRegion("video", 0x2000);
+        _pci.Mmio.Map(0xE0000800, 4, new Registers(0x77), "board");
+        var function = _pci.Add(3);
+        function.AddMemoryBar(0, region, is64: true);
+        _pci.Write(3, 0x10, 4, 0xE0000000);
+        _pci.Write(3, 4, 2, 2);
+        Assert.False(_pci.Memory.TryRead(0xE0000000, out byte _)); // its page is shared with another device
+        Assert.True(_pci.Memory.TryRead(0xE0001000, out byte _));
+        Assert.Equal(0x77u, _pci.Mmio.Read(0xE0000800, 1));
+        _pci.Mmio.Write(0xE0000804, 4, 0x12345678);
+        Assert.Equal(0x5678u, _pci.Mmio.Read(0xE0000804, 2));
+        _pci.Write(3, 0x14, 4, 0x20);
+        Assert.Equal(0x12345678u, _pci.Mmio.Read(0x20_E000_0804, 4));
+        Assert.Empty(_pci.Memory.Mappings);
+    }
 }

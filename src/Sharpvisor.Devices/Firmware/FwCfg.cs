@@ -7,7 +7,7 @@ using System.Text;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Memory;
 
-namespace Sharpvisor.Devices.FwCfg;
+namespace Sharpvisor.Devices.Firmware;
 
 /// <summary>Ports 510h and 511h, and 514h to 51Bh for DMA.</summary>
 public sealed class FwCfg : IResettable
