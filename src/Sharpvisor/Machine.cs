@@ -36,6 +36,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly List<IAsyncDisposable> _owned = [];
     private Task? _loop;
     private int _faults;
+    private int _resetRequested;
     private int _disposed;
 
     internal Machine(MachineOptions options)
@@ -183,14 +184,17 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (_options.NoReboot)
             ShutDown(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
         else
-            Ask(new Request(RequestKind.Reset));
+            RequestReset();
     }
 
     void IMachineControl.RequestPowerOff(string source) =>
         ShutDown(new MachineExit(MachineExitReason.PowerOff, 0, $"the guest powered off ({source})"));
 
-    void IMachineControl.RequestExit(int exitCode, string source) =>
+    void IMachineControl.RequestExit(int exitCode, string source)
+    {
+        _threads?.Hold();
         End(new MachineExit(MachineExitReason.DebugExit, exitCode, $"the guest ended the machine with code {exitCode} ({source})"));
+    }
 
     public async ValueTask DisposeAsync()
     {
@@ -276,6 +280,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 if (!IsPaused)
                     _threads.Park();
                 PowerOn();
+                Volatile.Write(ref _resetRequested, 0);
                 if (!IsPaused)
                     _threads.Release();
                 break;
@@ -290,12 +295,21 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (_options.NoReboot)
             ShutDown(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"));
         else
+            RequestReset();
+    }
+
+    /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
+    private void RequestReset()
+    {
+        _threads?.Hold();
+        if (Interlocked.Exchange(ref _resetRequested, 1) == 0)
             Ask(new Request(RequestKind.Reset));
     }
 
     /// <summary>The guest is through: the machine ends, or stays for someone who looks at it.</summary>
     private void ShutDown(MachineExit exit)
     {
+        _threads?.Hold();
         if (!_options.NoShutdown)
         {
             End(exit);

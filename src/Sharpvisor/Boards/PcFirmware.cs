@@ -114,8 +114,7 @@ internal sealed class PcFirmware
         Config.AddFile("bootorder", () => BootOrder.ToFile(_options.Boot.Strict));
         // SLP_TYP of S0 to S5, and whether a state is there (bit 7): S0 and S5 are.
         Config.AddFile("etc/system-states", [0x80, 0, 0, 0x01, 0x02, 0x80]);
-        if (_options.Boot.RebootTimeout is { } reboot)
-            Config.AddFile("etc/boot-fail-wait", BitConverter.GetBytes(reboot));
+        Config.AddFile("etc/boot-fail-wait", BitConverter.GetBytes(_options.Boot.RebootTimeout));
         if (_options.Boot.SplashTime is { } splash)
             Config.AddFile("etc/boot-menu-wait", U16(splash));
     }

@@ -22,8 +22,8 @@ public sealed record BootOptions
     /// <summary>How long the menu's key is waited for, in milliseconds; null: as firmware likes.</summary>
     public int? SplashTime { get; init; }
 
-    /// <summary>Milliseconds before the machine resets when nothing could be started; null: as firmware likes, -1: never.</summary>
-    public int? RebootTimeout { get; init; }
+    /// <summary>Milliseconds before the machine resets when nothing could be started; -1: never.</summary>
+    public int RebootTimeout { get; init; } = -1;
 
     /// <summary>Start from devices with a boot index only.</summary>
     public bool Strict { get; init; }
