@@ -63,6 +63,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             {
                 Kernel = options.Kernel,
                 Initrd = options.Initrd,
+                Modules = options.Modules,
                 CommandLine = options.CommandLine,
                 Below4G = Memory.Below4G,
                 Above4G = Memory.Above4G,
@@ -213,6 +214,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _options.Firmware?.Dispose();
         _options.Kernel?.Dispose();
         _options.Initrd?.Dispose();
+        foreach (var module in _options.Modules)
+            module.Source.Dispose();
     }
 
     /// <summary>Brings everything to the state at power-on. No vCPU runs.</summary>

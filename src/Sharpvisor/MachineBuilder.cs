@@ -62,6 +62,16 @@ public sealed class MachineBuilder
 
     public MachineBuilder WithInitrd(BootSource initrd) => With(Options with { Initrd = initrd });
 
+    /// <summary>Adds what a multiboot kernel finds in memory.</summary>
+    /// <param name="arguments">Of the module's command line, behind its name.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
+    public MachineBuilder WithModule(string path, string arguments = "") => WithModule(BootSource.FromFile(path), arguments);
+
+    public MachineBuilder WithModule(BootSource module, string arguments = "") =>
+        WithModules([new BootModule(module, arguments.Length == 0 ? module.Name : $"{module.Name} {arguments}")]);
+
+    public MachineBuilder WithModules(IEnumerable<BootModule> modules) => With(Options with { Modules = [.. Options.Modules, .. modules] });
+
     public MachineBuilder WithCommandLine(string commandLine) => With(Options with { CommandLine = commandLine });
 
     /// <summary>Connects the next serial port, COM1 first. Without any call COM1 leads to <see cref="Machine.Serial"/>.</summary>

@@ -39,6 +39,9 @@ public sealed record MachineOptions
 
     public BootSource? Initrd { get; init; }
 
+    /// <summary>What a multiboot kernel finds in memory.</summary>
+    public IReadOnlyList<BootModule> Modules { get; init; } = [];
+
     public string CommandLine { get; init; } = "";
 
     /// <summary>What COM1 to COM4 lead to; null where there is no port.</summary>

@@ -32,8 +32,10 @@ internal static class RunCommand
                 using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
                 // Without a kernel firmware starts the machine.
                 using var firmware = settings.Bios is null && kernel is not null ? null : OpenFirmware(settings.Bios);
-                using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
-                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
+                // What -initrd says depends on the kernel: a list for multiboot, for others one file.
+                IReadOnlyList<BootModule> modules = settings.Initrd is not null && BootPlan.TakesModules(kernel!) ? BootModule.OpenList(settings.Initrd) : [];
+                using var initrd = settings.Initrd is null || modules.Count > 0 ? null : BootSource.FromFile(settings.Initrd);
+                machine = Build(settings, firmware, kernel, initrd, modules, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
                 return await LiveAsync(machine, errors).ConfigureAwait(false);
             }
             finally
@@ -47,7 +49,7 @@ internal static class RunCommand
     }
 
     private static Machine Build(
-        RunSettings settings, BootSource? firmware, BootSource? kernel, BootSource? initrd, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
+        RunSettings settings, BootSource? firmware, BootSource? kernel, BootSource? initrd, IReadOnlyList<BootModule> modules, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
     {
         var builder = Machine.CreateBuilder()
             .WithName(settings.Name)
@@ -70,6 +72,7 @@ internal static class RunCommand
             builder.WithKernel(kernel);
         if (initrd is not null)
             builder.WithInitrd(initrd);
+        builder.WithModules(modules);
         if (settings.NoReboot)
             builder.WithoutReboot();
         if (settings.NoShutdown)
