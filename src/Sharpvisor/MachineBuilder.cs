@@ -57,6 +57,9 @@ public sealed class MachineBuilder
 
     public MachineBuilder WithKernel(BootSource kernel) => With(Options with { Kernel = kernel });
 
+    /// <summary>Says how the kernel is started, when that is not to follow from <see cref="WithFirmware()"/>.</summary>
+    public MachineBuilder WithKernelBoot(BootWay way) => With(Options with { KernelBoot = way });
+
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));
 

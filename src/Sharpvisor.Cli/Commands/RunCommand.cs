@@ -30,8 +30,7 @@ internal static class RunCommand
             try
             {
                 using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
-                // Without a kernel firmware starts the machine.
-                using var firmware = settings.Bios is null && kernel is not null ? null : OpenFirmware(settings.Bios);
+                using var firmware = NeedsFirmware(settings, kernel) ? OpenFirmware(settings.Bios) : null;
                 // What -initrd says depends on the kernel: a list for multiboot, for others one file.
                 IReadOnlyList<BootModule> modules = settings.Initrd is not null && BootPlan.TakesModules(kernel!) ? BootModule.OpenList(settings.Initrd) : [];
                 using var initrd = settings.Initrd is null || modules.Count > 0 ? null : BootSource.FromFile(settings.Initrd);
@@ -47,6 +46,10 @@ internal static class RunCommand
             }
         }
     }
+
+    /// <summary>Firmware starts the machine when there is no kernel, when -bios or kernel-boot says so, and for kernels by old boot protocols.</summary>
+    private static bool NeedsFirmware(RunSettings settings, BootSource? kernel) =>
+        kernel is null || settings.Bios is not null || settings.KernelBoot == BootWay.Firmware || (settings.KernelBoot is null && BootPlan.NeedsFirmware(kernel));
 
     private static Machine Build(
         RunSettings settings, BootSource? firmware, BootSource? kernel, BootSource? initrd, IReadOnlyList<BootModule> modules, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
@@ -70,6 +73,8 @@ internal static class RunCommand
             builder.WithFirmware(firmware);
         if (kernel is not null)
             builder.WithKernel(kernel);
+        if (settings.KernelBoot is { } way)
+            builder.WithKernelBoot(way);
         if (initrd is not null)
             builder.WithInitrd(initrd);
         builder.WithModules(modules);

@@ -19,6 +19,9 @@ public enum KernelKind
     /// <summary>An ELF image at its PVH entry.</summary>
     Pvh,
 
+    /// <summary>A bzImage or zImage by the 16-bit boot protocol, which needs a BIOS.</summary>
+    LinuxRealMode,
+
     /// <summary>By the Multiboot Specification, version 1.</summary>
     Multiboot,
 }
@@ -44,7 +47,13 @@ public sealed class BootPlan
 
     public required ulong Entry { get; init; }
 
-    /// <summary>RSI of the 64- and 32-bit protocol (boot_params), RBX of PVH (hvm_start_info) and multiboot.</summary>
+    /// <summary>SP of a kernel that is entered in real mode.</summary>
+    public ulong StackOffset { get; init; }
+
+    /// <summary>Ranges that must be RAM, by first and last address + 1: the segments, and what the kernel uses besides.</summary>
+    public required IReadOnlyList<(ulong Start, ulong End)> NeededMemory { get; init; }
+
+    /// <summary>The setup code's segment in real mode, RSI of the 64- and 32-bit protocol (boot_params), RBX of PVH (hvm_start_info) and multiboot.</summary>
     public required ulong ParametersAddress { get; init; }
 
     public required IReadOnlyList<E820Entry> MemoryMap { get; init; }
@@ -55,6 +64,9 @@ public sealed class BootPlan
     /// <summary>Finds out what kind of kernel it is, and where everything goes.</summary>
     /// <exception cref="ConfigurationException">It is no x86 kernel, is damaged, or does not fit.</exception>
     public static BootPlan Create(BootRequest request) => KernelProbe.Plan(request);
+
+    /// <summary>Whether only firmware can start a kernel: one by an old boot protocol, which is all real mode.</summary>
+    public static bool NeedsFirmware(BootSource kernel) => KernelProbe.NeedsFirmware(kernel);
 
     /// <summary>Whether a kernel takes a list of modules (multiboot) instead of one initial RAM disk.</summary>
     public static bool TakesModules(BootSource kernel) => KernelProbe.IsMultiboot(kernel);

@@ -14,6 +14,7 @@ internal sealed class BootPlanBuilder(BootRequest request)
     private const ulong FirmwareTop = 1 << 20;
 
     private readonly List<BootSegment> _segments = [];
+    private readonly List<(ulong Start, ulong End)> _needed = [];
 
     /// <summary>The end of RAM below 4 GiB that a kernel and its data may fill.</summary>
     private ulong RamEnd { get; } = request.Way == BootWay.Direct ? request.Below4G : request.Below4G - Math.Min(FirmwareTop, request.Below4G);
@@ -48,6 +49,9 @@ internal sealed class BootPlanBuilder(BootRequest request)
                 : $"the guest has {request.Below4G >> 20} MiB there: give it at least {(end + 0xFFFFF) >> 20}M with -m";
             throw new ConfigurationException($"{request.Kernel.Name}: the kernel needs memory at 0x{address:x} to 0x{end - 1:x}; {needed}");
         }
+
+        if (length > 0)
+            _needed.Add((address, end));
     }
 
     public void AddData(string name, ulong address, byte[] bytes) =>
@@ -63,7 +67,7 @@ internal sealed class BootPlanBuilder(BootRequest request)
             Add(new BootSegment("module", address, source, 0, size, size));
     }
 
-    /// <summary>Adds the memory map, or, when firmware will tell it, keeps its place free.</summary>
+    /// <summary>Adds the memory map, unless firmware will tell it.</summary>
     public void AddMemoryMap(Func<IReadOnlyList<E820Entry>, byte[]> format)
     {
         if (request.Way == BootWay.Direct)
@@ -79,14 +83,18 @@ internal sealed class BootPlanBuilder(BootRequest request)
 
     /// <summary>Adds the command line with its terminating zero.</summary>
     /// <param name="limit">The longest that the kernel takes, in bytes without the zero.</param>
-    public void AddCommandLine(ulong limit)
+    /// <param name="end">Where it ends; null: it begins at its usual place.</param>
+    /// <returns>Its address.</returns>
+    public ulong AddCommandLine(ulong limit, ulong? end = null)
     {
         limit = Math.Min(limit, BootLayout.CommandLineSpace - 1);
         var bytes = Encoding.UTF8.GetBytes(request.CommandLine + "\0");
         CheckText(request.CommandLine, "the kernel command line");
         if ((ulong)bytes.Length - 1 > limit)
             throw new ConfigurationException($"the kernel command line has {bytes.Length - 1} bytes, {request.Kernel.Name} takes {limit} at most: shorten -append");
-        AddData("command line", BootLayout.CommandLine, bytes);
+        var address = end is null ? BootLayout.CommandLine : (end.Value - (ulong)bytes.Length) & ~0xFUL;
+        AddData("command line", address, bytes);
+        return address;
     }
 
     /// <summary>Puts the initrd as high as allowed, out of the way of a kernel that unpacks itself.</summary>
@@ -116,10 +124,11 @@ internal sealed class BootPlanBuilder(BootRequest request)
         return (address.Value, size);
     }
 
-    public BootPlan Build(KernelKind kind, ulong entry, ulong parametersAddress)
+    public BootPlan Build(KernelKind kind, ulong entry, ulong parametersAddress, ulong stackOffset = 0)
     {
         var longMode = kind is KernelKind.Linux64 or KernelKind.LinuxElf64;
-        AddData("gdt", BootLayout.Gdt, EntryState.Gdt(longMode));
+        if (kind != KernelKind.LinuxRealMode)
+            AddData("gdt", BootLayout.Gdt, EntryState.Gdt(longMode));
         if (longMode)
             AddData("page tables", BootLayout.PageTables, EntryState.IdentityPageTables());
         _segments.Sort((a, b) => a.Address.CompareTo(b.Address));
@@ -130,6 +139,8 @@ internal sealed class BootPlanBuilder(BootRequest request)
             LoadAddress = _segments.First(s => s.Name == KernelName).Address,
             Entry = entry,
             ParametersAddress = parametersAddress,
+            StackOffset = stackOffset,
+            NeededMemory = [.. _needed.Union(_segments.Select(s => (s.Address, s.End)))],
             MemoryMap = MemoryMap,
             Segments = _segments,
         };
@@ -141,6 +152,8 @@ internal sealed class BootPlanBuilder(BootRequest request)
 
     private void Add(BootSegment segment)
     {
+        if (request.Way == BootWay.Firmware && segment.Address < BootLayout.StackTop && segment.End > BootLayout.MemoryMap)
+            throw new ConfigurationException($"{request.Kernel.Name}: the kernel lies over 0x{BootLayout.MemoryMap:x} to 0x{BootLayout.StackTop - 1:x}, where the memory map goes; link it at 1 MiB or above");
         foreach (var other in _segments)
         {
             if (segment.Address >= other.End || other.Address >= segment.End)

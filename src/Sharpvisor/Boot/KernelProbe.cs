@@ -15,7 +15,7 @@ internal static class KernelProbe
         var kernel = request.Kernel;
         var head = Head(kernel);
         if (IsBzImage(head))
-            return BzImageLoader.Plan(NoModules(request));
+            return request.Way == BootWay.Direct ? BzImageLoader.Plan(NoModules(request)) : RealModeLoader.Plan(NoModules(request));
         if (FindMultiboot(kernel, head) is { } header)
             return MultibootLoader.Plan(request, header);
         if (head.AsSpan().StartsWith(ElfImage.Magic))
@@ -28,6 +28,9 @@ internal static class KernelProbe
         var head = Head(kernel);
         return !IsBzImage(head) && FindMultiboot(kernel, head) is not null;
     }
+
+    public static bool NeedsFirmware(BootSource kernel) =>
+        IsBzImage(Head(kernel)) && LinuxSetupHeader.Parse(kernel, BootWay.Firmware).IsRealModeOnly;
 
     private static byte[] Head(BootSource kernel) => kernel.Read(0, (int)Math.Min(kernel.Length, 0x400));
 
