@@ -1,13 +1,12 @@
 using System.Buffers.Binary;
 using Iced.Intel;
-using Sharpvisor.Boot;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace Sharpvisor.Tests.Boot;
 
 /// <summary>
 /// A small multiboot kernel: it prints what it was told on COM1 (command line, modules with their contents, memory sizes,
-/// memory map) and the sum of its .bss, then ends the machine by isa-debug-exit at port F4h with the code 21h.
+/// memory map) and whether its .bss is clear, then ends the machine with the code 21h.
 /// </summary>
 internal static class MultibootKernel
 {
@@ -59,50 +58,52 @@ internal static class MultibootKernel
     {
         U32(image, offset, HeaderMagic);
         U32(image, offset + 4, flags);
-        U32(image, offset + 8, 0u - HeaderMagic - flags);
+        U32(image, offset + 8, unchecked(0u - HeaderMagic - flags));
     }
 
     private static byte[] Code(uint address)
     {
-        var c = new Assembler(32);
-        Label put = c.CreateLabel(), puts = c.CreateLabel(), hex = c.CreateLabel(), line = c.CreateLabel(), end = c.CreateLabel();
+        // .bss lies behind the code, whose length does not depend on where that is.
+        var bss = address + (uint)Code(address, 0).Length;
+        return Code(address, bss);
+    }
+
+    private static byte[] Code(uint address, uint bss) => PrintingKernel.Assemble(address, (print, c) =>
+    {
         Label modules = c.CreateLabel(), noModules = c.CreateLabel(), bytes = c.CreateLabel(), noBytes = c.CreateLabel();
-        Label map = c.CreateLabel(), mapDone = c.CreateLabel(), bss = c.CreateLabel();
-        c.mov(esp, 0x90000);
+        Label map = c.CreateLabel(), mapDone = c.CreateLabel(), sum = c.CreateLabel();
         c.mov(ebp, ebx);
         c.mov(edx, eax);
-        c.call(hex); // the magic number
-        c.mov(edx, __dword_ptr[ebp]);
-        c.call(hex); // flags
-        c.call(line);
+        print.Hex(); // the magic number
+        print.Hex(__dword_ptr[ebp]); // flags
+        print.Line();
         c.mov(esi, __dword_ptr[ebp + 16]);
-        c.call(puts);
+        print.Text();
         c.mov(esi, __dword_ptr[ebp + 64]);
-        c.call(puts);
+        print.Text();
         c.mov(ecx, __dword_ptr[ebp + 20]);
         c.mov(ebx, __dword_ptr[ebp + 24]);
         c.Label(ref modules);
-        c.jecxz(noModules);
+        c.test(ecx, ecx);
+        c.je(noModules);
         c.mov(esi, __dword_ptr[ebx + 8]);
-        c.call(puts);
+        print.Text();
         c.mov(esi, __dword_ptr[ebx]);
         c.Label(ref bytes);
         c.cmp(esi, __dword_ptr[ebx + 4]);
         c.jae(noBytes);
         c.lodsb();
-        c.call(put);
+        print.Put();
         c.jmp(bytes);
         c.Label(ref noBytes);
-        c.call(line);
+        print.Line();
         c.add(ebx, 16);
         c.dec(ecx);
         c.jmp(modules);
         c.Label(ref noModules);
-        c.mov(edx, __dword_ptr[ebp + 4]);
-        c.call(hex);
-        c.mov(edx, __dword_ptr[ebp + 8]);
-        c.call(hex);
-        c.call(line);
+        print.Hex(__dword_ptr[ebp + 4]);
+        print.Hex(__dword_ptr[ebp + 8]);
+        print.Line();
         c.mov(ebx, __dword_ptr[ebp + 48]);
         c.mov(edi, ebx);
         c.add(edi, __dword_ptr[ebp + 44]);
@@ -110,84 +111,23 @@ internal static class MultibootKernel
         c.cmp(ebx, edi);
         c.jae(mapDone);
         foreach (var offset in new[] { 8, 4, 16, 12, 20 })
-        {
-            c.mov(edx, __dword_ptr[ebx + offset]);
-            c.call(hex);
-        }
-
-        c.call(line);
+            print.Hex(__dword_ptr[ebx + offset]);
+        print.Line();
         c.add(ebx, __dword_ptr[ebx]);
         c.add(ebx, 4);
         c.jmp(map);
         c.Label(ref mapDone);
-        c.mov(esi, end);
+        c.mov(esi, bss);
         c.mov(ecx, BssLength / 4);
         c.xor(edx, edx);
-        c.Label(ref bss);
+        c.Label(ref sum);
         c.lodsd();
         c.or(edx, eax);
         c.dec(ecx);
-        c.jne(bss);
-        c.call(hex);
-        c.call(line);
-        c.mov(al, 0x10);
-        c.@out(0xF4, al);
-        c.cli();
-        c.hlt();
-
-        // puts: the text at ESI and a new line.
-        c.Label(ref puts);
-        c.lodsb();
-        c.test(al, al);
-        c.je(line);
-        c.call(put);
-        c.jmp(puts);
-        c.Label(ref line);
-        c.mov(al, (byte)'\n');
-        c.jmp(put);
-
-        // hex: EDX and a space.
-        Label digit = c.CreateLabel(), small = c.CreateLabel();
-        c.Label(ref hex);
-        c.push(ecx);
-        c.mov(ecx, 8);
-        c.Label(ref digit);
-        c.rol(edx, 4);
-        c.mov(al, dl);
-        c.and(al, 15);
-        c.add(al, (byte)'0');
-        c.cmp(al, (byte)'9');
-        c.jbe(small);
-        c.add(al, 'a' - '9' - 1);
-        c.Label(ref small);
-        c.call(put);
-        c.dec(ecx);
-        c.jne(digit);
-        c.pop(ecx);
-        c.mov(al, (byte)' ');
-
-        // put: AL, when the transmitter is free.
-        var wait = c.CreateLabel();
-        c.Label(ref put);
-        c.push(edx);
-        c.push(eax);
-        c.mov(dx, 0x3FD);
-        c.Label(ref wait);
-        c.@in(al, dx);
-        c.test(al, 0x20);
-        c.je(wait);
-        c.pop(eax);
-        c.mov(dx, 0x3F8);
-        c.@out(dx, al);
-        c.pop(edx);
-        c.ret();
-        c.Label(ref end);
-        c.nop();
-
-        using var stream = new MemoryStream();
-        c.Assemble(new StreamCodeWriter(stream), address);
-        return [.. stream.ToArray().AsSpan(..^1)];
-    }
+        c.jne(sum);
+        print.Hex();
+        print.Line();
+    });
 
     private static void U16(byte[] image, int offset, ushort value) => BinaryPrimitives.WriteUInt16LittleEndian(image.AsSpan(offset), value);
 
