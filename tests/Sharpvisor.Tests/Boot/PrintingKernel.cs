@@ -3,25 +3,27 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Sharpvisor.Tests.Boot;
 
-/// <summary>32-bit code that prints on COM1, polling it, and then ends the machine by isa-debug-exit at port F4h with the code 21h.</summary>
+/// <summary>Code of 16 or 32 bits that prints on COM1, polling it, and then ends the machine by isa-debug-exit at port F4h with the code 21h.</summary>
 internal sealed class PrintingKernel
 {
-    private readonly Assembler _c = new(32);
+    private readonly Assembler _c;
     private Label _put, _text, _hex, _line;
 
-    private PrintingKernel()
+    private PrintingKernel(int bitness)
     {
+        _c = new Assembler(bitness);
         _put = _c.CreateLabel();
         _text = _c.CreateLabel();
         _hex = _c.CreateLabel();
         _line = _c.CreateLabel();
     }
 
-    /// <param name="body">Leaves EBP alone, or says what it is for; its stack is at 90000h.</param>
-    public static byte[] Assemble(uint address, Action<PrintingKernel, Assembler> body)
+    /// <param name="body">What it does; with 32 bits its stack is at 90000h.</param>
+    public static byte[] Assemble(uint address, Action<PrintingKernel, Assembler> body, int bitness = 32)
     {
-        var kernel = new PrintingKernel();
-        kernel._c.mov(esp, 0x90000);
+        var kernel = new PrintingKernel(bitness);
+        if (bitness == 32)
+            kernel._c.mov(esp, 0x90000);
         body(kernel, kernel._c);
         kernel._c.mov(al, 0x10);
         kernel._c.@out(0xF4, al);
