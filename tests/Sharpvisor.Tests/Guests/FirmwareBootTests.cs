@@ -104,13 +104,16 @@ public sealed class FirmwareBootTests
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
     }
 
-    /// <summary>iPXE has Linux's format, but an old protocol and no code but its own; its RAM disk is a script.</summary>
+    /// <summary>
+    /// iPXE has Linux's format, but an old protocol and no code but its own; its RAM disk is a script. It looks for the
+    /// script where it isn't with 64 MiB or less, on QEMU too.
+    /// </summary>
     [GuestTheory(Bios, "ipxe/ipxe.lkrn")]
     [EngineData]
     public async Task IPXE_executes_its_script(string engine)
     {
         using var limit = new CancellationTokenSource(Limit);
-        await using var machine = await Start(Machine.CreateBuilder().WithMemory(64 << 20).WithEngine(GuestEngines.Create(engine))
+        await using var machine = await Start(Machine.CreateBuilder().WithMemory(128 << 20).WithEngine(GuestEngines.Create(engine))
             .WithKernel(GuestCache.Open("ipxe/ipxe.lkrn"))
             .WithInitrd(BootSource.FromBytes("#!ipxe\nreboot\n"u8.ToArray(), "script"))
             .WithoutReboot());
