@@ -27,8 +27,10 @@ public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
     private bool _canceling, _disposed;
 
     /// <param name="image">Null: an empty drive for removable media.</param>
-    public BlockDrive(string name, IBlockImage? image, DriveOptions options, ILogger logger)
+    /// <param name="firstSector">What the image begins with.</param>
+    public BlockDrive(string name, IBlockImage? image, DriveOptions options, ILogger logger, ReadOnlyMemory<byte> firstSector = default)
     {
+        FirstSector = firstSector;
         Name = name;
         _image = image;
         _options = options;
@@ -54,11 +56,22 @@ public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
 
     public bool WriteCache { get; set; }
 
+    /// <summary>What the image began with when the drive was made, if anybody has looked: a disk's partition table.</summary>
+    public ReadOnlyMemory<byte> FirstSector { get; }
+
     /// <summary>The path of the image in the drive, or null.</summary>
     public string? ImageName => _image?.Name;
 
     /// <summary>Requests that have failed and are tried again by <see cref="Retry"/>.</summary>
     public int WaitingRequests => _waiting.Count;
+
+    /// <summary>A drive with an image of the host's.</summary>
+    /// <exception cref="ConfigurationException">It can't be opened, or someone else has it.</exception>
+    public static BlockDrive Open(string name, string path, DriveOptions options, ILogger logger)
+    {
+        var image = ImageFormat.Open(path, options, logger, out var firstSector);
+        return new BlockDrive(name, image, options, logger, firstSector);
+    }
 
     /// <summary>Puts the drive into a machine. Before its first request.</summary>
     public void Connect(MachineGate gate, IMachineControl control)

@@ -44,35 +44,30 @@ public static class ImageFormat
         return Raw;
     }
 
+    /// <param name="firstSector">What it begins with.</param>
     /// <exception cref="ConfigurationException">It can't be opened, is in use, or has a format that is not known.</exception>
-    public static IBlockImage Open(string path, DriveOptions options, ILogger logger)
+    public static IBlockImage Open(string path, DriveOptions options, ILogger logger, out ReadOnlyMemory<byte> firstSector)
     {
-        if (options.Format is { } format)
-        {
-            return Names.Contains(format)
-                ? RawImage.Open(path, options, logger)
-                : throw new ConfigurationException($"{path}: images of format {format} are not in this version; there is {string.Join(", ", Names)}");
-        }
-
-        var image = RawImage.Open(path, options, logger, isGuessed: true);
-        var start = new byte[IBlockImage.SectorSize];
+        if (options.Format is { } format && !Names.Contains(format))
+            throw new ConfigurationException($"{path}: images of format {format} are not in this version; there is {string.Join(", ", Names)}");
+        var image = RawImage.Open(path, options, logger, isGuessed: options.Format is null);
         try
         {
+            var start = new byte[IBlockImage.SectorSize];
             image.Read(0, new BlockBuffers(start));
+            firstSector = start;
+            if (options.Format is null && Guess(start) is var guess and not Raw)
+                throw new ConfigurationException($"{path}: is a {guess} image, which is not in this version; convert it with qemu-img convert -O raw, or give format=raw if the guest shall see it as it is");
         }
-        catch (BlockException e)
+        catch (Exception e)
         {
             image.Dispose();
-            throw new ConfigurationException($"{path}: its first sector cannot be read: {e.Message}; give another image", e);
+            if (e is BlockException)
+                throw new ConfigurationException($"{path}: its first sector cannot be read: {e.Message}; give another image", e);
+            throw;
         }
 
-        if (Guess(start) is var guess and not Raw)
-        {
-            image.Dispose();
-            throw new ConfigurationException($"{path}: is a {guess} image, which is not in this version; convert it with qemu-img convert -O raw, or give format=raw if the guest shall see it as it is");
-        }
-
-        if (!options.IsReadOnly)
+        if (options is { Format: null, IsReadOnly: false })
         {
             logger.LogWarning(
                 "{Image}: no format was given and it looks like raw; a guest must not turn it into something else, so writes of another format's header to the first sector are refused: give format=raw to allow them",

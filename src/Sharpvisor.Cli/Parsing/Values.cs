@@ -8,6 +8,8 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev"];
+
     private const ulong MinimumMemory = 1UL << 20;
 
     /// <summary>-m 512, 2G, 1.5G, size=2G: bytes.</summary>
@@ -169,8 +171,11 @@ internal static class Values
                     throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; pc-testdev has none");
                 settings.HasTestDevice = true;
                 break;
+            case "ide-hd" or "ide-cd":
+                DriveValues.Device(settings, value);
+                break;
             default:
-                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit and pc-testdev");
+                throw new ConfigurationException($"-device {parts[0]}: not in this version; the nearest is {Nearest.Of(parts[0], Devices)} of {string.Join(", ", Devices)}");
         }
     }
 
