@@ -202,7 +202,7 @@ public sealed partial class AtapiCdrom
         data[1] = 0x80; // removable
         data[3] = 0x21; // ATAPI
         data[4] = 31; // more bytes
-        SetText(data[8..16], "SHARPVSR");
+        SetText(data[8..16], "SHARPVIS");
         SetText(data[16..32], _identity.Model);
         SetText(data[32..36], _identity.Firmware);
         Reply(36, Allocation16(3));
@@ -325,7 +325,7 @@ public sealed partial class AtapiCdrom
                 data[1] = 18;
                 data[2] = 0x3B; // reads CD-R, CD-RW, method 2, DVD-ROM, DVD-R
                 data[4] = 0x70; // mode 2 forms 1 and 2, multisession
-                data[5] = 0x03; // READ CD
+                data[5] = 0x00; // no audio
                 data[6] = (byte)(0x29 | (IsLocked ? 2 : 0)); // tray, ejects, locks
                 BinaryPrimitives.WriteUInt16BigEndian(data[8..], 8467); // KB/s at most
                 BinaryPrimitives.WriteUInt16BigEndian(data[10..], 2); // volume levels
