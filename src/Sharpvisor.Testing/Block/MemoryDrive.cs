@@ -22,7 +22,10 @@ public sealed class MemoryDrive(int sectors, string name = "memory") : IBlockDri
 
     public bool WriteCache { get; set; } = true;
 
-    public Span<byte> Bytes => _bytes;
+    /// <summary>What is on the medium.</summary>
+    public byte[] Bytes => _bytes;
+
+    public byte[] Copy(int start, int length) => _bytes.AsSpan(start, length).ToArray();
 
     /// <summary>Requests wait for <see cref="CompleteNext"/>.</summary>
     public bool HoldsRequests { get; set; }

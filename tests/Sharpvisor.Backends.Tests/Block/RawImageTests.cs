@@ -102,14 +102,14 @@ public sealed class RawImageTests : IDisposable
 
     [Theory]
     [InlineData("missing.img", "no such file or directory; check the path")]
-    [InlineData("", "is a directory; change its permissions, or give readonly=on|is a directory; check the path")]
+    [InlineData("", "is a directory; check the path")]
     [InlineData("empty.img", "is empty; a disk has one sector at least: make it longer, as with truncate -s 1G PATH")]
     public void A_file_that_is_no_disk_is_one_line(string name, string message)
     {
         File.WriteAllBytes(Path.Combine(_directory, "empty.img"), []);
         var path = Path.Combine(_directory, name);
         var error = Assert.Throws<ConfigurationException>(() => RawImage.Open(path, Raw, NullLogger.Instance));
-        Assert.Contains(error.Message, message.Split('|').Select(m => $"{path}: {m.Replace("PATH", path, StringComparison.Ordinal)}"));
+        Assert.Equal($"{path}: {message.Replace("PATH", path, StringComparison.Ordinal)}", error.Message);
     }
 
     [Theory]
