@@ -75,9 +75,6 @@ internal static class Aml
     /// <summary>Package of elements that are bytes of code themselves.</summary>
     public static byte[] Package(params ReadOnlySpan<byte[]> elements) => Sized([0x12], [(byte)elements.Length, .. Join(elements)]);
 
-    /// <summary>VarPackage: of more elements than a byte can count.</summary>
-    public static byte[] LargePackage(IReadOnlyCollection<byte[]> elements) =>
-        Sized([0x13], [.. Integer((ulong)elements.Count), .. elements.SelectMany(e => e)]);
 
     /// <summary>A buffer of resource descriptors with their end tag.</summary>
     public static byte[] ResourceTemplate(params ReadOnlySpan<byte[]> descriptors)
