@@ -40,6 +40,7 @@ public sealed class StandardVga : PciFunction, IScreen
     private readonly BochsDisplay _display;
     private readonly VgaPorts _ports;
     private readonly VgaMemory _window;
+    private readonly byte[] _rom;
     private MemoryMapping? _mapped;
     private int _width = BlankWidth, _height = BlankHeight;
 
@@ -49,6 +50,7 @@ public sealed class StandardVga : PciFunction, IScreen
     {
         _guestMemory = memory;
         _clock = clock;
+        _rom = rom.ToArray();
         _memory = memory.AddRegion("vga", MemorySize);
         _display = new BochsDisplay(_registers, _memory, OnChanged);
         _ports = new VgaPorts(_registers, _display, clock, OnChanged);
@@ -119,6 +121,14 @@ public sealed class StandardVga : PciFunction, IScreen
     }
 
     public TextScreen? ReadText() => IsTextMode ? TextRenderer.Read(_registers, _display, Memory) : null;
+
+    /// <summary>Leaves behind what the VGA BIOS would, for a boot without firmware: an empty text screen of 80 by 25.</summary>
+    public void SetTextMode()
+    {
+        ResetAdapter();
+        TextModeSetup.Apply(_registers, _memory, _rom);
+        OnChanged();
+    }
 
     private ReadOnlySpan<byte> Memory => _memory.Bytes(0, MemorySize);
 
