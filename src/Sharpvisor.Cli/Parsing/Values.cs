@@ -34,6 +34,7 @@ internal static class Values
     /// <param name="unit">Of a number without a suffix.</param>
     private static ulong Size(string what, string text, decimal unit)
     {
+        var meaning = unit == 1 << 20 ? " of MiB" : "";
         var number = text;
         if (text.Length > 0 && char.IsAsciiLetter(text[^1]))
         {
@@ -50,7 +51,7 @@ internal static class Values
         }
 
         if (unit == 0 || number.Length > 20 || !decimal.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var count))
-            throw new ConfigurationException($"{what}: not a size; give a number{(text == number ? " of MiB" : "")}, or one with K, M or G: 512, 2G");
+            throw new ConfigurationException($"{what}: not a size; give a number{meaning}, or one with K, M or G: 512, 2G");
         return (ulong)Math.Min(Math.Min(count, GuestMemory.MaximumSize + 1) * unit, GuestMemory.MaximumSize + 1); // before an overflow
     }
 
