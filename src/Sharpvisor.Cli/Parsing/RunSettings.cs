@@ -40,6 +40,12 @@ internal sealed class RunSettings
 
     public List<CharSpec> Serial { get; } = [];
 
+    /// <summary>A standard VGA; null: nothing was said.</summary>
+    public bool? HasVga { get; set; }
+
+    /// <summary>The screen is shown on the terminal.</summary>
+    public bool IsCurses { get; set; }
+
     public bool NoDefaults { get; set; }
 
     public bool NoReboot { get; set; }
