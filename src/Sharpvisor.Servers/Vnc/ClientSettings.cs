@@ -6,6 +6,7 @@ namespace Sharpvisor.Servers.Vnc;
 internal sealed class ClientSettings
 {
     private bool _hasEncoding;
+    private bool _lastRect;
 
     public Encoding Encoding { get; private set; } = Encoding.Raw;
 
@@ -18,7 +19,8 @@ internal sealed class ClientSettings
 
     public bool ExtendedDesktopSize { get; private set; }
 
-    public bool LastRect { get; private set; }
+    /// <summary>Whether an update may end before its rectangles are counted. With Tight only, as every server does it: vncsnapshot hangs otherwise.</summary>
+    public bool AllowsOpenEnd => _lastRect && Encoding == Encoding.Tight;
 
     public bool ExtendedKey { get; private set; }
 
@@ -42,7 +44,7 @@ internal sealed class ClientSettings
                 ExtendedDesktopSize = true;
                 break;
             case Encoding.LastRect:
-                LastRect = true;
+                _lastRect = true;
                 break;
             case Encoding.QemuExtendedKey:
                 ExtendedKey = true;

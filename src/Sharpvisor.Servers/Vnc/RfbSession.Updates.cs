@@ -65,7 +65,7 @@ internal sealed partial class RfbSession
             return true;
         }
 
-        if (_frame.Dirty.Count > MaximumTiles && !work.Settings.LastRect)
+        if (_frame.Dirty.Count > MaximumTiles && !work.Settings.AllowsOpenEnd)
             _frame.Dirty.Mark(work.Wanted);
         var becomesRelative = work.Announce && work.Settings.PointerMotion && !_toldRelative;
         var announcesKeys = work.Announce && work.Settings.ExtendedKey;
@@ -129,7 +129,7 @@ internal sealed partial class RfbSession
     private async Task WritePixelsAsync(UpdateRequests.Work work, Area? first, int others, int countOffset)
     {
         var encoder = _encoders.Get(work.Settings.Encoding, work.Settings.Level);
-        if (!work.Settings.LastRect)
+        if (!work.Settings.AllowsOpenEnd)
         {
             List<Area> areas = [];
             for (var area = first; area is { } found; area = _frame.Dirty.TryTake(work.Wanted, out var next) ? next : null)

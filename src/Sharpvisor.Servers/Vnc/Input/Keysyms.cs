@@ -1,5 +1,6 @@
 // X11 keysyms as RFB's key events name them (RFC 6143, 7.5.4), on a keyboard with the US layout.
 using Sharpvisor.Core.Input;
+using Sharpvisor.Input;
 
 namespace Sharpvisor.Servers.Vnc.Input;
 
@@ -22,24 +23,11 @@ internal static class Keysyms
     private static Dictionary<uint, KeyMeaning> Build()
     {
         var meanings = new Dictionary<uint, KeyMeaning>();
-        for (var i = 0u; i < 26; i++)
+        // Latin-1: what is printed on the keys.
+        for (var character = '!'; character <= '~'; character++)
         {
-            meanings['a' + i] = new(Key.A + (int)i, false);
-            meanings['A' + i] = new(Key.A + (int)i, true);
-        }
-
-        // Latin-1: the lower and the upper sign of each key.
-        const string lower = "1234567890`-=[]\\;',./";
-        const string upper = "!@#$%^&*()~_+{}|:\"<>?";
-        Key[] keys =
-        [
-            Key.D1, Key.D2, Key.D3, Key.D4, Key.D5, Key.D6, Key.D7, Key.D8, Key.D9, Key.D0, Key.Grave, Key.Minus, Key.Equal,
-            Key.LeftBracket, Key.RightBracket, Key.Backslash, Key.Semicolon, Key.Apostrophe, Key.Comma, Key.Period, Key.Slash,
-        ];
-        for (var i = 0; i < keys.Length; i++)
-        {
-            meanings[lower[i]] = new(keys[i], false);
-            meanings[upper[i]] = new(keys[i], true);
+            if (UsLayout.TryGetKey(character, out var key, out var shift))
+                meanings[character] = new(key, shift);
         }
 
         void Add(uint first, params ReadOnlySpan<Key> range)
