@@ -6,7 +6,6 @@ namespace Sharpvisor.Servers.Vnc;
 internal sealed class ClientSettings
 {
     private bool _hasEncoding;
-    private bool _lastRect;
 
     public Encoding Encoding { get; private set; } = Encoding.Raw;
 
@@ -19,8 +18,7 @@ internal sealed class ClientSettings
 
     public bool ExtendedDesktopSize { get; private set; }
 
-    /// <summary>Whether an update may end before its rectangles are counted. With Tight only, as every server does it: vncsnapshot hangs otherwise.</summary>
-    public bool AllowsOpenEnd => _lastRect && Encoding == Encoding.Tight;
+    public bool LastRect { get; private set; }
 
     public bool ExtendedKey { get; private set; }
 
@@ -44,7 +42,7 @@ internal sealed class ClientSettings
                 ExtendedDesktopSize = true;
                 break;
             case Encoding.LastRect:
-                _lastRect = true;
+                LastRect = true;
                 break;
             case Encoding.QemuExtendedKey:
                 ExtendedKey = true;

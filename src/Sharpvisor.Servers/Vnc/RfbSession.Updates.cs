@@ -1,4 +1,5 @@
 // One client: what is sent to it, RFC 6143, 7.6 and 7.7 (rfbproto for the extensions).
+using System.Buffers.Binary;
 using Sharpvisor.Core.Display;
 using Sharpvisor.Servers.Vnc.Encodings;
 
@@ -7,7 +8,6 @@ namespace Sharpvisor.Servers.Vnc;
 internal sealed partial class RfbSession
 {
     private const int FlushAt = 32 * 1024;
-    private const int OpenEnded = 0xFFFF;
 
     /// <summary>More tiles than this could make more rectangles than an update can count.</summary>
     private const int MaximumTiles = 60_000;
@@ -65,7 +65,7 @@ internal sealed partial class RfbSession
             return true;
         }
 
-        if (_frame.Dirty.Count > MaximumTiles && !work.Settings.AllowsOpenEnd)
+        if (_frame.Dirty.Count > MaximumTiles)
             _frame.Dirty.Mark(work.Wanted);
         var becomesRelative = work.Announce && work.Settings.PointerMotion && !_toldRelative;
         var announcesKeys = work.Announce && work.Settings.ExtendedKey;
@@ -88,7 +88,7 @@ internal sealed partial class RfbSession
             _writer.U8((byte)ServerMessage.FramebufferUpdate);
             _writer.U8(0);
             var count = _writer.Length;
-            _writer.U16(OpenEnded);
+            _writer.U16(0);
             if (announcesKeys)
                 _writer.RectangleHead(default, Encoding.QemuExtendedKey);
             if (becomesRelative)
@@ -129,28 +129,22 @@ internal sealed partial class RfbSession
     private async Task WritePixelsAsync(UpdateRequests.Work work, Area? first, int others, int countOffset)
     {
         var encoder = _encoders.Get(work.Settings.Encoding, work.Settings.Level);
-        if (!work.Settings.AllowsOpenEnd)
+        List<Area> areas = [];
+        for (var area = first; area is { } found; area = _frame.Dirty.TryTake(work.Wanted, out var next) ? next : null)
+            areas.Add(found);
+        BinaryPrimitives.WriteUInt16BigEndian(_writer.Written(countOffset, 2), (ushort)(areas.Count + others));
+        var start = _context.Time.GetTimestamp();
+        for (var i = 0; i < areas.Count; i++)
         {
-            List<Area> areas = [];
-            for (var area = first; area is { } found; area = _frame.Dirty.TryTake(work.Wanted, out var next) ? next : null)
-                areas.Add(found);
-            var total = _writer.Written(countOffset, 2);
-            System.Buffers.Binary.BinaryPrimitives.WriteUInt16BigEndian(total, (ushort)(areas.Count + others));
-            foreach (var area in areas)
-                await WriteAreaAsync(encoder, area, work.Converter).ConfigureAwait(false);
+            var sent = await WriteAreaAsync(encoder, areas[i], work.Converter).ConfigureAwait(false);
+            if (!sent || !work.Settings.LastRect || i + 1 == areas.Count || _context.Time.GetElapsedTime(start) <= _context.Limits.Update)
+                continue;
+            // A slow client: the rest is sent as it is by then. (The count stands: not every client knows 65,535.)
+            foreach (var left in areas[(i + 1)..])
+                _frame.Dirty.Mark(left);
+            _writer.RectangleHead(default, Encoding.LastRect);
             return;
         }
-
-        var start = _context.Time.GetTimestamp();
-        for (var area = first; area is { } found;)
-        {
-            var sent = await WriteAreaAsync(encoder, found, work.Converter).ConfigureAwait(false);
-            if (sent && _context.Time.GetElapsedTime(start) > _context.Limits.Update)
-                break;
-            area = _frame.Dirty.TryTake(work.Wanted, out var next) ? next : null;
-        }
-
-        _writer.RectangleHead(default, Encoding.LastRect);
     }
 
     /// <returns>Whether what was written so far has been sent.</returns>

@@ -87,6 +87,7 @@ public sealed class EncodingTests
             });
         }
 
+        Assert.Equal(extension == LastRect, client.EndedEarly);
         if (extension != LastRect)
             Assert.Contains(extension, seen);
     }
