@@ -26,11 +26,9 @@ internal static class TextRenderer
         var underline = registers.Crtc[UnderlineLocation] & 0x1F;
         var (fontA, fontB) = Fonts(registers.Sequencer[CharacterMapSelect]);
         var cursor = Cursor.Of(registers);
-        // One more character, of which panning shows a part. A panning of 8 is none where a character has 9 dots.
+        // One more character, of which panning shows a part. Where a character has 9 dots, 8 is none and 0 is one dot.
         var panning = registers.Attribute[HorizontalPanning] & 0x0F;
-        if (dots == 9)
-            panning = panning >= 8 ? 0 : panning + 1;
-        panning = Math.Min(panning, dots - 1);
+        panning = panning >= 8 ? 0 : panning + (dots - 8);
         var line = new uint[(columns + 1) * dots];
 
         var scan = new ScanLines(registers, display);
