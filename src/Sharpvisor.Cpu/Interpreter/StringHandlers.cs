@@ -200,7 +200,7 @@ internal static unsafe class StringHandlers
     /// <summary>Leaves the block so that the same instruction is the next one.</summary>
     internal static void Again(CpuContext* c, Op* op)
     {
-        c->Arch.Rip += op->Offset;
+        c->Arch.Rip = (c->Arch.Rip + op->Offset) & c->RipMask;
         if ((c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0)
             c->Arch.Rflags |= Rflags.RF; // an instruction breakpoint is for the first iteration only
     }
