@@ -8,7 +8,7 @@ namespace Conformance.Fuzzing;
 /// <summary>Compares what two processors made of one sequence.</summary>
 public static class Comparison
 {
-    private const int PageFault = 14;
+    private const int StackFault = 12, GeneralProtection = 13, PageFault = 14;
     private const uint MisalignedMask = 0x20000;
 
     private static readonly string[] s_names =
@@ -24,7 +24,8 @@ public static class Comparison
         if (guest.Trouble is not null)
             text.AppendLine(guest.Trouble);
         Instruction faulting = host.Vector == Outcome.End || test.Instructions.Count == 0 ? default : test.InstructionAt(host.Rip);
-        Check(text, "vector", Vector(host), Vector(guest));
+        if (!(IsVectorOperand(faulting) && (host.Vector, guest.Vector) == (GeneralProtection, StackFault)))
+            Check(text, "vector", Vector(host), Vector(guest));
         Check(text, "rip", host.Rip, guest.Rip);
         if (host.Vector == guest.Vector)
         {
@@ -63,6 +64,9 @@ public static class Comparison
     }
 
     // What follows differs between processors of different makers, each within the manuals.
+
+    /// <summary>One that is both not aligned and not within the stack segment: some look at the one first, some at the other.</summary>
+    private static bool IsVectorOperand(in Instruction faulting) => faulting.MemorySize.GetSize() is 16 or 32;
 
     /// <summary>A gather that faults: Intel's has spread the sign bits of its mask by then, AMD's has not.</summary>
     private static bool IsGatherMask(in Instruction faulting, int register) => faulting.IsVsib && faulting.Op2Register.GetNumber() == register;
