@@ -146,7 +146,11 @@ internal sealed unsafe partial class BlockTranslator
             case ItemKind.Loop:
                 return IsNear(in ins) && item.Next <= 4096 && IsInside(Target(in item)) ? kind : ItemKind.Fallback; // else it might fault
             case ItemKind.RepeatString:
-                return _is64 && ins.HasRepPrefix && ins.SegmentPrefix == Register.None && IsAddress64(in ins) ? kind : ItemKind.Fallback;
+                if (!ins.HasRepPrefix && !ins.HasRepnePrefix)
+                    return FindString(ref item) ? ItemKind.String : ItemKind.Fallback;
+                if (!ins.HasRepPrefix || ins.Mnemonic is Mnemonic.Lodsb or Mnemonic.Lodsw or Mnemonic.Lodsd or Mnemonic.Lodsq)
+                    return ItemKind.Fallback;
+                return !_isSegmented && ins.SegmentPrefix == Register.None && AddressBits(in ins) == (_is64 ? 64 : 32) ? kind : ItemKind.Fallback;
             case ItemKind.ReadTimeStamp:
                 return _clock != null ? kind : ItemKind.Fallback;
             case ItemKind.Nothing when ins.Mnemonic == Mnemonic.Pause:
@@ -218,14 +222,73 @@ internal sealed unsafe partial class BlockTranslator
     private static bool LoadsStackSegment(in Item item) =>
         item.Kind is ItemKind.LoadSelector or ItemKind.PopSelector && item.Instruction.Op0Register == Register.SS;
 
-    private static bool IsAddress64(in Instruction ins)
+    /// <summary>The address size of a string instruction.</summary>
+    private static int AddressBits(in Instruction ins)
     {
         for (var i = 0; i < ins.OpCount; i++)
         {
-            if (ins.GetOpKind(i) is OpKind.MemorySegESI or OpKind.MemoryESEDI)
-                return false;
+            switch (ins.GetOpKind(i))
+            {
+                case OpKind.MemorySegSI or OpKind.MemoryESDI:
+                    return 16;
+                case OpKind.MemorySegESI or OpKind.MemoryESEDI:
+                    return 32;
+            }
         }
 
+        return 64;
+    }
+
+    /// <summary>Describes what MOVS, LODS and STOS access. False: not one that is translated.</summary>
+    private bool FindString(ref Item item)
+    {
+        ref var ins = ref item.Instruction;
+        var bits = AddressBits(in ins);
+        var m = new MemoryAccess
+        {
+            Index = -1,
+            Group = -1,
+            Segment = -1,
+            Alignment = 1,
+            Size = ins.MemorySize.GetSize(),
+            Address16 = bits == 16,
+            Address32 = bits == 32,
+        };
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            switch (ins.GetOpKind(i))
+            {
+                case OpKind.MemorySegSI or OpKind.MemorySegESI or OpKind.MemorySegRSI:
+                    item.Operand = m with { Base = 6, Reads = true };
+                    item.HasOperand = true;
+                    if (!TrySetSegment(ref item.Operand, ins.MemorySegment))
+                        return false;
+                    break;
+                case OpKind.MemoryESDI or OpKind.MemoryESEDI or OpKind.MemoryESRDI:
+                    item.Stack = m with { Base = 7, Writes = true };
+                    item.HasStack = true;
+                    TrySetSegment(ref item.Stack, Register.ES);
+                    break;
+            }
+        }
+
+        return true;
+    }
+
+    /// <summary>Says which segment's base and limit matter to an access by registers, if any. False: not to be translated.</summary>
+    private bool TrySetSegment(ref MemoryAccess m, Register segment)
+    {
+        if (_is64)
+        {
+            if (segment is not (Register.FS or Register.GS))
+                return true;
+            m.Segment = (sbyte)(segment - Register.ES);
+            return !m.Address32;
+        }
+
+        // Flat ones need no look; CS is never writable, FS and GS may be anything.
+        if (_isSegmented || segment is not (Register.ES or Register.SS or Register.DS))
+            m.Segment = (sbyte)(segment - Register.ES);
         return true;
     }
 
@@ -311,7 +374,8 @@ internal sealed unsafe partial class BlockTranslator
             case Code.Endbr32 or Code.Endbr64:
                 return ItemKind.Nothing;
             case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64
-                or Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:
+                or Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX
+                or Code.Lodsb_AL_m8 or Code.Lodsw_AX_m16 or Code.Lodsd_EAX_m32 or Code.Lodsq_RAX_m64:
                 return ItemKind.RepeatString;
             case Code.Bt_rm32_r32 or Code.Bt_rm64_r64 or Code.Bts_rm32_r32 or Code.Bts_rm64_r64
                 or Code.Btr_rm32_r32 or Code.Btr_rm64_r64 or Code.Btc_rm32_r32 or Code.Btc_rm64_r64:
@@ -511,16 +575,11 @@ internal sealed unsafe partial class BlockTranslator
         var access = operand == 0 ? info.Op0Access : operand == 1 ? info.Op1Access : info.GetOpAccess(operand);
         m.Reads = access is OpAccess.Read or OpAccess.CondRead or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
         m.Writes = access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
-        if (!_is64)
+        if (!TrySetSegment(ref m, segment))
+            return false;
+        if (_is64 && m.Segment >= 0)
         {
-            // Flat ones need no look; CS is never writable, FS and GS may be anything.
-            if (_isSegmented || segment is not (Register.ES or Register.SS or Register.DS))
-                m.Segment = (sbyte)(segment - Register.ES);
-        }
-        else if (segment is Register.FS or Register.GS)
-        {
-            if (m.Address32)
-                return false;
+            m.Segment = -1;
             if (m.Base is AddressBase.None or AddressBase.Rip && m.Index < 0)
             {
                 // Per-CPU data: the segment's base takes the place of the register.

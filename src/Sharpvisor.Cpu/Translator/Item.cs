@@ -24,8 +24,11 @@ internal enum ItemKind : byte
     LoadSelector, PopSelector,
     Divide, DivideSigned,
 
-    /// <summary>REP MOVS and STOS of 64-bit code.</summary>
+    /// <summary>REP MOVS and STOS in flat segments.</summary>
     RepeatString,
+
+    /// <summary>MOVS, LODS, STOS once: the source is the operand, the destination takes the place of the stack.</summary>
+    String,
 
     /// <summary>BT, BTS, BTR, BTC on a bit string in memory.</summary>
     BitTest,

@@ -1,6 +1,7 @@
 using Iced.Intel;
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Cpu.Tests.Interpreter;
+using Sharpvisor.Cpu.Translator;
 using static Iced.Intel.AssemblerRegisters;
 using M = Sharpvisor.Cpu.Tests.Interpreter.BareMachine;
 
@@ -11,13 +12,13 @@ public class RealModeTests
 {
     /// <summary>Where the segments of random programs lie, and a little above what they reach.</summary>
     private const ulong Region = 0x40000, RegionEnd = 0x80000;
+    private const int LowMemory = 0xA0000;
 
-    private static Stop Run(PairOfMachines pair, Action<Assembler> code, Action<M>? prepare = null, bool same = true)
+    private static Stop Run(PairOfMachines pair, Action<Assembler> code, Action<M>? prepare = null)
     {
         var stop = pair.Run(m =>
         {
             m.Enter(Mode.Real);
-            m.Assemble(0, _ => { }); // nothing: the vectors are there
             using var stream = new MemoryStream();
             var assembler = new Assembler(16);
             code(assembler);
@@ -26,8 +27,7 @@ public class RealModeTests
             Assert.True(m.Memory.TryWrite(M.Code, stream.ToArray()));
             prepare?.Invoke(m);
         });
-        if (same)
-            pair.SameMemory(0, 0xA0000);
+        pair.SameMemory(0, LowMemory);
         return stop;
     }
 
@@ -57,7 +57,7 @@ public class RealModeTests
         });
         ref var state = ref pair.Translated.State;
         Assert.Equal((0x4000, 0x4100, 0x5000), (state.Segments[3].Selector, state.Segments[0].Selector, state.Segments[2].Selector));
-        Assert.Equal((0x5000UL, 0x4000UL), (state.Rbx(), state.Gpr[1]));
+        Assert.Equal((0x5000UL, 0x4000UL), (state.Gpr[3], state.Gpr[1]));
         Assert.Equal(0x5000, pair.Translated.Read<ushort>(0x41004));
         Assert.Equal(0x1234, pair.Translated.Read<ushort>(0x500FE));
         Assert.Equal(0, pair.Left(Mnemonic.Mov) + pair.Left(Mnemonic.Push) + pair.Left(Mnemonic.Pop));
@@ -279,35 +279,42 @@ public class RealModeTests
         using var pair = new PairOfMachines();
         for (var seed = part * 1000; seed < (part * 1000) + 150; seed++)
         {
-            var random = new Random(seed);
-            var offset = random.Next(2) == 0 ? 0 : random.Next(0xFFF) * 16; // of the code segment
-            pair.Run(m =>
-            {
-                var program = new RealModeProgram(new Random(seed));
-                m.Enter(Mode.Real);
-                var bytes = new byte[RegionEnd - Region];
-                new Random(seed).NextBytes(bytes);
-                m.Memory.TryWrite(Region, bytes);
-                m.State.Segments[1] = m.State.Segments[1] with { Selector = (ushort)((M.Code - (ulong)offset) >> 4), Base = M.Code - (ulong)offset };
-                m.State.Rip = (ulong)offset;
-                m.Memory.TryWrite(M.Code, program.Assemble((ulong)offset));
-                for (var i = 0; i < 8; i++)
-                    m.State.Gpr[i] = (uint)new Random(seed + i).NextInt64();
-                m.State.Gpr[4] = 0x7000;
-                foreach (var i in (int[])[0, 2, 3, 4, 5])
-                {
-                    var selector = (ushort)(0x4000 + (random.Next(0x10) * 0x123));
-                    m.State.Segments[i] = m.State.Segments[i] with { Selector = selector, Base = (ulong)selector << 4 };
-                }
-                random = new Random(seed);
-                _ = random.Next(2) == 0 ? 0 : random.Next(0xFFF);
-            }, $"seed {seed}");
-            pair.SameMemory(0, 0xA0000);
+            pair.Run(m => Prepare(m, seed), $"seed {seed}");
+            pair.SameMemory(0, LowMemory);
         }
     }
-}
 
-internal static class StateNames
-{
-    public static ulong Rbx(this in CpuState state) => state.Gpr[3];
+    [Fact]
+    public void Random_programs_in_lockstep()
+    {
+        using var m = new M(engine: new TranslatorEngine { Lockstep = true, Threshold = 0, CodeCacheSize = 8 << 20 });
+        for (var seed = 0; seed < 40; seed++)
+        {
+            Prepare(m, seed);
+            Assert.Equal(VcpuExit.Halted, m.Run(1L << 30).Exit);
+        }
+
+        Assert.DoesNotContain("lockstep: 0 ", m.Cpu.DescribeEngine());
+    }
+
+    private static void Prepare(M m, int seed)
+    {
+        var random = new Random(seed);
+        m.Enter(Mode.Real);
+        var bytes = new byte[RegionEnd - Region];
+        random.NextBytes(bytes);
+        m.Memory.TryWrite(Region, bytes);
+        var offset = random.Next(2) == 0 ? 0UL : (ulong)random.Next(0xFFF) * 16; // of the code, in its segment
+        m.State.Segments[1] = m.State.Segments[1] with { Selector = (ushort)((M.Code - offset) >> 4), Base = M.Code - offset };
+        m.State.Rip = offset;
+        m.Memory.TryWrite(M.Code, new RealModeProgram(random).Assemble(offset));
+        for (var i = 0; i < 8; i++)
+            m.State.Gpr[i] = (uint)random.NextInt64();
+        m.Rsp = M.SmallStack;
+        foreach (var i in (int[])[0, 2, 3, 4, 5])
+        {
+            var selector = (ushort)(0x4000 + (random.Next(0x10) * 0x123));
+            m.State.Segments[i] = m.State.Segments[i] with { Selector = selector, Base = (ulong)selector << 4 };
+        }
+    }
 }
