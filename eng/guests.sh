@@ -6,6 +6,7 @@
 #   busybox/busybox                  busybox-static
 #   busybox32/busybox                busybox-static for i386
 #   installer/{linux,initrd.gz}      Debian's network installer
+#   seabios/{bios-256k.bin,vgabios-stdvga.bin}  seabios
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   i386/initrd.img                  the i386 busybox and guest/i386, made here
@@ -33,7 +34,7 @@ image_is_current() { # NAME: is newer than this script and everything in guest/N
 have() { [[ -d $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer tcc; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios tcc; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
 }
 ! all_there || exit 0
@@ -126,6 +127,13 @@ if ! have installer; then
   [[ -n $netboot ]] || fail "no kernel in the installer's package"
   mv "$netboot" "${netboot%/linux}/initrd.gz" "$work/installer.new/"
   publish installer
+fi
+
+if ! have seabios; then
+  fetch seabios named seabios
+  stage seabios
+  mv "$work"/seabios.d/usr/share/seabios/{bios-256k.bin,vgabios-stdvga.bin} "$work/seabios.new/"
+  publish seabios
 fi
 
 if ! have tcc; then

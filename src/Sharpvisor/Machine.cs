@@ -36,6 +36,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly List<IAsyncDisposable> _owned = [];
     private Task? _loop;
     private int _faults;
+    private int _resetRequested;
     private int _disposed;
 
     internal Machine(MachineOptions options)
@@ -50,14 +51,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             throw new ConfigurationException($"{options.ProcessorCount} processors: give 1 to {MachineOptions.MaximumProcessors}");
         var model = CpuModel.Parse(options.Cpu);
         Errors = new GuestErrorLog(_logger) { Trace = options.GuestErrorTrace };
-        Memory = new GuestMemory(options.MemorySize);
+        Memory = new GuestMemory(options.MemorySize, options.Below4GLimit);
         _clock = new HostClock(_gate, e => OnInternalError(e, "timer"));
         _clock.Pause();
         try
         {
             Ports = new AddressSpace("io", 0x10000, _gate, Errors);
             Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors);
-            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this), options);
+            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model)), options);
             _plan = options.Kernel is null ? null : BootPlan.Create(new BootRequest
             {
                 Kernel = options.Kernel,
@@ -65,10 +66,12 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 CommandLine = options.CommandLine,
                 Below4G = Memory.Below4G,
                 Above4G = Memory.Above4G,
-                RsdpAddress = PcBoard.RsdpAddress,
+                RsdpAddress = PcFirmware.RsdpAddress,
             });
-            if (_plan is null)
-                throw new ConfigurationException("nothing to boot: give a kernel with -kernel");
+            if (_plan is null && options.Firmware is null)
+                throw new ConfigurationException("nothing to boot: give a kernel with -kernel, or firmware with -bios");
+            if (_plan is not null && options.Firmware is not null)
+                throw new ConfigurationException("a kernel and firmware: in this version -kernel starts without firmware; leave -bios out");
             var environment = new CpuEnvironment
             {
                 Memory = Memory,
@@ -179,16 +182,19 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     void IMachineControl.RequestReset(string source)
     {
         if (_options.NoReboot)
-            End(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
+            ShutDown(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
         else
-            Ask(new Request(RequestKind.Reset));
+            RequestReset();
     }
 
     void IMachineControl.RequestPowerOff(string source) =>
-        End(new MachineExit(MachineExitReason.PowerOff, 0, $"the guest powered off ({source})"));
+        ShutDown(new MachineExit(MachineExitReason.PowerOff, 0, $"the guest powered off ({source})"));
 
-    void IMachineControl.RequestExit(int exitCode, string source) =>
+    void IMachineControl.RequestExit(int exitCode, string source)
+    {
+        _threads?.Hold();
         End(new MachineExit(MachineExitReason.DebugExit, exitCode, $"the guest ended the machine with code {exitCode} ({source})"));
+    }
 
     public async ValueTask DisposeAsync()
     {
@@ -204,6 +210,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         foreach (var vcpu in _vcpus)
             vcpu.Dispose();
         Memory.Dispose();
+        _options.Firmware?.Dispose();
         _options.Kernel?.Dispose();
         _options.Initrd?.Dispose();
     }
@@ -273,6 +280,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 if (!IsPaused)
                     _threads.Park();
                 PowerOn();
+                Volatile.Write(ref _resetRequested, 0);
                 if (!IsPaused)
                     _threads.Release();
                 break;
@@ -285,9 +293,37 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (count <= DescribedFaults)
             _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
         if (_options.NoReboot)
-            End(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"));
+            ShutDown(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"));
         else
+            RequestReset();
+    }
+
+    /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
+    private void RequestReset()
+    {
+        _threads?.Hold();
+        if (Interlocked.Exchange(ref _resetRequested, 1) == 0)
             Ask(new Request(RequestKind.Reset));
+    }
+
+    /// <summary>The guest is through: the machine ends, or stays for someone who looks at it.</summary>
+    private void ShutDown(MachineExit exit)
+    {
+        _threads?.Hold();
+        if (!_options.NoShutdown)
+        {
+            End(exit);
+            return;
+        }
+
+        _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
+        Ask(new Request(RequestKind.Pause));
+    }
+
+    private static ulong ProcessorId(CpuModel model)
+    {
+        var leaf = model.Query(1, 0, new CpuidContext { ApicId = 0, ProcessorCount = 1 });
+        return leaf.Eax | ((ulong)leaf.Edx << 32);
     }
 
     private void OnInternalError(Exception e, string where) => End(Describe(e, where));

@@ -31,6 +31,22 @@ public sealed class MachineBuilder
     /// <param name="bytes">Of RAM.</param>
     public MachineBuilder WithMemory(ulong bytes) => With(Options with { MemorySize = bytes });
 
+    /// <param name="bytes">How much of the RAM lies below 4 GiB at most.</param>
+    public MachineBuilder WithMemoryBelow4G(ulong bytes) => With(Options with { MaximumBelow4G = bytes });
+
+    /// <summary>Starts from firmware: the SeaBIOS of the host's seabios package.</summary>
+    /// <exception cref="Core.Guests.ConfigurationException">The package is not installed.</exception>
+    public MachineBuilder WithFirmware() => WithFirmware(FirmwareFiles.Require(FirmwareFiles.SeaBios, "WithFirmware(path)"));
+
+    /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
+    public MachineBuilder WithFirmware(string path) => WithFirmware(BootSource.FromFile(path));
+
+    public MachineBuilder WithFirmware(BootSource image) => With(Options with { Firmware = image });
+
+    public MachineBuilder WithBoot(BootOptions boot) => With(Options with { Boot = boot });
+
+    public MachineBuilder WithUuid(Guid uuid) => With(Options with { Uuid = uuid });
+
     public MachineBuilder WithProcessors(int count) => With(Options with { ProcessorCount = count });
 
     /// <param name="model">A processor model with optional ,+feature and ,-feature.</param>
@@ -58,6 +74,12 @@ public sealed class MachineBuilder
 
     /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>
     public MachineBuilder WithoutReboot() => With(Options with { NoReboot = true });
+
+    /// <summary>The machine stays, paused, when the guest powers it off.</summary>
+    public MachineBuilder WithoutShutdown() => With(Options with { NoShutdown = true });
+
+    /// <summary>Adds QEMU's pc-testdev.</summary>
+    public MachineBuilder WithTestDevice() => With(Options with { HasTestDevice = true });
 
     /// <summary>Adds QEMU's isa-debug-exit: a guest that writes v ends the machine with the code (v &lt;&lt; 1) | 1.</summary>
     public MachineBuilder WithDebugExit(ushort port = 0x501, int count = 2) => With(Options with { DebugExit = (port, count) });

@@ -11,6 +11,9 @@ public sealed record MachineOptions
 {
     public const int MaximumProcessors = 64;
 
+    /// <summary>The PCI hole takes at least the last 512 MiB below 4 GiB.</summary>
+    public const ulong LargestBelow4G = 0xE000_0000;
+
     public string Name { get; init; } = "sharpvisor";
 
     /// <summary>Bytes of RAM.</summary>
@@ -20,6 +23,17 @@ public sealed record MachineOptions
 
     /// <summary>A processor model with optional ,+feature and ,-feature.</summary>
     public string Cpu { get; init; } = "sharp64";
+
+    /// <summary>How much of the RAM lies below 4 GiB at most, in bytes; the rest starts at 4 GiB. Null: as QEMU's pc machine.</summary>
+    public ulong? MaximumBelow4G { get; init; }
+
+    /// <summary>A BIOS image, which starts the machine when there is no kernel.</summary>
+    public BootSource? Firmware { get; init; }
+
+    public BootOptions Boot { get; init; } = new();
+
+    /// <summary>What firmware and SMBIOS give as the machine's id.</summary>
+    public Guid Uuid { get; init; }
 
     public BootSource? Kernel { get; init; }
 
@@ -32,6 +46,12 @@ public sealed record MachineOptions
 
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }
+
+    /// <summary>Stay, paused, when the guest powers off or, under <see cref="NoReboot"/>, resets.</summary>
+    public bool NoShutdown { get; init; }
+
+    /// <summary>QEMU's pc-testdev, for low-level test kernels.</summary>
+    public bool HasTestDevice { get; init; }
 
     /// <summary>The first port and the number of ports of isa-debug-exit; null for none.</summary>
     public (ushort Port, int Count)? DebugExit { get; init; }
@@ -49,4 +69,15 @@ public sealed record MachineOptions
     public Action<string>? GuestErrorTrace { get; init; }
 
     public ILogger Logger { get; init; } = NullLogger.Instance;
+
+    /// <summary>RAM below 4 GiB: less when that makes the rest begin at a whole GiB, as QEMU's pc machine decides it.</summary>
+    internal ulong Below4GLimit
+    {
+        get
+        {
+            const ulong gib = 1UL << 30;
+            var limit = Math.Min(MaximumBelow4G ?? ulong.MaxValue, LargestBelow4G);
+            return MemorySize < limit ? MemorySize : Math.Min(limit, 3 * gib) & ~0xFFFUL;
+        }
+    }
 }

@@ -16,6 +16,9 @@ internal sealed class VcpuThreads
     private volatile bool _park = true, _end;
     private int _parked, _ended;
 
+    /// <summary>Counts releases: a thread that parked before the last one is on its way out, and not parked any more.</summary>
+    private int _epoch;
+
     /// <param name="onShutdown">A vCPU took a triple fault; it waits until the next <see cref="Park"/>.</param>
     /// <param name="onError">A vCPU's thread ended by an exception.</param>
     public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<Exception, string> onError)
@@ -33,8 +36,11 @@ internal sealed class VcpuThreads
             thread.Start();
     }
 
-    /// <summary>Returns when no vCPU runs. Not with the gate held: a vCPU may be waiting for it.</summary>
-    public void Park()
+    /// <summary>
+    /// Lets no vCPU execute another instruction once it is between two: for a device that asks for a reset. Returns at
+    /// once; a <see cref="Release"/> follows, or the end.
+    /// </summary>
+    public void Hold()
     {
         lock (_lock)
         {
@@ -44,6 +50,12 @@ internal sealed class VcpuThreads
 
         foreach (var vcpu in _vcpus)
             vcpu.Kick();
+    }
+
+    /// <summary>Returns when no vCPU runs. Not with the gate held: a vCPU may be waiting for it.</summary>
+    public void Park()
+    {
+        Hold();
         lock (_lock)
         {
             while (_parked + _ended < _threads.Length)
@@ -56,10 +68,9 @@ internal sealed class VcpuThreads
         lock (_lock)
         {
             _park = false;
+            _parked = 0;
+            _epoch++;
             Monitor.PulseAll(_lock);
-            // All have left before anyone can park them again, so that the count is right then.
-            while (_parked > 0)
-                Monitor.Wait(_lock);
         }
     }
 
@@ -125,16 +136,17 @@ internal sealed class VcpuThreads
         {
             while (waitForPark && !_park && !_end)
                 Monitor.Wait(_lock);
-            if (_end)
-                return false;
-            if (!_park)
-                return true;
-            _parked++;
-            Monitor.PulseAll(_lock);
             while (_park && !_end)
-                Monitor.Wait(_lock);
-            _parked--;
-            Monitor.PulseAll(_lock);
+            {
+                _parked++;
+                Monitor.PulseAll(_lock);
+                var epoch = _epoch;
+                while (_epoch == epoch && !_end)
+                    Monitor.Wait(_lock);
+                if (_epoch == epoch)
+                    _parked--; // it ends, and is counted as such
+            }
+
             return !_end;
         }
     }

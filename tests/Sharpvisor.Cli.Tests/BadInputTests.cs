@@ -12,6 +12,8 @@ public sealed class BadInputTests : IDisposable
         File.WriteAllBytes(Path.Combine(_directory, "vmlinuz"), SyntheticKernel.BzImage());
         File.WriteAllBytes(Path.Combine(_directory, "cut"), SyntheticKernel.BzImage()[..3000]);
         File.WriteAllBytes(Path.Combine(_directory, "elf32"), SyntheticKernel.Elf(is64: false));
+        File.WriteAllBytes(Path.Combine(_directory, "empty"), []);
+        File.WriteAllBytes(Path.Combine(_directory, "bios"), new byte[64 << 10]);
         File.WriteAllText(Path.Combine(_directory, "text"), "not a kernel\n");
         var arm = new byte[128];
         SyntheticKernel.U32(arm, 0x38, 0x644D5241);
@@ -35,7 +37,26 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-smp two", "-smp two: \"two\" is not a number; give 1 to 64")]
     [InlineData("-smp 4,cores=2", "-smp 4,cores=2: \"cores\" is not supported, there is no topology to choose; give the number of processors only")]
     // what to boot
-    [InlineData("-nographic", "nothing to boot: give a kernel with -kernel, or try sharpvisor demo")]
+    [InlineData("-bios DIR/missing", "DIR/missing: no such file; check the path")]
+    [InlineData("-bios no-such-bios", "no-such-bios: no such file; check the path")]
+    [InlineData("-bios DIR", "DIR: is a directory; give a file")]
+    [InlineData("-serial null -bios DIR/empty", "DIR/empty: is empty; give a BIOS image, such as bios-256k.bin of the package seabios")]
+    [InlineData("-serial null -bios DIR/text", "DIR/text: has 13 bytes, a BIOS image has a multiple of 64 KiB up to 8 MiB; give one, such as bios-256k.bin of the package seabios")]
+    [InlineData("-serial null -bios DIR/initrd", "DIR/initrd: has 629145600 bytes, a BIOS image has a multiple of 64 KiB up to 8 MiB; give one, such as bios-256k.bin of the package seabios")]
+    [InlineData("-serial null -bios DIR/bios -kernel DIR/vmlinuz", "a kernel and firmware: in this version -kernel starts without firmware; leave -bios out")]
+    [InlineData("-boot e", "-boot e: there is no boot device 'e'; give a (floppy), c (disk), d (CD-ROM), n (network)")]
+    [InlineData("-boot order=cc", "-boot order=cc: a boot device is named twice; name each once")]
+    [InlineData("-boot cdna", "-boot cdna: give 1 to 3 boot devices, such as cad")]
+    [InlineData("-boot menu=yes", "-boot menu=yes: menu=yes; give on or off")]
+    [InlineData("-boot splash=x.jpg", "-boot splash=x.jpg: splash pictures are not in this version; leave splash= out")]
+    [InlineData("-boot splash-time=x", "-boot splash-time=x: splash-time=x; give milliseconds from 0 to 65535")]
+    [InlineData("-boot color=red", "-boot color=red: unknown option \"color\"; there are order, once, menu, splash-time, reboot-timeout and strict")]
+    [InlineData("-uuid 12", "-uuid 12: not a UUID; give one such as 12345678-1234-1234-1234-123456789abc")]
+    [InlineData("-action reboot=maybe", "-action reboot=maybe: \"reboot=maybe\" is unknown; there are reboot=reset|shutdown, shutdown=poweroff|pause, panic=none|pause|shutdown|exit-failure")]
+    [InlineData("-machine pc,max-ram-below-4g=5G", "-machine pc,max-ram-below-4g=5G: max-ram-below-4g is out of range; give 1M to 4G")]
+    [InlineData("-machine max-ram-below-4g=x", "-machine max-ram-below-4g=x: not a size; give a number, or one with K, M or G: 512, 2G")]
+    [InlineData("-vnc :1", "-vnc :1: there is no screen in this version; give none")]
+    [InlineData("-device pc-testdev,iobase=1", "-device pc-testdev,iobase=1: unknown option \"iobase=1\"; pc-testdev has none")]
     [InlineData("-initrd DIR/initrd", "-initrd needs a kernel: give one with -kernel")]
     [InlineData("-append quiet", "-append needs a kernel: give one with -kernel")]
     [InlineData("-kernel DIR/missing", "DIR/missing: no such file; check the path")]
@@ -64,7 +85,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-accel kvm", "-accel kvm: not in this version; give translator, interpreter or lockstep")]
     [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc")]
     [InlineData("-display gtk", "-display gtk: there is no screen in this version; give none, and console=ttyS0 with -append")]
-    [InlineData("-device e1000", "-device e1000: not in this version; there is isa-debug-exit")]
+    [InlineData("-device e1000", "-device e1000: not in this version; there are isa-debug-exit and pc-testdev")]
     [InlineData("-device isa-debug-exit,iobase=zz", "-device isa-debug-exit,iobase=zz: \"zz\" is not a number from 1 to 0xffff")]
     [InlineData("-device isa-debug-exit,port=1", "-device isa-debug-exit,port=1: unknown option \"port=1\"; isa-debug-exit has iobase= and iosize=")]
     [InlineData("-serial null -kernel DIR/vmlinuz -device isa-debug-exit,iobase=0xfffe,iosize=4", "isa-debug-exit: io range 0xfffe+0x4 does not fit in 0x10000; give another iobase")]

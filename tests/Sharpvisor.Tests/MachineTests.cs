@@ -215,7 +215,7 @@ public sealed class MachineTests
             "io ranges overlap: isa-debug-exit at 0x3f8-0x3f9 and com1 at 0x3f8-0x3ff; give another iobase",
             Assert.Throws<ConfigurationException>(() => Builder(_ => null).WithDebugExit(0x3F8).Build()).Message);
         Assert.Equal(
-            "nothing to boot: give a kernel with -kernel",
+            "nothing to boot: give a kernel with -kernel, or firmware with -bios",
             Assert.Throws<ConfigurationException>(() => Machine.CreateBuilder().WithEngine(new ScriptedEngine(_ => null)).Build()).Message);
     }
 

@@ -12,4 +12,7 @@ internal static class GuestCache
     public static string DemoKernel => Path.Combine(Root, "cloud", "vmlinuz");
 
     public static string DemoInitrd => Path.Combine(Root, "demo", "initrd.img");
+
+    /// <summary>SeaBIOS and its VGA BIOS.</summary>
+    public static string Firmware => Path.Combine(Root, "seabios");
 }

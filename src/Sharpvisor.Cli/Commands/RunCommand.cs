@@ -18,13 +18,8 @@ internal static class RunCommand
 
     public static async Task<int> RunAsync(RunSettings settings, TextWriter output, TextWriter errors)
     {
-        if (settings.Kernel is null)
-        {
-            var flag = settings.Initrd is not null ? "-initrd" : settings.Append is not null ? "-append" : null;
-            throw new ConfigurationException(flag is null
-                ? "nothing to boot: give a kernel with -kernel, or try sharpvisor demo"
-                : $"{flag} needs a kernel: give one with -kernel");
-        }
+        if (settings.Kernel is null && (settings.Initrd is not null || settings.Append is not null))
+            throw new ConfigurationException($"{(settings.Initrd is not null ? "-initrd" : "-append")} needs a kernel: give one with -kernel");
 
         var logger = new StandardErrorLogger(errors);
         var log = new DebugLog(settings.TraceFile, errors);
@@ -34,9 +29,11 @@ internal static class RunCommand
             Machine? machine = null;
             try
             {
-                using var kernel = BootSource.FromFile(settings.Kernel);
+                using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
+                // Without a kernel firmware starts the machine.
+                using var firmware = settings.Bios is null && kernel is not null ? null : OpenFirmware(settings.Bios);
                 using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
-                machine = Build(settings, kernel, initrd, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
+                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
                 return await LiveAsync(machine, errors).ConfigureAwait(false);
             }
             finally
@@ -50,13 +47,14 @@ internal static class RunCommand
     }
 
     private static Machine Build(
-        RunSettings settings, BootSource kernel, BootSource? initrd, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
+        RunSettings settings, BootSource? firmware, BootSource? kernel, BootSource? initrd, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
     {
         var builder = Machine.CreateBuilder()
             .WithName(settings.Name)
             .WithMemory(settings.Memory)
             .WithProcessors(settings.Processors)
-            .WithKernel(kernel)
+            .WithBoot(settings.Boot)
+            .WithUuid(settings.Uuid)
             .WithCommandLine(settings.Append ?? "")
             .WithLogger(logger);
         if (settings.Engine is null && CpuEngines.Default != "translator")
@@ -64,10 +62,20 @@ internal static class RunCommand
         builder.WithEngine(CpuEngines.Create(settings.Engine ?? CpuEngines.Default, settings.PerfMap ? new PerfMap(PerfMap.DefaultPath) : null));
         if (settings.Cpu is not null)
             builder.WithCpu(settings.Cpu);
+        if (settings.MaximumBelow4G is { } below)
+            builder.WithMemoryBelow4G(below);
+        if (firmware is not null)
+            builder.WithFirmware(firmware);
+        if (kernel is not null)
+            builder.WithKernel(kernel);
         if (initrd is not null)
             builder.WithInitrd(initrd);
         if (settings.NoReboot)
             builder.WithoutReboot();
+        if (settings.NoShutdown)
+            builder.WithoutShutdown();
+        if (settings.HasTestDevice)
+            builder.WithTestDevice();
         if (settings.DebugExit is { } exit)
             builder.WithDebugExit(exit.Port, exit.Count);
         if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
@@ -94,6 +102,15 @@ internal static class RunCommand
         if (settings.DebugConsole is { IsNone: false } debug)
             builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
         return builder.Build();
+    }
+
+    /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>
+    private static BootSource OpenFirmware(string? bios)
+    {
+        if (bios is null)
+            return BootSource.FromFile(FirmwareFiles.Require(FirmwareFiles.SeaBios, "-bios", GuestCache.Firmware));
+        var found = File.Exists(bios) || bios.Contains('/', StringComparison.Ordinal) ? bios : FirmwareFiles.Find(bios, GuestCache.Firmware);
+        return BootSource.FromFile(found ?? bios);
     }
 
     private static async Task<int> LiveAsync(Machine machine, TextWriter errors)

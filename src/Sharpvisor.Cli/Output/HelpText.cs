@@ -19,23 +19,24 @@ internal static class HelpText
 
     public const string Run = """
         sharpvisor run FLAGS     (one dash or two)
-          -kernel FILE           bzImage, ELF vmlinux, or ELF with a PVH entry
-          -initrd FILE           initial RAM disk
-          -append TEXT           kernel command line, such as console=ttyS0
-          -m SIZE                memory: 512 (MiB), 2G; 512 by default
-          -smp N                 processors, 1 to 64
+          -kernel FILE  -initrd FILE  -append TEXT
+                                 bzImage, ELF vmlinux, or ELF with a PVH entry
+          -bios FILE             firmware; SeaBIOS when there is no kernel
+          -boot [order=]cdn[,once=d][,menu=on][,strict=on]
+                [,splash-time=MS][,reboot-timeout=MS]
+          -m SIZE  -smp N        memory: 512 (MiB), 2G; processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
           -accel NAME            translator, interpreter, or both in lockstep
-          -serial WHERE          stdio, file:PATH, pty, null, none,
-                                 tcp:HOST:PORT[,server=on][,wait=off]; up to 4
-          -debugcon WHERE        what the guest writes to port 0xe9
-          -device isa-debug-exit[,iobase=0x501][,iosize=2]
-          -machine pc  -display none  -nographic  -nodefaults  -name NAME
-          -no-reboot             end instead of resetting
-          -perfmap               names of generated code for Linux's perf
+          -serial, -debugcon WHERE   stdio, file:PATH, pty, null, none,
+                                 tcp:HOST:PORT[,server=on][,wait=off]
+          -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev
+          -machine pc[,max-ram-below-4g=SIZE]  -global isa-debugcon.iobase=0xe9
+          -display none  -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
+          -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
+          -action reboot=reset|shutdown,shutdown=poweroff|pause
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
-        On a terminal: Ctrl-A x ends the machine, Ctrl-A h shows the other keys.
-        SIGUSR1 shows what the engine has done so far, as -d jit does at the end.
+          -perfmap               names of generated code for Linux's perf
+        Ctrl-A x on a terminal ends the machine; SIGUSR1 shows what the engine did.
         Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
         flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by
         isa-debug-exit; 70 an error of sharpvisor; 128 + N signal N

@@ -15,12 +15,16 @@ internal static class RunFlags
         new("kernel", "FILE", (s, v) => s.Kernel = v),
         new("initrd", "FILE", (s, v) => s.Initrd = v),
         new("append", "TEXT", (s, v) => s.Append = v),
+        new("bios", "FILE", (s, v) => s.Bios = v),
+        new("boot", "ORDER", BootValues.Boot),
+        new("uuid", "UUID", (s, v) => s.Uuid = Values.Uuid(v)),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
         new("machine", "KIND", Values.Machine),
         new("M", "KIND", Values.Machine),
         new("display", "none", (_, v) => Values.Display(v)),
+        new("vnc", "none", (_, v) => Values.Vnc(v)),
         new("device", "DEVICE", Values.Device),
         new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
         new("global", "SETTING", Values.Global),
@@ -29,6 +33,8 @@ internal static class RunFlags
         new("perfmap", null, (s, _) => s.PerfMap = true),
         new("nographic", null, (_, _) => { }), // there is no other display, and serial goes to stdio by itself
         new("no-reboot", null, (s, _) => s.NoReboot = true),
+        new("no-shutdown", null, (s, _) => s.NoShutdown = true),
+        new("action", "EVENT=ACTION", BootValues.Action),
         new("nodefaults", null, (s, _) => s.NoDefaults = true),
     }.ToDictionary(f => f.Name, StringComparer.Ordinal);
 

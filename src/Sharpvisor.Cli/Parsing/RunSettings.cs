@@ -1,4 +1,5 @@
 using Sharpvisor.Backends.Char;
+using Sharpvisor.Boot;
 using Sharpvisor.Cpu;
 
 namespace Sharpvisor.Cli.Parsing;
@@ -22,6 +23,15 @@ internal sealed class RunSettings
 
     public bool PerfMap { get; set; }
 
+    public string? Bios { get; set; }
+
+    public BootOptions Boot { get; set; } = new();
+
+    /// <summary>In bytes; null for as much as there is room for.</summary>
+    public ulong? MaximumBelow4G { get; set; }
+
+    public Guid Uuid { get; set; }
+
     public string? Kernel { get; set; }
 
     public string? Initrd { get; set; }
@@ -33,6 +43,10 @@ internal sealed class RunSettings
     public bool NoDefaults { get; set; }
 
     public bool NoReboot { get; set; }
+
+    public bool NoShutdown { get; set; }
+
+    public bool HasTestDevice { get; set; }
 
     public (ushort Port, int Count)? DebugExit { get; set; }
 

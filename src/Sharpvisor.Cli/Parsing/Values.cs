@@ -24,7 +24,17 @@ internal static class Values
                 throw new ConfigurationException($"-m {value}: \"{part}\" is not supported, memory cannot be plugged in; give the size only");
         }
 
-        decimal unit = 1 << 20;
+        var bytes = Size($"-m {value}", text, 1 << 20);
+        if (bytes < MinimumMemory || bytes > GuestMemory.MaximumSize)
+            throw new ConfigurationException($"-m {value}: out of range; give 1M to {GuestMemory.MaximumSize >> 30}G");
+        return bytes & ~(ulong)(GuestMemory.PageSize - 1);
+    }
+
+    /// <summary>A size with a suffix, in bytes; anything past the largest memory is that and one more.</summary>
+    /// <param name="unit">Of a number without a suffix.</param>
+    private static ulong Size(string what, string text, decimal unit)
+    {
+        var meaning = unit == 1 << 20 ? " of MiB" : "";
         var number = text;
         if (text.Length > 0 && char.IsAsciiLetter(text[^1]))
         {
@@ -41,12 +51,22 @@ internal static class Values
         }
 
         if (unit == 0 || number.Length > 20 || !decimal.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var count))
-            throw new ConfigurationException($"-m {value}: not a size; give a number of MiB, or one with K, M or G: 512, 2G");
-        var bytes = Math.Min(count, GuestMemory.MaximumSize + 1) * unit; // before an overflow
-        if (bytes < MinimumMemory || bytes > GuestMemory.MaximumSize)
-            throw new ConfigurationException($"-m {value}: out of range; give 1M to {GuestMemory.MaximumSize >> 30}G");
-        return (ulong)bytes & ~(ulong)(GuestMemory.PageSize - 1);
+            throw new ConfigurationException($"{what}: not a size; give a number{meaning}, or one with K, M or G: 512, 2G");
+        return (ulong)Math.Min(Math.Min(count, GuestMemory.MaximumSize + 1) * unit, GuestMemory.MaximumSize + 1); // before an overflow
     }
+
+    private static ulong Below4G(string value, string text)
+    {
+        const ulong minimum = 1 << 20, maximum = 1UL << 32;
+        var bytes = Size($"-machine {value}", text, 1);
+        if (bytes < minimum || bytes > maximum)
+            throw new ConfigurationException($"-machine {value}: max-ram-below-4g is out of range; give 1M to 4G");
+        return bytes;
+    }
+
+    public static Guid Uuid(string value) => Guid.TryParseExact(value, "D", out var uuid)
+        ? uuid
+        : throw new ConfigurationException($"-uuid {value}: not a UUID; give one such as 12345678-1234-1234-1234-123456789abc");
 
     /// <summary>-smp 4, cpus=4.</summary>
     public static int Processors(string value)
@@ -112,6 +132,9 @@ internal static class Values
                 case not null when part.StartsWith("accel=", StringComparison.Ordinal):
                     settings.Engine = Accelerator(part["accel=".Length..]);
                     break;
+                case not null when part.StartsWith("max-ram-below-4g=", StringComparison.Ordinal):
+                    settings.MaximumBelow4G = Below4G(value, part["max-ram-below-4g=".Length..]);
+                    break;
                 case "help" or "?":
                     throw new ConfigurationException("-machine: there is one kind, pc");
                 default:
@@ -126,12 +149,34 @@ internal static class Values
             throw new ConfigurationException($"-display {value}: there is no screen in this version; give none, and console=ttyS0 with -append");
     }
 
-    /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4.</summary>
+    /// <summary>-vnc none.</summary>
+    public static void Vnc(string value)
+    {
+        if (value != "none")
+            throw new ConfigurationException($"-vnc {value}: there is no screen in this version; give none");
+    }
+
+    /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4; -device pc-testdev.</summary>
     public static void Device(RunSettings settings, string value)
     {
         var parts = value.Split(',');
-        if (parts[0] is not "isa-debug-exit")
-            throw new ConfigurationException($"-device {parts[0]}: not in this version; there is isa-debug-exit");
+        switch (parts[0])
+        {
+            case "isa-debug-exit":
+                DebugExit(settings, value, parts);
+                break;
+            case "pc-testdev":
+                if (parts.Skip(1).FirstOrDefault(p => !p.StartsWith("id=", StringComparison.Ordinal)) is { } option)
+                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; pc-testdev has none");
+                settings.HasTestDevice = true;
+                break;
+            default:
+                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit and pc-testdev");
+        }
+    }
+
+    private static void DebugExit(RunSettings settings, string value, string[] parts)
+    {
         ushort port = 0x501;
         var count = 2;
         foreach (var part in parts.Skip(1))

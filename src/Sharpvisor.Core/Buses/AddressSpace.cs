@@ -9,13 +9,18 @@ namespace Sharpvisor.Core.Buses;
 /// </summary>
 /// <remarks>
 /// Lookups are lock-free on an immutable sorted array; mapping and unmapping replace the array. The device is called
-/// with the machine's gate held. An access that crosses the start or end of a range is split into bytes.
+/// with the machine's gate held. An access that crosses the start or end of what is seen of a range is split into bytes.
+/// <para>
+/// What a board places by <see cref="Map"/> never overlaps. What a guest places (PCI) can lie anywhere: an
+/// <see cref="Overlay"/> has a priority, and of two that are equal the later one is seen.
+/// </para>
 /// </remarks>
 public sealed class AddressSpace
 {
     private readonly MachineGate _gate;
     private readonly GuestErrorLog _errors;
     private Mapping[] _mappings = [];
+    private Section[] _sections = [];
     private long _unassignedAccesses;
 
     /// <param name="name">Shown in messages: "io" or "mmio".</param>
@@ -35,49 +40,59 @@ public sealed class AddressSpace
     /// <summary>How many accesses hit no device.</summary>
     public long UnassignedAccesses => Interlocked.Read(ref _unassignedAccesses);
 
-    /// <summary>The ranges in use, by ascending address.</summary>
+    /// <summary>The ranges in use, in the order in which they were mapped.</summary>
     public IReadOnlyList<Mapping> Mappings => Volatile.Read(ref _mappings);
+
+    /// <summary>What is seen where: without overlaps, by ascending address.</summary>
+    public IReadOnlyList<Section> Sections => Volatile.Read(ref _sections);
 
     /// <summary>Gives <paramref name="length"/> addresses from <paramref name="start"/> to a device.</summary>
     /// <exception cref="InvalidOperationException">The range is empty, too large, or overlaps another one.</exception>
     public Mapping Map(ulong start, ulong length, IBusDevice device, string name)
     {
-        if (length == 0 || start >= Limit || length > Limit - start)
+        if (!Fits(start, length))
             throw new InvalidOperationException($"{name}: {Name} range 0x{start:x}+0x{length:x} does not fit in 0x{Limit:x}");
-        var added = new Mapping(start, length, device, name);
         using (_gate.Enter())
         {
             foreach (var other in _mappings)
             {
-                if (start < other.Start + other.Length && other.Start < start + length)
+                if (!other.IsOverlay && start < other.End && other.Start < start + length)
                 {
                     throw new InvalidOperationException(
-                        $"{Name} ranges overlap: {name} at 0x{start:x}-0x{start + length - 1:x} and {other.Name} at 0x{other.Start:x}-0x{other.Start + other.Length - 1:x}");
+                        $"{Name} ranges overlap: {name} at 0x{start:x}-0x{start + length - 1:x} and {other.Name} at 0x{other.Start:x}-0x{other.End - 1:x}");
                 }
             }
 
-            Mapping[] next = [.. _mappings, added];
-            Array.Sort(next, (a, b) => a.Start.CompareTo(b.Start));
-            Volatile.Write(ref _mappings, next);
+            return Add(new Mapping(start, length, device, name));
         }
+    }
 
-        return added;
+    /// <summary>Places a device where a guest wants it, over or under others.</summary>
+    /// <param name="priority">The highest is seen; what the board mapped has 0. Of equal ones the last to come is seen.</param>
+    /// <returns>Null when the range is empty or does not fit in the space: there is nothing to see of it.</returns>
+    public Mapping? Overlay(ulong start, ulong length, IBusDevice device, string name, int priority)
+    {
+        if (!Fits(start, length))
+            return null;
+        using (_gate.Enter())
+            return Add(new Mapping(start, length, device, name) { IsOverlay = true, Priority = priority });
     }
 
     public void Unmap(Mapping mapping)
     {
         using (_gate.Enter())
-            Volatile.Write(ref _mappings, [.. _mappings.Where(m => m != mapping)]);
+            Replace([.. _mappings.Where(m => !ReferenceEquals(m, mapping))]);
     }
 
     /// <summary>Reads 1, 2, 4 or 8 bytes.</summary>
     public ulong Read(ulong address, int size)
     {
-        var mapping = Find(address);
-        if (mapping is null)
+        var section = Find(address);
+        if (section is null)
             return TouchesOther(address, size) ? ReadSplit(address, size) : Unassigned(address, size, write: false);
-        if (address + (ulong)size > mapping.Start + mapping.Length)
+        if (address + (ulong)size > section.End)
             return ReadSplit(address, size);
+        var mapping = section.Mapping;
         using (_gate.Enter())
             return mapping.Device.Read((uint)(address - mapping.Start), size) & Mask(size);
     }
@@ -85,20 +100,21 @@ public sealed class AddressSpace
     /// <summary>Writes 1, 2, 4 or 8 bytes.</summary>
     public void Write(ulong address, int size, ulong value)
     {
-        var mapping = Find(address);
-        if (mapping is null && !TouchesOther(address, size))
+        var section = Find(address);
+        if (section is null && !TouchesOther(address, size))
         {
             Unassigned(address, size, write: true);
             return;
         }
 
-        if (mapping is null || address + (ulong)size > mapping.Start + mapping.Length)
+        if (section is null || address + (ulong)size > section.End)
         {
             for (var i = 0; i < size; i++)
                 Write((address + (ulong)i) & (Limit - 1), 1, (value >> (8 * i)) & 0xff);
             return;
         }
 
+        var mapping = section.Mapping;
         using (_gate.Enter())
             mapping.Device.Write((uint)(address - mapping.Start), size, value & Mask(size));
     }
@@ -106,20 +122,53 @@ public sealed class AddressSpace
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static ulong Mask(int size) => ulong.MaxValue >> (64 - (8 * size));
 
-    private Mapping? Find(ulong address)
+    private bool Fits(ulong start, ulong length) => length != 0 && start < Limit && length <= Limit - start;
+
+    private Mapping Add(Mapping mapping)
     {
-        var mappings = Volatile.Read(ref _mappings);
-        int low = 0, high = mappings.Length - 1;
+        Replace([.. _mappings, mapping]);
+        return mapping;
+    }
+
+    private void Replace(Mapping[] mappings)
+    {
+        // From the lowest to the highest; the sort is stable, so that of equal ones the last to come is on top.
+        var sections = new List<Section>(mappings.Length);
+        foreach (var mapping in mappings.OrderBy(m => m.Priority))
+        {
+            for (var i = sections.Count - 1; i >= 0; i--)
+            {
+                var under = sections[i];
+                if (under.Start >= mapping.End || mapping.Start >= under.End)
+                    continue;
+                sections.RemoveAt(i);
+                if (under.Start < mapping.Start)
+                    sections.Add(under with { End = mapping.Start });
+                if (under.End > mapping.End)
+                    sections.Add(under with { Start = mapping.End });
+            }
+
+            sections.Add(new Section(mapping.Start, mapping.End, mapping));
+        }
+
+        Volatile.Write(ref _mappings, mappings);
+        Volatile.Write(ref _sections, [.. sections.OrderBy(s => s.Start)]);
+    }
+
+    private Section? Find(ulong address)
+    {
+        var sections = Volatile.Read(ref _sections);
+        int low = 0, high = sections.Length - 1;
         while (low <= high)
         {
             var middle = (low + high) >> 1;
-            var mapping = mappings[middle];
-            if (address < mapping.Start)
+            var section = sections[middle];
+            if (address < section.Start)
                 high = middle - 1;
-            else if (address - mapping.Start >= mapping.Length)
+            else if (address >= section.End)
                 low = middle + 1;
             else
-                return mapping;
+                return section;
         }
 
         return null;
@@ -155,5 +204,16 @@ public sealed class AddressSpace
     }
 
     /// <summary>A range of addresses and the device behind it.</summary>
-    public sealed record Mapping(ulong Start, ulong Length, IBusDevice Device, string Name);
+    public sealed record Mapping(ulong Start, ulong Length, IBusDevice Device, string Name)
+    {
+        /// <summary>The first address behind the range.</summary>
+        public ulong End => Start + Length;
+
+        public bool IsOverlay { get; init; }
+
+        public int Priority { get; init; }
+    }
+
+    /// <summary>A part of a mapping that no other one hides.</summary>
+    public sealed record Section(ulong Start, ulong End, Mapping Mapping);
 }

@@ -44,6 +44,14 @@ internal sealed unsafe class BlockDecoder : IDisposable
         NativeMemory.Free(_noBlock);
     }
 
+    /// <summary>Whether no instruction ends within 15 bytes: #GP. One that ends there and is undefined for another reason, such as a LOCK, is #UD.</summary>
+    private bool IsTooLong(int start, int bitness)
+    {
+        var decoder = Decoder.Create(bitness, new ByteArrayCodeReader(_bytes, start, LongestInstruction), DecoderOptions.NoInvalidCheck);
+        decoder.Decode(out var instruction);
+        return instruction.IsInvalid;
+    }
+
     /// <summary>A block that does nothing but leave, as a dropped one does.</summary>
     public Block* NoBlock(nint staleExit)
     {
@@ -97,7 +105,7 @@ internal sealed unsafe class BlockDecoder : IDisposable
                         second = ulong.MaxValue;
                 }
 
-                tooLong = instruction.IsInvalid && _reader.Position - length >= LongestInstruction;
+                tooLong = instruction.IsInvalid && _reader.Position - length >= LongestInstruction && IsTooLong(length, decoder.Bitness);
             }
 
             // In 64-bit mode these prefixes do nothing: RSP and RBP keep their #SS, the others their #GP.

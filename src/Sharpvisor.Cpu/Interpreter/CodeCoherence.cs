@@ -23,6 +23,7 @@ internal sealed unsafe class CodeCoherence
     {
         _memory = memory;
         memory.CodeWritten += OnCodeWritten;
+        memory.MapChanged += OnMapChanged;
     }
 
     /// <summary>
@@ -105,6 +106,18 @@ internal sealed unsafe class CodeCoherence
     /// <summary>The write that <see cref="OnRmw"/> announced has taken place.</summary>
     public void OnRmwDone(ulong page, ulong lines) => _memory.OnCodeWritten(page, lines);
 
+    /// <summary>Other memory is seen at some pages: at once on the vCPU that caused it, between two blocks on the others.</summary>
+    private void OnMapChanged(ulong start, ulong length)
+    {
+        var current = InterpreterVcpu.Current is { } changer && changer.Coherence == this ? changer : null;
+        current?.ForgetPages(start >> 12, length >> 12);
+        foreach (var vcpu in _vcpus)
+        {
+            if (vcpu != current)
+                vcpu.Post(CodeRequest.ForgetAll);
+        }
+    }
+
     private void OnCodeWritten(ulong pageNumber, ulong lines) => OnStore(pageNumber, lines, announced: false);
 
     private void OnStore(ulong pageNumber, ulong lines, bool announced)
@@ -123,4 +136,8 @@ internal sealed unsafe class CodeCoherence
 }
 
 /// <summary>What one vCPU asks of another: drop blocks in these lines of a page, or, with no lines, protect the page.</summary>
-internal readonly record struct CodeRequest(ulong Page, ulong Lines);
+internal readonly record struct CodeRequest(ulong Page, ulong Lines)
+{
+    /// <summary>Drop all blocks and all of the TLB: other memory is seen somewhere.</summary>
+    public static readonly CodeRequest ForgetAll = new(ulong.MaxValue, ulong.MaxValue);
+}

@@ -62,10 +62,12 @@ public unsafe partial class InterpreterVcpu
     }
 
     /// <summary>CR3 has another value.</summary>
+    /// <param name="from">The space before, or -1: nothing of it can be kept, for there are no PCIDs.</param>
     /// <param name="keep">Bit 63 was set: what is remembered of this PCID still holds.</param>
-    private void SwitchSpace(bool keep)
+    private void SwitchSpace(int from, bool keep)
     {
         var space = UserSpace;
+        _tlb.SwitchSpace(from, space, keep, _memory);
         var root = _c->Arch.Cr3 & ~0xFFFUL;
         if (keep && _spaceRoots.TryGetValue(space, out var known) && known == root)
         {

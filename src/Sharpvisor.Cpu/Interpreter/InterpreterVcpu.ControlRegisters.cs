@@ -151,9 +151,9 @@ public unsafe partial class InterpreterVcpu
             CheckPdptes(value, c->Arch.Cr4);
         }
 
+        var from = (c->Arch.Cr4 & ControlRegisters.PCIDE) != 0 ? UserSpace : -1;
         c->Arch.Cr3 = value;
-        _tlb.FlushNonGlobal(); // it is not tagged; what is remembered of code is
-        SwitchSpace(keep);
+        SwitchSpace(from, keep);
     }
 
     private void WriteCr4(ulong value)

@@ -14,7 +14,7 @@ public unsafe partial class InterpreterVcpu
         ["#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15", "#MF", "#AC", "#MC", "#XM"];
 
     public virtual string DescribeEngine() =>
-        $"interpreter of processor {Index}: {InstructionCount} instructions, {_blocks.BlocksMade} blocks decoded, {_blocks.BlocksDropped} dropped, {_tlb.Fills} TLB fills";
+        $"interpreter of processor {Index}: {InstructionCount} instructions, {_blocks.BlocksMade} blocks decoded, {_blocks.BlocksDropped} dropped, {_tlb.Fills} TLB fills, {_tlb.Restored} entries restored";
 
     public string DescribeFault()
     {

@@ -218,7 +218,7 @@ public unsafe partial class InterpreterVcpu
 
     internal void WritePhysical(ulong physical, int size, ulong value)
     {
-        var p = _memory.TryGetPointer(physical);
+        var p = _memory.TryGetWritable(physical);
         if (p != null && (physical & 0xFFF) + (ulong)size <= 4096)
         {
             WriteSized(p, size, value);
@@ -253,6 +253,14 @@ public unsafe partial class InterpreterVcpu
             _tlb.FlushNonGlobal();
             NewUserEpoch(-1);
         }
+    }
+
+    /// <summary>Other memory is seen at some physical pages.</summary>
+    internal void ForgetPages(ulong first, ulong count)
+    {
+        _tlb.FlushAll();
+        for (var page = first; page < first + count; page++)
+            DropCode(page, ulong.MaxValue);
     }
 
     internal void FlushTlbPage(ulong linear)
@@ -412,6 +420,9 @@ public unsafe partial class InterpreterVcpu
 
         physical = walk.Physical;
         host = _memory.TryGetPointer(physical);
+        var isPlain = host == _memory.TryGetWritable(physical);
+        if (!isPlain && (access & AccessKind.Write) != 0)
+            host = null; // a ROM, or RAM that is written under one: WritePhysical knows
         if (host == null)
             return true;
         if (walk.PageShift > 12)
@@ -422,7 +433,7 @@ public unsafe partial class InterpreterVcpu
 
         var watched = IsWatchedPage(linear);
         var holdsCode = Volatile.Read(ref _memory.CodeLines(physical)) != 0;
-        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && !watched, holdsCode);
+        _tlb.Fill(kind, linear, host - (physical & 0xFFF), physical, walk.Global, !watched, walk.Writable && isPlain && !watched, holdsCode);
         return true;
     }
 }

@@ -471,7 +471,12 @@ public unsafe partial class InterpreterVcpu
         if (type > 3 || (pcid >> 12) != 0 || (type == 0 && !IsCanonical(address))
             || (type < 2 && (_c->Arch.Cr4 & ControlRegisters.PCIDE) == 0 && pcid != 0))
             Raise(Vectors.GP);
-        if (type == 0)
+        if (type == 0 && pcid != (_c->Arch.Cr3 & 0xFFF) && (_c->Arch.Cr4 & ControlRegisters.PCIDE) != 0)
+        {
+            _tlb.DropSpace(1 + (int)pcid);
+            ForgetCode(address);
+        }
+        else if (type == 0)
             FlushTlbPage(address);
         else
             FlushTlb(global: type == 2);

@@ -313,7 +313,9 @@ public unsafe partial class InterpreterVcpu : IVcpu
             {
                 if (_codeRequestsLost)
                     continue;
-                if (request.Lines == 0)
+                if (request == CodeRequest.ForgetAll)
+                    _codeRequestsLost = true;
+                else if (request.Lines == 0)
                     ProtectPage(request.Page);
                 else
                     DropCode(request.Page >> 12, request.Lines);
@@ -565,7 +567,15 @@ public unsafe partial class InterpreterVcpu : IVcpu
         return walk.Physical;
     }
 
-    internal byte* HostPointer(ulong physical) => _memory.TryGetPointer(physical);
+    /// <summary>
+    /// The host address of code. Another processor may have taken the memory away since the page was looked up: then the
+    /// bytes are FFh, as on a bus where nobody answers.
+    /// </summary>
+    internal byte* HostPointer(ulong physical)
+    {
+        var p = _memory.TryGetPointer(physical);
+        return p != null ? p : _memory.Nothing + (physical & 0xFFF);
+    }
 
     /// <summary>Serves what other threads or the APIC posted. An exit, or null to go on executing.</summary>
     private VcpuExit? HandlePending()

@@ -223,8 +223,8 @@ internal static unsafe class PageWalker
 
     private static bool SetBits64(GuestMemory memory, ulong address, ulong entry, ulong bits)
     {
-        var p = (ulong*)memory.TryGetPointer(address);
-        if (p == null)
+        var p = (ulong*)memory.TryGetWritable(address);
+        if (p == null || p != memory.TryGetPointer(address))
             return true; // nothing there to update
         if (Interlocked.CompareExchange(ref *p, entry | bits, entry) != entry)
             return false;
@@ -234,8 +234,8 @@ internal static unsafe class PageWalker
 
     private static bool SetBits32(GuestMemory memory, ulong address, uint entry, uint bits)
     {
-        var p = (uint*)memory.TryGetPointer(address);
-        if (p == null)
+        var p = (uint*)memory.TryGetWritable(address);
+        if (p == null || p != memory.TryGetPointer(address))
             return true;
         if (Interlocked.CompareExchange(ref *p, entry | bits, entry) != entry)
             return false;

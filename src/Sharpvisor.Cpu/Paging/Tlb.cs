@@ -38,7 +38,7 @@ internal unsafe struct TlbEntry
 /// Slots filled since the last flush are listed: a CR3 write costs what was used, not what could be. Not thread safe;
 /// each vCPU has its own.
 /// </remarks>
-internal sealed unsafe class Tlb : IDisposable
+internal sealed unsafe partial class Tlb : IDisposable
 {
     public const int Bits = 12;
 
@@ -46,6 +46,9 @@ internal sealed unsafe class Tlb : IDisposable
 
     /// <summary>User, kernel with SMAP in force, kernel without.</summary>
     public const int Kinds = 3;
+
+    /// <summary><see cref="TlbEntry.Physical"/> of an empty entry.</summary>
+    private const ulong NoPage = 2;
 
     /// <summary>A kind that is never filled: every access takes the slow path.</summary>
     public const int EmptyKind = Kinds;
@@ -88,13 +91,20 @@ internal sealed unsafe class Tlb : IDisposable
     /// <summary>Drops everything, global pages too.</summary>
     public void FlushAll()
     {
+        DropSpaces();
         for (var i = 0; i < Kinds * Entries; i++)
             Invalidate(i);
         _filledCount = 0;
     }
 
-    /// <summary>Drops everything but global pages.</summary>
+    /// <summary>Drops everything but global pages, in every address space.</summary>
     public void FlushNonGlobal()
+    {
+        DropSpaces();
+        InvalidateNonGlobal();
+    }
+
+    private void InvalidateNonGlobal()
     {
         if (_filledCount >= ListLimit)
         {
@@ -224,6 +234,6 @@ internal sealed unsafe class Tlb : IDisposable
         entry.ReadTag = _nowhere;
         entry.WriteTag = _nowhere;
         entry.Delta = (ulong)_dummy - _nowhere;
-        entry.Physical = 2; // no page
+        entry.Physical = NoPage;
     }
 }

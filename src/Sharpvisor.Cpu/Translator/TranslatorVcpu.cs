@@ -98,7 +98,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         var text = new StringBuilder();
         Statistics.Describe(text, Index);
         text.AppendLine(CultureInfo.InvariantCulture, $"code cache      {_cache.Hot.Position >> 10} KiB of blocks, {(_cache.Used - _cache.Hot.Position) >> 10} KiB of exits, of {_cache.Size >> 10} KiB; slots {_slots.Used >> 10} KiB");
-        text.AppendLine(CultureInfo.InvariantCulture, $"TLB             {_tlb.Fills} fills");
+        text.AppendLine(CultureInfo.InvariantCulture, $"TLB             {_tlb.Fills} fills, {_tlb.Restored} entries restored by PCID");
         text.AppendLine(CultureInfo.InvariantCulture, $"interpreter     {_blocks.BlocksMade} blocks decoded, {_blocks.BlocksDropped} dropped, {Statistics.Interpreted} executed");
         text.AppendLine("hottest blocks by the ticks that found the processor there:");
         foreach (var block in _translations.Values.Where(t => t.Samples > 0).OrderByDescending(t => t.Samples).Take(8))

@@ -15,9 +15,18 @@ public sealed record AcpiOptions
 
     public bool HasVga { get; init; }
 
+    /// <summary>A PCI host bridge with the PIIX's interrupt router.</summary>
+    public bool HasPci { get; init; }
+
+    /// <summary>Where the PCI hole begins: the first address behind RAM below 4 GiB.</summary>
+    public uint PciHoleStart { get; init; }
+
+    /// <summary>fw_cfg at port 510h.</summary>
+    public bool HasFwCfg { get; init; }
+
     /// <summary>Comparators of the HPET.</summary>
     public int HpetTimers { get; init; } = 3;
 
-    /// <summary>Adds further devices to <c>\_SB</c>: a PCI host bridge, virtio-mmio windows.</summary>
+    /// <summary>Adds further devices to <c>\_SB</c>: virtio-mmio windows.</summary>
     public Action<AmlWriter>? AddDevices { get; init; }
 }

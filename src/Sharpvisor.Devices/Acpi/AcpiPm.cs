@@ -1,6 +1,8 @@
-// ACPI power management: the PM1a event and control registers, the PM timer and the SMI command port.
-// Follows: ACPI 6.4, 4.8.3.1 to 4.8.3.3 and 4.8.2; register layout and SLP_TYP of Intel 82371AB (PIIX4) as QEMU has it.
-// Leaves out: sleep states but S5 (S1 to S4 are not offered), general-purpose events, bus master and global lock.
+// ACPI power management: the PM1a event and control registers, the PM timer, general-purpose events and the SMI command
+// port. PiixPowerManagement says where the PM1 block lies.
+// Follows: ACPI 6.4, 4.8.3.1 to 4.8.3.3, 4.8.2 and 4.8.4; register layout and SLP_TYP of Intel 82371AB (PIIX4) as QEMU
+// has them, which also answers the SMI commands of ACPI by itself, without SMM.
+// Leaves out: sleep states but S5 (S1 to S4 are not offered), bus master and global lock.
 
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -10,13 +12,14 @@ using Sharpvisor.Devices.Timers;
 
 namespace Sharpvisor.Devices.Acpi;
 
-/// <summary>Twelve ports from <see cref="DefaultPort"/> on: PM1_STS, PM1_EN, PM1_CNT, and PM_TMR at 8.</summary>
+/// <summary>A block of ports: PM1_STS, PM1_EN, PM1_CNT, and PM_TMR at 8; the rest reads zero.</summary>
 public sealed class AcpiPm : ByteWideDevice, IResettable
 {
+    /// <summary>Where firmware puts the block.</summary>
     public const ushort DefaultPort = 0x600;
 
     /// <summary>Length of the register block, in ports.</summary>
-    public const int Length = 12;
+    public const int Length = 64;
 
     /// <summary>Offsets in the block.</summary>
     public const ushort Pm1Event = 0, Pm1Control = 4, PmTimer = 8;
@@ -35,22 +38,42 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
     private const ushort EnableBits = TimerStatus | GlobalStatus | PowerButton | SleepButton | RtcStatus;
     private const ushort SciEnable = 1, SleepEnable = 1 << 13;
 
+    /// <summary>Port and length of the first block of general-purpose events: half of it status, half enables.</summary>
+    public const ushort GpePort = 0xAFE0;
+
+    public const int GpeLength = 4;
+
     private readonly AcpiPmTimer _pmTimer;
     private readonly ClockTimer _timer;
     private readonly IInterruptLine _sci;
     private readonly IMachineControl _machine;
+    private readonly GuestErrorLog? _errors;
     private ushort _status, _enable, _control;
     private long _changesSeen;
     private byte _smiData;
+    private ushort _gpeStatus, _gpeEnable;
 
     /// <param name="sci">The system control interrupt, level triggered: IRQ 9.</param>
-    public AcpiPm(Clock clock, IInterruptLine sci, IMachineControl machine)
+    public AcpiPm(Clock clock, IInterruptLine sci, IMachineControl machine, GuestErrorLog? errors = null)
     {
+        _errors = errors;
         _pmTimer = new AcpiPmTimer(clock);
         _timer = clock.CreateTimer("acpi-pm", Update);
         _sci = sci;
         _machine = machine;
         SmiCommand = new BytePorts(offset => offset == 1 ? _smiData : (byte)0, WriteSmiCommand);
+        Gpe = new BytePorts(ReadGpe, WriteGpe);
+    }
+
+    /// <summary>Four ports at <see cref="GpePort"/>: GPE0_STS and GPE0_EN.</summary>
+    public IBusDevice Gpe { get; }
+
+    /// <summary>Something has happened that a method _Lxx or _Exx of the DSDT handles.</summary>
+    /// <param name="number">0 to 15.</param>
+    public void RaiseEvent(int number)
+    {
+        _gpeStatus |= (ushort)(1 << number);
+        Update();
     }
 
     /// <summary>Ports B2h and B3h.</summary>
@@ -67,12 +90,13 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
     {
         _status = _enable = _control = 0;
         _smiData = 0;
+        _gpeStatus = _gpeEnable = 0;
         _changesSeen = _pmTimer.Changes;
         Update();
     }
 
     public override ulong Read(uint offset, int size) =>
-        offset >= PmTimer ? (ulong)_pmTimer.Value >> (int)(8 * (offset - PmTimer & 3)) : base.Read(offset, size);
+        offset is >= PmTimer and < PmTimer + 4 ? (ulong)_pmTimer.Value >> (int)(8 * (offset - PmTimer & 3)) : base.Read(offset, size);
 
     protected override byte ReadByte(uint offset)
     {
@@ -105,11 +129,32 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
                 break;
             case 4:
                 _control = (ushort)(((_control & kept) | bits) & ~SleepEnable);
-                if ((bits & SleepEnable) != 0 && ((_control >> 10) & 7) == SoftOff)
-                    _machine.RequestPowerOff("ACPI S5");
+                if ((bits & SleepEnable) != 0)
+                    Sleep((_control >> 10) & 7);
                 break;
         }
 
+        Update();
+    }
+
+    private void Sleep(int type)
+    {
+        if (type == SoftOff)
+            _machine.RequestPowerOff("ACPI S5");
+        else
+            _errors?.Report("acpi-pm", "sleep state that is not offered", $"SLP_TYP {type}");
+    }
+
+    private byte ReadGpe(uint offset) =>
+        (byte)((offset < 2 ? _gpeStatus : _gpeEnable) >> (int)(8 * (offset & 1)));
+
+    private void WriteGpe(uint offset, byte value)
+    {
+        var shift = (int)(8 * (offset & 1));
+        if (offset < 2)
+            _gpeStatus &= (ushort)~(value << shift);
+        else
+            _gpeEnable = (ushort)((_gpeEnable & (0xFF00 >> shift)) | (value << shift));
         Update();
     }
 
@@ -138,7 +183,7 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
     {
         NoteTimer();
         _status &= StatusBits;
-        _sci.Set((_control & SciEnable) != 0 && (_status & _enable) != 0);
+        _sci.Set((_control & SciEnable) != 0 && ((_status & _enable) != 0 || (_gpeStatus & _gpeEnable) != 0));
         if ((_enable & TimerStatus) != 0 && (_status & TimerStatus) == 0)
             _timer.Set(_pmTimer.NextChangeNs);
         else

@@ -1,9 +1,8 @@
-// The ACPI tables of a PC, for a boot without firmware.
+// The ACPI tables of a PC: placed by ourselves for a boot without firmware, else by firmware (AcpiImage).
 // Follows: ACPI 6.4, 5.2 (RSDP revision 2, RSDT, XSDT, FADT revision 5, FACS, MADT revision 3, DSDT revision 2);
 // IA-PC HPET Specification 1.0a, 3.2.4 (HPET table); iapc_boot_arch of 5.2.9.3.
-// Leaves out: a PCI host bridge (AcpiOptions.AddDevices has room for it), general-purpose events, NUMA tables.
+// Leaves out: NUMA tables; general-purpose events have their registers, but no method that handles one.
 
-using System.Buffers.Binary;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Interrupts;
@@ -27,7 +26,6 @@ public static class AcpiTables
     public const byte IoApicId = 0;
 
     private const ulong LocalApicAddress = 0xFEE0_0000;
-    private const int RsdpLength = 36;
 
     /// <summary>Puts the tables in guest memory and returns the address of the RSDP.</summary>
     /// <param name="address">A multiple of 64 below 4 GiB; the area must be told to the guest as reserved.</param>
@@ -52,47 +50,34 @@ public static class AcpiTables
     {
         if (address % 64 != 0 || address > uint.MaxValue - (1 << 24))
             throw new ArgumentOutOfRangeException(nameof(address), address, "must be a multiple of 64 well below 4 GiB");
-        var image = new List<byte>(new byte[64]); // the RSDP, written last
-        var facs = Append(image, address, Facs());
-        var dsdt = Append(image, address, Dsdt.Build(options));
-        List<uint> tables = [Append(image, address, Fadt(options, facs, dsdt)), Append(image, address, Madt(options))];
+        return Build(options).LinkAt(address);
+    }
+
+    /// <summary>All tables, for whoever places them.</summary>
+    public static AcpiImage Build(AcpiOptions options)
+    {
+        var image = new AcpiImage();
+        var facs = image.Add(Facs(), checksumAt: -1);
+        var dsdt = image.Add(Dsdt.Build(options));
+        var fadt = image.Add(Fadt(options));
+        image.Point(fadt, 36, 4, facs);
+        image.Point(fadt, 40, 4, dsdt);
+        image.Point(fadt, 140, 8, dsdt); // X_DSDT; of the FACS the 32-bit address serves
+        List<int> tables = [fadt, image.Add(Madt(options))];
         if (options.HasHpet)
-            tables.Add(Append(image, address, HpetTable(options)));
-
-        var rsdt = new AcpiTable("RSDT", 1);
-        var xsdt = new AcpiTable("XSDT", 1);
-        foreach (var table in tables)
-        {
-            rsdt.U32(table);
-            xsdt.U64(table);
-        }
-
-        var rsdtAddress = Append(image, address, rsdt.Finish());
-        var xsdtAddress = Append(image, address, xsdt.Finish());
-        var result = image.ToArray();
-        WriteRsdp(result.AsSpan(0, RsdpLength), rsdtAddress, xsdtAddress);
-        return result;
+            tables.Add(image.Add(HpetTable(options)));
+        image.SetRoot(AddRoot(image, "RSDT", 4, tables), AddRoot(image, "XSDT", 8, tables));
+        return image;
     }
 
-    private static uint Append(List<byte> image, ulong address, byte[] table)
+    private static int AddRoot(AcpiImage image, string signature, int pointerSize, List<int> tables)
     {
-        while (image.Count % 64 != 0)
-            image.Add(0);
-        var at = (uint)address + (uint)image.Count;
-        image.AddRange(table);
+        var root = new AcpiTable(signature, 1);
+        root.Zeros(pointerSize * tables.Count);
+        var at = image.Add(root.Finish());
+        for (var i = 0; i < tables.Count; i++)
+            image.Point(at, AcpiTable.HeaderLength + (pointerSize * i), pointerSize, tables[i]);
         return at;
-    }
-
-    private static void WriteRsdp(Span<byte> rsdp, uint rsdt, uint xsdt)
-    {
-        "RSD PTR "u8.CopyTo(rsdp);
-        "SHARPV"u8.CopyTo(rsdp[9..]);
-        rsdp[15] = 2;
-        BinaryPrimitives.WriteUInt32LittleEndian(rsdp[16..], rsdt);
-        BinaryPrimitives.WriteUInt32LittleEndian(rsdp[20..], RsdpLength);
-        BinaryPrimitives.WriteUInt64LittleEndian(rsdp[24..], xsdt);
-        rsdp[8] = AcpiTable.Checksum(rsdp[..20]);
-        rsdp[32] = AcpiTable.Checksum(rsdp);
     }
 
     private static byte[] Facs()
@@ -104,7 +89,7 @@ public static class AcpiTables
         return facs;
     }
 
-    private static byte[] Fadt(AcpiOptions options, uint facs, uint dsdt)
+    private static byte[] Fadt(AcpiOptions options)
     {
         const ushort pm1Event = AcpiPm.DefaultPort + AcpiPm.Pm1Event;
         const ushort pm1Control = AcpiPm.DefaultPort + AcpiPm.Pm1Control;
@@ -113,8 +98,7 @@ public static class AcpiTables
         const ushort legacyDevices = 1 << 0, has8042 = 1 << 1, vgaNotPresent = 1 << 2;
 
         var t = new AcpiTable("FACP", 5);
-        t.U32(facs);
-        t.U32(dsdt);
+        t.Zeros(4 + 4); // FIRMWARE_CTRL and DSDT: linked later
         t.U8(0);
         t.U8(0); // preferred power management profile: unspecified
         t.U16(SciIrq);
@@ -128,13 +112,14 @@ public static class AcpiTables
         t.U32(0);
         t.U32(0); // PM2_CNT
         t.U32(pmTimer);
-        t.U32(0); // GPE0
+        t.U32(AcpiPm.GpePort);
         t.U32(0); // GPE1
         t.U8(4); // PM1_EVT_LEN
         t.U8(2); // PM1_CNT_LEN
         t.U8(0);
         t.U8(4); // PM_TMR_LEN
-        t.Zeros(4); // GPE lengths and base, CST_CNT
+        t.U8(AcpiPm.GpeLength);
+        t.Zeros(3); // GPE1's length and base, CST_CNT
         t.U16(0xFFF); // P_LVL2_LAT, P_LVL3_LAT: no C2, no C3
         t.U16(0xFFF);
         t.Zeros(2 + 2 + 1 + 1); // flush size and stride, duty cycle
@@ -146,15 +131,15 @@ public static class AcpiTables
         t.Address(AddressSpaceId.SystemIo, 0xCF9, 8, 1);
         t.U8(0x06); // SYS_RST and RCPU
         t.Zeros(3);
-        t.U64(0); // X_FIRMWARE_CTRL: the 32-bit one serves
-        t.U64(dsdt);
+        t.Zeros(8 + 8); // X_FIRMWARE_CTRL and X_DSDT
         t.Address(AddressSpaceId.SystemIo, pm1Event, 32, 2);
         t.Zeros(12);
         t.Address(AddressSpaceId.SystemIo, pm1Control, 16, 2);
         t.Zeros(12);
         t.Zeros(12); // PM2_CNT
         t.Address(AddressSpaceId.SystemIo, pmTimer, 32, 3);
-        t.Zeros(2 * 12); // GPE0, GPE1
+        t.Address(AddressSpaceId.SystemIo, AcpiPm.GpePort, 8 * AcpiPm.GpeLength, 1);
+        t.Zeros(12); // GPE1
         t.Zeros(2 * 12); // sleep control and status
         return t.Finish();
     }
@@ -188,7 +173,8 @@ public static class AcpiTables
         t.U32((uint)IoApic.DefaultAddress);
         t.U32(0);
         SourceOverride(t, 0, conforms);
-        SourceOverride(t, SciIrq, activeHigh | level);
+        foreach (var irq in options.HasPci ? [5, 9, 10, 11] : (ReadOnlySpan<byte>)[SciIrq])
+            SourceOverride(t, irq, activeHigh | level);
         // NMI on LINT1 of all processors.
         t.Bytes([4, 6, 0xFF, 0, 0, 1]);
         if (options.ProcessorCount > largestXApicId + 1)

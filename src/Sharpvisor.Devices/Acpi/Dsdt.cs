@@ -1,3 +1,4 @@
+using Sharpvisor.Devices.Firmware;
 using Sharpvisor.Devices.Timers;
 
 namespace Sharpvisor.Devices.Acpi;
@@ -23,6 +24,10 @@ internal static class Dsdt
                 Keyboard(sb);
             if (options.HasHpet)
                 HpetDevice(sb);
+            if (options.HasPci)
+                PciAml.Add(sb, options);
+            if (options.HasFwCfg)
+                FwCfgDevice(sb);
             options.AddDevices?.Invoke(sb);
         });
 
@@ -42,13 +47,13 @@ internal static class Dsdt
         var (port, irq) = SerialPorts[number - 1];
         d.HardwareId("PNP0501");
         d.Name("_UID", (ulong)number);
-        d.Resources(AmlWriter.Ports(port, 8), AmlWriter.Irq(irq));
+        d.Resources(AmlResources.Ports(port, 8), AmlResources.Irq(irq));
     });
 
     private static void Rtc(AmlWriter sb) => sb.Device("RTC", d =>
     {
         d.HardwareId("PNP0B00");
-        d.Resources(AmlWriter.Ports(0x70, 4), AmlWriter.Irq(8));
+        d.Resources(AmlResources.Ports(0x70, 4), AmlResources.Irq(8));
     });
 
     private static void Keyboard(AmlWriter sb)
@@ -56,19 +61,26 @@ internal static class Dsdt
         sb.Device("KBD", d =>
         {
             d.HardwareId("PNP0303");
-            d.Resources(AmlWriter.Ports(0x60, 1), AmlWriter.Ports(0x64, 1), AmlWriter.Irq(1));
+            d.Resources(AmlResources.Ports(0x60, 1), AmlResources.Ports(0x64, 1), AmlResources.Irq(1));
         });
         sb.Device("MOU", d =>
         {
             d.HardwareId("PNP0F13");
-            d.Resources(AmlWriter.Irq(12));
+            d.Resources(AmlResources.Irq(12));
         });
     }
+
+    private static void FwCfgDevice(AmlWriter sb) => sb.Device("FWCF", d =>
+    {
+        d.Name("_HID", "QEMU0002");
+        d.Name("_STA", 0x0B);
+        d.Resources(AmlResources.Ports(FwCfg.SelectorPort, FwCfg.Length));
+    });
 
     private static void HpetDevice(AmlWriter sb) => sb.Device("HPET", d =>
     {
         d.HardwareId("PNP0103");
         d.Name("_UID", 0);
-        d.Resources(AmlWriter.Memory32((uint)Hpet.DefaultAddress, Hpet.Length, writable: false));
+        d.Resources(AmlResources.Memory32((uint)Hpet.DefaultAddress, Hpet.Length, writable: false));
     });
 }

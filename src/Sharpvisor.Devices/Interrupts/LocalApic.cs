@@ -92,6 +92,10 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
     {
         _apicBase = DefaultBase | BaseEnable | (Index == 0 ? BaseBsp : 0);
         ResetState();
+        // As QEMU: the PIC reaches the first processor from power-on, for software that knows nothing of local APICs.
+        if (Index == 0)
+            _lvt[LvtLint0] = (uint)DeliveryMode.ExtInt << 8;
+        UpdateRequest();
     }
 
     public int AcknowledgeInterrupt()

@@ -7,6 +7,7 @@ using Sharpvisor.Core.Time;
 namespace Sharpvisor.Boards;
 
 /// <summary>What a board plugs its devices into.</summary>
+/// <param name="ProcessorId">CPUID leaf 1: EAX in the low half, EDX in the high one.</param>
 internal sealed record BoardContext(
     GuestMemory Memory,
     AddressSpace Ports,
@@ -14,4 +15,5 @@ internal sealed record BoardContext(
     MachineGate Gate,
     Clock Clock,
     GuestErrorLog Errors,
-    IMachineControl Control);
+    IMachineControl Control,
+    ulong ProcessorId);

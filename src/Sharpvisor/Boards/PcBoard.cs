@@ -1,13 +1,15 @@
 // The board of a PC: who sits at which address and on which interrupt. The places are those of the IBM PC AT and of
 // QEMU's pc machine (I440FX with PIIX), where every operating system looks for them.
-// Leaves out: PCI and all that sits on it, floppy, parallel port, DMA controllers.
+// Leaves out: floppy, parallel port.
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Devices.Acpi;
 using Sharpvisor.Devices.Chipset;
+using Sharpvisor.Devices.Firmware;
 using Sharpvisor.Devices.Interrupts;
+using Sharpvisor.Devices.Pci;
 using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
@@ -16,67 +18,95 @@ namespace Sharpvisor.Boards;
 
 internal sealed class PcBoard
 {
-    /// <summary>Where <see cref="ActAsFirmware"/> puts the ACPI RSDP.</summary>
-    public const ulong RsdpAddress = E820.FirmwareStart;
+    /// <summary>Slots of the chipset's functions on PCI; the next ones are free.</summary>
+    public const int HostBridgeSlot = 0, PiixSlot = 1, FirstFreeSlot = 2;
 
     private static readonly (ushort Port, int Irq)[] SerialPorts = [(0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3)];
+
+    /// <summary>Where firmware leads PIRQA to PIRQD, and puts the PIIX4's register blocks.</summary>
+    private static readonly byte[] PirqRoutes = [10, 10, 11, 11];
+    private const ushort SmBusPort = 0xB100;
 
     private readonly BoardContext _context;
     private readonly List<IResettable> _resettable = [];
     private readonly KvmClock[] _kvmClocks;
+    private readonly Pic _pic;
     private readonly AcpiPm _acpiPm;
-    private readonly AcpiOptions _acpi;
+    private readonly HostBridge _hostBridge;
+    private readonly PiixIsaBridge _isaBridge;
+    private readonly PiixPowerManagement _powerManagement;
+    private readonly List<int> _serial;
 
     public PcBoard(BoardContext context, MachineOptions options)
     {
         _context = context;
-        var (_, ports, mmio, gate, clock, errors, control) = context;
+        var (memory, ports, mmio, gate, clock, errors, control, processorId) = context;
 
         var apicBus = new ApicBus();
         LocalApics = [.. Enumerable.Range(0, options.ProcessorCount).Select(i => new LocalApic(i, clock, apicBus))];
-        _kvmClocks = [.. LocalApics.Select(_ => new KvmClock(clock, context.Memory))];
-        var pic = new Pic(apicBus.Lint0);
-        apicBus.Pic = pic;
+        _kvmClocks = [.. LocalApics.Select(_ => new KvmClock(clock, memory))];
+        _pic = new Pic(apicBus.Lint0);
+        apicBus.Pic = _pic;
         var ioApic = new IoApic(apicBus);
-        var isa = new IsaInterrupts(pic, ioApic);
-        MapPorts(0x20, 2, pic.MasterPorts, "pic");
-        MapPorts(0xA0, 2, pic.SlavePorts, "pic-slave");
-        MapPorts(0x4D0, 2, pic.ElcrPorts, "elcr");
+        Isa = new IsaInterrupts(_pic, ioApic);
+        MapPorts(0x20, 2, _pic.MasterPorts, "pic");
+        MapPorts(0xA0, 2, _pic.SlavePorts, "pic-slave");
+        MapPorts(0x4D0, 2, _pic.ElcrPorts, "elcr");
         mmio.Map(IoApic.DefaultAddress, 0x1000, ioApic, "ioapic");
 
-        var hpet = new Hpet(clock, isa, ioApic);
+        var hpet = new Hpet(clock, Isa, ioApic);
         mmio.Map(Hpet.DefaultAddress, Hpet.Length, hpet, "hpet");
         var pit = new Pit(clock, hpet.PitOutput);
         MapPorts(0x40, 4, pit, "pit");
         MapPorts(0x61, 1, pit.Port61, "port61");
         var rtc = new Rtc(clock, hpet.RtcOutput);
-        rtc.SetMemorySize(context.Memory.Below4G, context.Memory.Above4G);
         MapPorts(0x70, 4, rtc, "rtc");
+        _resettable.AddRange([.. LocalApics, .. _kvmClocks, _pic, ioApic, hpet, pit, rtc]);
+        AddDma();
 
-        var keyboard = new I8042(isa[1], isa[12], control);
+        var keyboard = new I8042(Isa[1], Isa[12], control);
         MapPorts(0x60, 1, keyboard.DataPort, "i8042-data");
         MapPorts(0x64, 1, keyboard.CommandPort, "i8042-command");
         var post = new PostCodePort();
         MapPorts(0x80, 1, post, "post");
         var port92 = new Port92(control);
         MapPorts(0x92, 1, port92, "port92");
-        var reset = new ResetControl(control);
-        MapPorts(0xCF9, 1, reset, "reset-control");
-        _acpiPm = new AcpiPm(clock, isa[AcpiTables.SciIrq], control);
-        MapPorts(AcpiPm.DefaultPort, AcpiPm.Length, _acpiPm, "acpi-pm");
-        MapPorts(AcpiPm.SmiCommandPort, 2, _acpiPm.SmiCommand, "smi-command");
-        _resettable.AddRange([.. LocalApics, .. _kvmClocks, pic, ioApic, hpet, pit, rtc, keyboard, post, port92, reset, _acpiPm]);
+        _resettable.AddRange([keyboard, post, port92]);
+        _serial = AddSerialPorts(options);
 
-        var serial = AddSerialPorts(options, isa);
-        if (options.DebugExit is { } exit)
-            MapPorts(exit.Port, exit.Count, new DebugExit(control), "isa-debug-exit");
-        if (options.DebugConsole is { } console)
-            MapPorts(console.Port, 1, new DebugConsole(console.Backend, gate, errors), "isa-debugcon");
-        _acpi = new AcpiOptions { ProcessorCount = options.ProcessorCount, SerialPorts = serial };
+        // PCI with its chipset.
+        _isaBridge = new PiixIsaBridge(Isa);
+        Pci = new PciBus(ports, mmio, memory, _isaBridge.Wires, apicBus);
+        _hostBridge = new HostBridge(memory, PcFirmware.LoadBios(memory, options.Firmware));
+        _acpiPm = new AcpiPm(clock, Isa[AcpiTables.SciIrq], control, errors);
+        var smBus = new SmBusController();
+        _powerManagement = new PiixPowerManagement(_acpiPm, smBus, _serial);
+        Pci.Add(_hostBridge, HostBridgeSlot);
+        Pci.Add(_isaBridge, PiixSlot);
+        Pci.Add(_powerManagement, PiixSlot, 3);
+        var reset = new ResetControl(control);
+        var pciPorts = new PciConfigPorts(Pci, reset);
+        MapPorts(PciConfigPorts.Port, PciConfigPorts.Length, pciPorts, "pci-config");
+        MapPorts(AcpiPm.SmiCommandPort, 2, _acpiPm.SmiCommand, "smi-command");
+        MapPorts(AcpiPm.GpePort, AcpiPm.GpeLength, _acpiPm.Gpe, "acpi-gpe");
+        _resettable.AddRange([reset, pciPorts, _acpiPm, smBus]);
+
+        Firmware = new PcFirmware(options, memory, rtc, DescribeForAcpi, processorId);
+        MapPorts(FwCfg.SelectorPort, 2, Firmware.Config.Registers, "fw_cfg");
+        MapPorts(FwCfg.DmaPort, 8, Firmware.Config.Dma, "fw_cfg-dma");
+        _resettable.Add(Firmware.Config);
+
+        AddTestDevices(options);
     }
 
     /// <summary>By number of the processor.</summary>
     public IReadOnlyList<LocalApic> LocalApics { get; }
+
+    public IsaInterrupts Isa { get; }
+
+    public PciBus Pci { get; }
+
+    public PcFirmware Firmware { get; }
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public IReadOnlyList<IMsrDevice> MsrDevices(int index) => [_kvmClocks[index]];
@@ -87,29 +117,81 @@ internal sealed class PcBoard
 
     public void Reset()
     {
+        // PCI first, so that what functions hold on to is let go of before the interrupt controllers forget it.
+        Pci.Reset();
         foreach (var device in _resettable)
             device.Reset();
+        Firmware.Reset();
     }
 
-    /// <summary>Leaves behind what firmware would: the ACPI tables, and the first local APIC in virtual wire mode.</summary>
+    /// <summary>
+    /// Leaves behind what firmware would: RAM below 1 MiB with the ACPI and SMBIOS tables, PCI with addresses and
+    /// interrupts, and the first local APIC in virtual wire mode.
+    /// </summary>
     public void ActAsFirmware()
     {
-        AcpiTables.Place(_context.Memory, _acpi, RsdpAddress, (int)(E820.OneMiB - RsdpAddress));
+        const uint elcrSecond = 1, irq10And11 = 0x0C;
+        _hostBridge.ShadowAll();
+        _powerManagement.PlaceAt(AcpiPm.DefaultPort, SmBusPort);
+        for (var i = 0; i < PirqRoutes.Length; i++)
+            _isaBridge.WriteConfig(PiixIsaBridge.PirqRouteControl + i, 1, PirqRoutes[i]);
+        _pic.ElcrPorts.Write(elcrSecond, 1, irq10And11);
+        PciAssignment.Assign(Pci, _context.Memory.Below4G, [.. PirqRoutes]);
+        _powerManagement.WriteConfig(PciRegister.InterruptLine, 1, AcpiTables.SciIrq);
+        Firmware.PlaceTables();
         LocalApics[0].SetVirtualWireMode();
     }
 
-    private List<int> AddSerialPorts(MachineOptions options, IsaInterrupts isa)
+    private AcpiOptions DescribeForAcpi() => new()
+    {
+        ProcessorCount = LocalApics.Count,
+        SerialPorts = _serial,
+        HasVga = Pci.Functions.Any(f => f.Config.Get8(PciRegister.ClassCode + 2) == 3),
+        HasPci = true,
+        PciHoleStart = (uint)_context.Memory.Below4G,
+        HasFwCfg = true,
+    };
+
+    private void AddDma()
+    {
+        var bytes = new DmaController(1);
+        var words = new DmaController(2);
+        var pages = new DmaPageRegisters();
+        var highPages = new DmaPageRegisters();
+        MapPorts(0x00, 16, bytes.Ports, "dma");
+        MapPorts(0xC0, 32, words.Ports, "dma-16");
+        MapPorts(0x81, 15, pages, "dma-page");
+        MapPorts(0x480, 8, highPages, "dma-high-page");
+        _resettable.AddRange([bytes, words, pages, highPages]);
+    }
+
+    private void AddTestDevices(MachineOptions options)
+    {
+        if (options.DebugExit is { } exit)
+            MapPorts(exit.Port, exit.Count, new DebugExit(_context.Control), "isa-debug-exit");
+        if (options.DebugConsole is { } console)
+            MapPorts(console.Port, 1, new DebugConsole(console.Backend, _context.Gate, _context.Errors), "isa-debugcon");
+        if (!options.HasTestDevice)
+            return;
+        var test = new PcTestDevice(Isa);
+        MapPorts(PcTestDevice.DataPort, PcTestDevice.PortLength, test.Data, "pc-testdev");
+        MapPorts(PcTestDevice.FlushPort, PcTestDevice.PortLength, test.Flush, "pc-testdev-flush");
+        MapPorts(PcTestDevice.BytePort, PcTestDevice.PortLength, test.Data, "pc-testdev-byte");
+        MapPorts(PcTestDevice.InterruptPort, PcTestDevice.InterruptLength, test.Interrupts, "pc-testdev-irq");
+        _context.Mmio.Map(PcTestDevice.MemoryAddress, PcTestDevice.MemoryLength, test.Memory, "pc-testdev-iomem");
+    }
+
+    private List<int> AddSerialPorts(MachineOptions options)
     {
         if (options.Serial.Count > SerialPorts.Length)
             throw new ConfigurationException($"{options.Serial.Count} serial ports: a PC has {SerialPorts.Length} at most; give fewer -serial");
-        var lines = SerialPorts.Select(p => p.Irq).Distinct().ToDictionary(irq => irq, irq => new SharedInterruptLine(isa[irq]));
         List<int> present = [];
         for (var i = 0; i < options.Serial.Count; i++)
         {
             if (options.Serial[i] is not { } backend)
                 continue;
             var (port, irq) = SerialPorts[i];
-            var uart = new Uart16550(_context.Clock, lines[irq].Add(), backend, _context.Gate);
+            var uart = new Uart16550(_context.Clock, Isa.Share(irq), backend, _context.Gate);
             MapPorts(port, 8, uart, $"com{i + 1}");
             _resettable.Add(uart);
             present.Add(i + 1);

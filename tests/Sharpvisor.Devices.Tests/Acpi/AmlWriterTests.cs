@@ -24,7 +24,7 @@ public class AmlWriterTests
     public void ResourcesEndWithTheirTag()
     {
         var aml = new AmlWriter();
-        aml.Resources(AmlWriter.Ports(0x3F8, 8), AmlWriter.Irq(4));
+        aml.Resources(AmlResources.Ports(0x3F8, 8), AmlResources.Irq(4));
         Assert.Equal("08 5F 43 52 53 11 10 0A 0D 47 01 F8 03 F8 03 01 08 22 10 00 79 00", Hex(aml));
     }
 
