@@ -89,7 +89,7 @@ internal sealed unsafe partial class BlockTranslator
             EmitTagTest(stub, range, alignedAlone ? m.Alignment : 1);
         }
 
-        var simple = bitString < 0 && m.Index < 0 && m.Segment < 0 && !m.Address32 && IsResident(m.Base);
+        var simple = bitString < 0 && m.Index < 0 && m.Segment < 0 && !m.Address32 && !m.Address16 && IsResident(m.Base);
         var again = bitString < 0 && !simple && m.Segment < 0 && (m.Base == AddressBase.None || IsResident(m.Base)) && (m.Index < 0 || IsResident(m.Index));
         if (!simple && !again)
             _hot.OnMemory(0x33, Host.T0, Host.T1, -1, entries + tag, wide: true);
