@@ -10,6 +10,8 @@ using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Commands;
 
@@ -31,6 +33,7 @@ internal static class RunCommand
         {
             var ends = new List<IAsyncDisposable>();
             Machine? machine = null;
+            VncServer? vnc = null;
             try
             {
                 using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
@@ -39,10 +42,13 @@ internal static class RunCommand
                 using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, firmware, kernel, initrd, ends, logger, log, quit);
+                vnc = StartVnc(settings, machine, logger);
                 return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (vnc is not null)
+                    await vnc.DisposeAsync().ConfigureAwait(false);
                 if (machine is not null)
                     await machine.DisposeAsync().ConfigureAwait(false);
                 foreach (var end in ends)
@@ -146,10 +152,18 @@ internal static class RunCommand
     /// </summary>
     private static BootSource? OpenVgaBios(RunSettings settings)
     {
-        if (settings.HasVga == true || settings.IsCurses)
+        if (settings.HasVga == true || settings.IsCurses || settings.Vnc is not null)
             return BootSource.FromFile(FirmwareFiles.RequireVgaBios(GuestCache.Firmware));
         var isWanted = settings.HasVga is null && settings.Kernel is null && !settings.NoDefaults;
         return isWanted && FirmwareFiles.Find(FirmwareFiles.StandardVgaBios, GuestCache.Firmware) is { } path ? BootSource.FromFile(path) : null;
+    }
+
+    private static VncServer? StartVnc(RunSettings settings, Machine machine, StandardErrorLogger logger)
+    {
+        if (settings.Vnc is not { } spec)
+            return null;
+        var password = spec.PasswordSecret is { } id ? Secret.Find(settings.Secrets, id, $"-vnc {spec.Text}").Data : [];
+        return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
     private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)

@@ -2,6 +2,8 @@
 // one that starts with a dash (-append -v), or follows an equals sign after two dashes (--append=-v).
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Parsing;
 
@@ -31,7 +33,8 @@ internal static class RunFlags
         new("M", "KIND", Values.Machine),
         new("display", "none|curses", (s, v) => s.IsCurses = Values.IsCurses(v)),
         new("vga", "std|none", (s, v) => s.HasVga = Values.HasVga(v)),
-        new("vnc", "none", (_, v) => Values.Vnc(v)),
+        new("vnc", "DISPLAY", (s, v) => s.Vnc = VncSpec.Parse(v)),
+        new("object", "OBJECT", (s, v) => s.Secrets.Add(Secret.Parse(v))),
         new("device", "DEVICE", Values.Device),
         new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
         new("global", "SETTING", Values.Global),
@@ -99,6 +102,8 @@ internal static class RunFlags
             settings.Serial.Add(new CharSpec.Null());
         if (settings is { IsCurses: true, HasVga: false })
             throw new ConfigurationException("-display curses and -vga none: there is no screen to show; leave one of them out");
+        if (settings is { Vnc: { } vnc, HasVga: false })
+            throw new ConfigurationException($"-vnc {vnc.Text} and -vga none: there is no screen to show; leave one of them out");
         if (onStdio.Count > 1)
             throw new ConfigurationException($"two devices on one stdio: {onStdio[0]} and {onStdio[1]}; give one of them file:PATH, pty, tcp: or null");
         if (settings.Serial.Count > 4)

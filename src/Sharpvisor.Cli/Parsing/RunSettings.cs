@@ -1,6 +1,8 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Parsing;
 
@@ -52,6 +54,11 @@ internal sealed class RunSettings
 
     /// <summary>The screen is shown on the terminal.</summary>
     public bool IsCurses { get; set; }
+
+    /// <summary>Where the screen is shown to VNC viewers; null: nowhere.</summary>
+    public VncSpec? Vnc { get; set; }
+
+    public List<Secret> Secrets { get; } = [];
 
     public bool NoDefaults { get; set; }
 

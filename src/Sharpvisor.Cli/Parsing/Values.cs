@@ -150,7 +150,7 @@ internal static class Values
     {
         "none" => false,
         "curses" => true,
-        _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none"),
+        _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none, and -vnc :0 for a VNC viewer"),
     };
 
     /// <summary>-vga std or none.</summary>
@@ -161,13 +161,6 @@ internal static class Values
         "cirrus" or "vmware" or "qxl" or "virtio" => throw new ConfigurationException($"-vga {value}: not in this version; give std or none"),
         _ => throw new ConfigurationException($"-vga {value}: unknown; give std or none"),
     };
-
-    /// <summary>-vnc none.</summary>
-    public static void Vnc(string value)
-    {
-        if (value != "none")
-            throw new ConfigurationException($"-vnc {value}: there is no screen in this version; give none");
-    }
 
     /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4; -device pc-testdev.</summary>
     public static void Device(RunSettings settings, string value)
