@@ -85,7 +85,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-accel kvm", "-accel kvm: not in this version; give translator, interpreter or lockstep")]
     [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc")]
     [InlineData("-display gtk", "-display gtk: there is no screen in this version; give none, and console=ttyS0 with -append")]
-    [InlineData("-device e1000", "-device e1000: not in this version; there are isa-debug-exit and pc-testdev")]
+    [InlineData("-device e1000", "-device e1000: not in this version; there are isa-debug-exit, pc-testdev and pci-testdev")]
     [InlineData("-device isa-debug-exit,iobase=zz", "-device isa-debug-exit,iobase=zz: \"zz\" is not a number from 1 to 0xffff")]
     [InlineData("-device isa-debug-exit,port=1", "-device isa-debug-exit,port=1: unknown option \"port=1\"; isa-debug-exit has iobase= and iosize=")]
     [InlineData("-serial null -kernel DIR/vmlinuz -device isa-debug-exit,iobase=0xfffe,iosize=4", "isa-debug-exit: io range 0xfffe+0x4 does not fit in 0x10000; give another iobase")]

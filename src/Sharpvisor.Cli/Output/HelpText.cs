@@ -29,7 +29,7 @@ internal static class HelpText
           -accel NAME            translator, interpreter, or both in lockstep
           -serial, -debugcon WHERE   stdio, file:PATH, pty, null, none,
                                  tcp:HOST:PORT[,server=on][,wait=off]
-          -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev
+          -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev, pci-testdev
           -machine pc[,max-ram-below-4g=SIZE]  -global isa-debugcon.iobase=0xe9
           -display none  -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off

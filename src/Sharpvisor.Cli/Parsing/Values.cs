@@ -165,13 +165,14 @@ internal static class Values
             case "isa-debug-exit":
                 DebugExit(settings, value, parts);
                 break;
-            case "pc-testdev":
+            case "pc-testdev" or "pci-testdev":
                 if (parts.Skip(1).FirstOrDefault(p => !p.StartsWith("id=", StringComparison.Ordinal)) is { } option)
-                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; pc-testdev has none");
-                settings.HasTestDevice = true;
+                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; {parts[0]} has none");
+                settings.HasTestDevice |= parts[0] == "pc-testdev";
+                settings.HasPciTestDevice |= parts[0] == "pci-testdev";
                 break;
             default:
-                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit and pc-testdev");
+                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit, pc-testdev and pci-testdev");
         }
     }
 
