@@ -44,6 +44,9 @@ public sealed record MachineOptions
     /// <summary>What COM1 to COM4 lead to; null where there is no port.</summary>
     public IReadOnlyList<ICharBackend?> Serial { get; init; } = [];
 
+    /// <summary>What is on the IDE controller.</summary>
+    public IReadOnlyList<IdeDrive> IdeDrives { get; init; } = [];
+
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }
 

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Output;
@@ -83,6 +84,9 @@ internal static class RunCommand
         if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
             builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
 
+        foreach (var placed in settings.PlacedDrives)
+            builder.WithIdeDrive(OpenDrive(placed, ends, logger));
+
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
         List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];
@@ -104,6 +108,23 @@ internal static class RunCommand
         if (settings.DebugConsole is { IsNone: false } debug)
             builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
         return builder.Build();
+    }
+
+    private static IdeDrive OpenDrive(PlacedDrive placed, List<IAsyncDisposable> ends, StandardErrorLogger logger)
+    {
+        var (channel, unit, spec, device) = placed;
+        var name = spec.Id ?? IdeDrive.NameOf(channel, unit, device.IsCdrom);
+        var drive = spec.File is null ? new BlockDrive(name, null, spec.Options, logger) : BlockDrive.Open(name, spec.File, spec.Options, logger);
+        ends.Add(drive);
+        return new IdeDrive(drive, channel, unit)
+        {
+            IsCdrom = device.IsCdrom,
+            Serial = device.Serial ?? spec.Serial,
+            Model = device.Model,
+            Firmware = device.Version,
+            BootIndex = device.BootIndex,
+            Geometry = device.Geometry,
+        };
     }
 
     /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>

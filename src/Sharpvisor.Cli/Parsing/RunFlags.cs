@@ -18,6 +18,12 @@ internal static class RunFlags
         new("bios", "FILE", (s, v) => s.Bios = v),
         new("boot", "ORDER", BootValues.Boot),
         new("uuid", "UUID", (s, v) => s.Uuid = Values.Uuid(v)),
+        new("hda", "FILE", (s, v) => DriveValues.Short(s, "-hda", v, 0, isCdrom: false)),
+        new("hdb", "FILE", (s, v) => DriveValues.Short(s, "-hdb", v, 1, isCdrom: false)),
+        new("hdc", "FILE", (s, v) => DriveValues.Short(s, "-hdc", v, 2, isCdrom: false)),
+        new("hdd", "FILE", (s, v) => DriveValues.Short(s, "-hdd", v, 3, isCdrom: false)),
+        new("cdrom", "FILE", (s, v) => DriveValues.Short(s, "-cdrom", v, DriveValues.CdromIndex, isCdrom: true)),
+        new("drive", "OPTIONS", DriveValues.Drive),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
@@ -48,7 +54,11 @@ internal static class RunFlags
         {
             var arg = args[i];
             if (!arg.StartsWith('-') || arg.Length < 2)
-                throw new ConfigurationException($"\"{arg}\" is not a flag; a kernel is given by -kernel {arg}");
+            {
+                DriveValues.Short(settings, "-hda", arg, 0, isCdrom: false);
+                continue;
+            }
+
             var name = arg.StartsWith("--", StringComparison.Ordinal) ? arg[2..] : arg[1..];
             string? value = null;
             var equals = name.IndexOf('=', StringComparison.Ordinal);
@@ -69,6 +79,7 @@ internal static class RunFlags
         }
 
         Check(settings);
+        settings.PlacedDrives = DriveValues.Resolve(settings);
         return settings;
     }
 

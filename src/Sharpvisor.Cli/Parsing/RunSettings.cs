@@ -40,6 +40,13 @@ internal sealed class RunSettings
 
     public List<CharSpec> Serial { get; } = [];
 
+    public List<DriveSpec> Drives { get; } = [];
+
+    public List<IdeDeviceSpec> IdeDevices { get; } = [];
+
+    /// <summary>Drives and devices together, each with its place.</summary>
+    public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
+
     public bool NoDefaults { get; set; }
 
     public bool NoReboot { get; set; }

@@ -8,6 +8,8 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev", "pci-testdev"];
+
     private const ulong MinimumMemory = 1UL << 20;
 
     /// <summary>-m 512, 2G, 1.5G, size=2G: bytes.</summary>
@@ -171,8 +173,11 @@ internal static class Values
                 settings.HasTestDevice |= parts[0] == "pc-testdev";
                 settings.HasPciTestDevice |= parts[0] == "pci-testdev";
                 break;
+            case "ide-hd" or "ide-cd":
+                DriveValues.Device(settings, value);
+                break;
             default:
-                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit, pc-testdev and pci-testdev");
+                throw new ConfigurationException($"-device {parts[0]}: not in this version; the nearest is {Nearest.Of(parts[0], Devices)} of {string.Join(", ", Devices)}");
         }
     }
 
