@@ -19,23 +19,23 @@ internal static class HelpText
 
     public const string Run = """
         sharpvisor run FLAGS     (one dash or two)
-          -kernel FILE  -initrd FILE  -append TEXT
-                                 bzImage, ELF vmlinux, or ELF with a PVH entry
+          -kernel FILE  -initrd FILE  -append TEXT   bzImage, vmlinux, PVH ELF
           -bios FILE             firmware; SeaBIOS when there is no kernel
-          -boot [order=]cdn[,once=d][,menu=on][,strict=on]
-                [,splash-time=MS][,reboot-timeout=MS]
+          -hda -hdb -hdc -hdd -cdrom FILE  -drive file=FILE[,OPTION=VALUE]
+          -boot [order=]cdn[,once=d][,menu=on][,strict=on][,splash-time=MS]
           -m SIZE  -smp N        memory: 512 (MiB), 2G; processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
           -accel NAME            translator, interpreter, or both in lockstep
           -serial, -debugcon WHERE   stdio, file:PATH, pty, null, none,
                                  tcp:HOST:PORT[,server=on][,wait=off]
-          -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev, pci-testdev
+          -device ide-hd|ide-cd|isa-debug-exit|pc-testdev|pci-testdev[,...]
           -machine pc[,max-ram-below-4g=SIZE]  -global isa-debugcon.iobase=0xe9
-          -display none  -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
+          -vga std|none          a screen; std without a kernel or with curses
+          -display none|curses   curses: text modes on this terminal
+          -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
           -action reboot=reset|shutdown,shutdown=poweroff|pause
-          -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
-          -perfmap               names of generated code for Linux's perf
+          -d int,exec,in_asm,cpu_reset,jit,guest_errors,unimp  -D FILE  -perfmap   logs
         Ctrl-A x on a terminal ends the machine; SIGUSR1 shows what the engine did.
         Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
         flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by

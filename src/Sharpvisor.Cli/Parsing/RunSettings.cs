@@ -47,6 +47,12 @@ internal sealed class RunSettings
     /// <summary>Drives and devices together, each with its place.</summary>
     public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
 
+    /// <summary>A standard VGA; null: nothing was said.</summary>
+    public bool? HasVga { get; set; }
+
+    /// <summary>The screen is shown on the terminal.</summary>
+    public bool IsCurses { get; set; }
+
     public bool NoDefaults { get; set; }
 
     public bool NoReboot { get; set; }
