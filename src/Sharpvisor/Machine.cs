@@ -8,10 +8,13 @@ using Sharpvisor.Boot;
 using Sharpvisor.Core;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Input;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Display;
+using Sharpvisor.Input;
 
 namespace Sharpvisor;
 
@@ -69,7 +72,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 Below4G = Memory.Below4G,
                 Above4G = Memory.Above4G,
                 RsdpAddress = PcFirmware.RsdpAddress,
+                HasTextScreen = _board.Vga is not null,
             });
+            Screen = _board.Vga is null ? null : new GuestScreen(_board.Vga, _gate, _exit.Task);
+            Keyboard = new GuestKeyboard(_board.Keyboard, _gate, _exit.Task);
             if (_plan is null && options.Firmware is null)
                 throw new ConfigurationException("nothing to boot: give a kernel with -kernel, or firmware with -bios");
             if (_plan is not null && options.Firmware is not null)
@@ -135,6 +141,17 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>
     public MemoryCharBackend Serial => _options.Serial[0] as MemoryCharBackend
         ?? throw new InvalidOperationException($"COM1 leads to {_options.Serial[0]?.Name ?? "nothing"}; leave WithSerial out to use Serial");
+
+    /// <summary>What the guest shows; null on a machine without a VGA (<see cref="MachineBuilder.WithVga()"/>).</summary>
+    public GuestScreen? Screen { get; }
+
+    public GuestKeyboard Keyboard { get; }
+
+    /// <summary>The mouse, used under <see cref="Gate"/>.</summary>
+    public IPointerInput Mouse => _board.Mouse;
+
+    /// <summary>What has to be held to use a device from outside of it.</summary>
+    public MachineGate Gate => _gate;
 
     /// <summary>Completes when the machine has ended.</summary>
     public Task<MachineExit> Exit => _exit.Task;
@@ -222,8 +239,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _clock.Dispose();
         foreach (var vcpu in _vcpus)
             vcpu.Dispose();
+        Screen?.End();
         Memory.Dispose();
         _options.Firmware?.Dispose();
+        _options.VgaBios?.Dispose();
         _options.Kernel?.Dispose();
         _options.Initrd?.Dispose();
     }

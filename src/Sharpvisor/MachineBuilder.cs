@@ -44,6 +44,13 @@ public sealed class MachineBuilder
 
     public MachineBuilder WithFirmware(BootSource image) => With(Options with { Firmware = image });
 
+    /// <summary>Gives the machine a screen: a standard VGA with the BIOS of the host's seabios package.</summary>
+    /// <exception cref="Core.Guests.ConfigurationException">The package is not installed.</exception>
+    public MachineBuilder WithVga() => WithVga(BootSource.FromFile(FirmwareFiles.RequireVgaBios()));
+
+    /// <param name="bios">The adapter's option ROM.</param>
+    public MachineBuilder WithVga(BootSource bios) => With(Options with { VgaBios = bios });
+
     public MachineBuilder WithBoot(BootOptions boot) => With(Options with { Boot = boot });
 
     public MachineBuilder WithUuid(Guid uuid) => With(Options with { Uuid = uuid });

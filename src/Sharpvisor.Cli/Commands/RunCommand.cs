@@ -3,12 +3,15 @@ using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
+using Sharpvisor.Cli.Display;
 using Sharpvisor.Cli.Output;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Commands;
 
@@ -22,23 +25,30 @@ internal static class RunCommand
         if (settings.Kernel is null && (settings.Initrd is not null || settings.Append is not null))
             throw new ConfigurationException($"{(settings.Initrd is not null ? "-initrd" : "-append")} needs a kernel: give one with -kernel");
 
+        if (settings.IsCurses)
+            CursesDisplay.Check();
         var logger = new StandardErrorLogger(errors);
         var log = new DebugLog(settings.TraceFile, errors);
         await using (log.ConfigureAwait(false))
         {
             var ends = new List<IAsyncDisposable>();
             Machine? machine = null;
+            VncServer? vnc = null;
             try
             {
                 using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
                 // Without a kernel firmware starts the machine.
                 using var firmware = settings.Bios is null && kernel is not null ? null : OpenFirmware(settings.Bios);
                 using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
-                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
-                return await LiveAsync(machine, errors).ConfigureAwait(false);
+                Action quit = () => machine?.Stop("ended by Ctrl-A x");
+                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, quit);
+                vnc = StartVnc(settings, machine, logger);
+                return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (vnc is not null)
+                    await vnc.DisposeAsync().ConfigureAwait(false);
                 if (machine is not null)
                     await machine.DisposeAsync().ConfigureAwait(false);
                 foreach (var end in ends)
@@ -67,6 +77,8 @@ internal static class RunCommand
             builder.WithMemoryBelow4G(below);
         if (firmware is not null)
             builder.WithFirmware(firmware);
+        if (OpenVgaBios(settings) is { } vga)
+            builder.WithVga(vga);
         if (kernel is not null)
             builder.WithKernel(kernel);
         if (initrd is not null)
@@ -134,7 +146,41 @@ internal static class RunCommand
         return BootSource.FromFile(found ?? bios);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, TextWriter errors)
+    /// <summary>
+    /// The option ROM of a machine that has a VGA: one that is asked for, or that shows its screen, or that starts by
+    /// firmware, which wants to show something, where the host has the file. A kernel finds its own way without.
+    /// </summary>
+    private static BootSource? OpenVgaBios(RunSettings settings)
+    {
+        if (settings.HasVga == true || settings.IsCurses || settings.Vnc is not null)
+            return BootSource.FromFile(FirmwareFiles.RequireVgaBios(GuestCache.Firmware));
+        var isWanted = settings.HasVga is null && settings.Kernel is null && !settings.NoDefaults;
+        return isWanted && FirmwareFiles.Find(FirmwareFiles.StandardVgaBios, GuestCache.Firmware) is { } path ? BootSource.FromFile(path) : null;
+    }
+
+    private static VncServer? StartVnc(RunSettings settings, Machine machine, StandardErrorLogger logger)
+    {
+        if (settings.Vnc is not { } spec)
+            return null;
+        var password = spec.PasswordSecret is { } id ? Secret.Find(settings.Secrets, id, $"-vnc {spec.Text}").Data : [];
+        return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)
+    {
+        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit);
+        try
+        {
+            return await LiveAsync(machine, display, errors).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (display is not null)
+                await display.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -168,6 +214,8 @@ internal static class RunCommand
         }
 
         // The guest's last words come before ours, and ours go to a terminal that is itself again.
+        if (display is not null)
+            await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
         if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);

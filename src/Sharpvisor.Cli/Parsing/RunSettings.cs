@@ -1,6 +1,8 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Parsing;
 
@@ -46,6 +48,17 @@ internal sealed class RunSettings
 
     /// <summary>Drives and devices together, each with its place.</summary>
     public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
+
+    /// <summary>A standard VGA; null: nothing was said.</summary>
+    public bool? HasVga { get; set; }
+
+    /// <summary>The screen is shown on the terminal.</summary>
+    public bool IsCurses { get; set; }
+
+    /// <summary>Where the screen is shown to VNC viewers; null: nowhere.</summary>
+    public VncSpec? Vnc { get; set; }
+
+    public List<Secret> Secrets { get; } = [];
 
     public bool NoDefaults { get; set; }
 

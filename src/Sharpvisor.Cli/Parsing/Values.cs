@@ -145,18 +145,22 @@ internal static class Values
         }
     }
 
-    public static void Display(string value)
+    /// <summary>-display none or curses: whether the screen is shown on the terminal.</summary>
+    public static bool IsCurses(string value) => value switch
     {
-        if (value != "none")
-            throw new ConfigurationException($"-display {value}: there is no screen in this version; give none, and console=ttyS0 with -append");
-    }
+        "none" => false,
+        "curses" => true,
+        _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none, and -vnc :0 for a VNC viewer"),
+    };
 
-    /// <summary>-vnc none.</summary>
-    public static void Vnc(string value)
+    /// <summary>-vga std or none.</summary>
+    public static bool HasVga(string value) => value switch
     {
-        if (value != "none")
-            throw new ConfigurationException($"-vnc {value}: there is no screen in this version; give none");
-    }
+        "std" => true,
+        "none" => false,
+        "cirrus" or "vmware" or "qxl" or "virtio" => throw new ConfigurationException($"-vga {value}: not in this version; give std or none"),
+        _ => throw new ConfigurationException($"-vga {value}: unknown; give std or none"),
+    };
 
     /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4; -device pc-testdev.</summary>
     public static void Device(RunSettings settings, string value)

@@ -14,13 +14,14 @@ using Sharpvisor.Devices.Pci;
 using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
+using Sharpvisor.Devices.Vga;
 
 namespace Sharpvisor.Boards;
 
 internal sealed class PcBoard
 {
     /// <summary>Slots of the chipset's functions on PCI; the next ones are free.</summary>
-    public const int HostBridgeSlot = 0, PiixSlot = 1, FirstFreeSlot = 2;
+    public const int HostBridgeSlot = 0, PiixSlot = 1, VgaSlot = 2, FirstFreeSlot = 3;
 
     private static readonly (ushort Port, int Irq)[] SerialPorts = [(0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3)];
 
@@ -65,14 +66,15 @@ internal sealed class PcBoard
         _resettable.AddRange([.. LocalApics, .. _kvmClocks, _pic, ioApic, hpet, pit, rtc]);
         AddDma();
 
-        var keyboard = new I8042(Isa[1], Isa[12], control);
-        MapPorts(0x60, 1, keyboard.DataPort, "i8042-data");
-        MapPorts(0x64, 1, keyboard.CommandPort, "i8042-command");
+        Mouse = new Ps2Mouse(clock);
+        var keyboardController = new I8042(Isa[1], Isa[12], control, clock, Keyboard, Mouse);
+        MapPorts(0x60, 1, keyboardController.DataPort, "i8042-data");
+        MapPorts(0x64, 1, keyboardController.CommandPort, "i8042-command");
         var post = new PostCodePort();
         MapPorts(0x80, 1, post, "post");
         var port92 = new Port92(control);
         MapPorts(0x92, 1, port92, "port92");
-        _resettable.AddRange([keyboard, post, port92]);
+        _resettable.AddRange([keyboardController, post, port92]);
         _serial = AddSerialPorts(options);
 
         // PCI with its chipset.
@@ -85,6 +87,7 @@ internal sealed class PcBoard
         Pci.Add(_hostBridge, HostBridgeSlot);
         Pci.Add(_isaBridge, PiixSlot);
         Pci.Add(_powerManagement, PiixSlot, 3);
+        Vga = AddVga(options.VgaBios);
         var reset = new ResetControl(control);
         var pciPorts = new PciConfigPorts(Pci, reset);
         MapPorts(PciConfigPorts.Port, PciConfigPorts.Length, pciPorts, "pci-config");
@@ -117,6 +120,13 @@ internal sealed class PcBoard
 
     public PiixIde Ide { get; }
 
+    public Ps2Keyboard Keyboard { get; } = new();
+
+    public Ps2Mouse Mouse { get; }
+
+    /// <summary>Null on a machine without a screen.</summary>
+    public StandardVga? Vga { get; }
+
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public IReadOnlyList<IMsrDevice> MsrDevices(int index) => [_kvmClocks[index]];
 
@@ -148,6 +158,7 @@ internal sealed class PcBoard
         _pic.ElcrPorts.Write(elcrSecond, 1, irq10And11);
         PciAssignment.Assign(Pci, _context.Memory.Below4G, [.. PirqRoutes]);
         _powerManagement.WriteConfig(PciRegister.InterruptLine, 1, AcpiTables.SciIrq);
+        Vga?.SetTextMode();
         Firmware.PlaceTables();
         LocalApics[0].SetVirtualWireMode();
     }
@@ -201,6 +212,19 @@ internal sealed class PcBoard
     {
         MapPorts(port, 8, channel.CommandBlock, name);
         MapPorts(controlPort, 1, channel.ControlBlock, $"{name}-control");
+    }
+
+    private StandardVga? AddVga(BootSource? bios)
+    {
+        if (bios is null)
+            return null;
+        FirmwareFiles.CheckOptionRom(bios);
+        var vga = new StandardVga(_context.Memory, _context.Clock, bios.Read(0, (int)bios.Length));
+        Pci.Add(vga, VgaSlot);
+        MapPorts(StandardVga.PortBase, StandardVga.PortCount, vga.Ports, "vga");
+        MapPorts(StandardVga.DisplayPortBase, StandardVga.DisplayPortCount, vga.DisplayPorts, "vga-dispi");
+        _context.Mmio.Map(StandardVga.WindowBase, StandardVga.WindowLength, vga.Window, "vga-window");
+        return vga;
     }
 
     private void AddTestDevices(MachineOptions options)
