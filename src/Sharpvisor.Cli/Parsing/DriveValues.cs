@@ -42,7 +42,7 @@ internal static class DriveValues
         if (keys.OnOff("snapshot", false))
             throw keys.Error("snapshot=on is not in this version; copy the image and use the copy");
         if (keys["aio"] is { } aio and not "threads")
-            throw keys.Error($"aio={aio}: is not in this version; there is threads");
+            throw keys.Error($"aio={aio} is not in this version; there is threads");
         if (keys["file"] is null && !isCdrom)
             throw keys.Error("file= is missing; only media=cdrom can be empty");
         if (isLoose && keys["id"] is null)
@@ -168,7 +168,7 @@ internal static class DriveValues
     private static string? Format(KeyValues keys)
     {
         if (keys["format"] is { } format && !ImageFormat.Names.Contains(format))
-            throw keys.Error($"format={format}: is not in this version; there is {string.Join(", ", ImageFormat.Names)}");
+            throw keys.Error($"format={format} is not in this version; there is {string.Join(", ", ImageFormat.Names)}");
         return keys["format"];
     }
 
