@@ -31,13 +31,11 @@ internal static class HelpText
                                  tcp:HOST:PORT[,server=on][,wait=off]
           -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev
           -machine pc[,max-ram-below-4g=SIZE]  -global isa-debugcon.iobase=0xe9
-          -vga std|none          a screen; std without a kernel or with curses
-          -display none|curses   curses: text modes on this terminal
-          -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
+          -vga std|none  -display none|curses  -vnc none  -nographic  -nodefaults
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
           -action reboot=reset|shutdown,shutdown=poweroff|pause
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
-          -perfmap               names of generated code for Linux's perf
+          -name NAME  -uuid ID  -perfmap (names of generated code for Linux's perf)
         Ctrl-A x on a terminal ends the machine; SIGUSR1 shows what the engine did.
         Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
         flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by
