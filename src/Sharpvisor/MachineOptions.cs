@@ -30,6 +30,9 @@ public sealed record MachineOptions
     /// <summary>A BIOS image, which starts the machine when there is no kernel.</summary>
     public BootSource? Firmware { get; init; }
 
+    /// <summary>The option ROM of the standard VGA that the machine has; null: it has none, and no screen.</summary>
+    public BootSource? VgaBios { get; init; }
+
     public BootOptions Boot { get; init; } = new();
 
     /// <summary>What firmware and SMBIOS give as the machine's id.</summary>
@@ -43,6 +46,9 @@ public sealed record MachineOptions
 
     /// <summary>What COM1 to COM4 lead to; null where there is no port.</summary>
     public IReadOnlyList<ICharBackend?> Serial { get; init; } = [];
+
+    /// <summary>What is on the IDE controller.</summary>
+    public IReadOnlyList<IdeDrive> IdeDrives { get; init; } = [];
 
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }

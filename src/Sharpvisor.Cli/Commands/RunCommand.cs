@@ -1,7 +1,9 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
+using Sharpvisor.Cli.Display;
 using Sharpvisor.Cli.Output;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
@@ -21,6 +23,8 @@ internal static class RunCommand
         if (settings.Kernel is null && (settings.Initrd is not null || settings.Append is not null))
             throw new ConfigurationException($"{(settings.Initrd is not null ? "-initrd" : "-append")} needs a kernel: give one with -kernel");
 
+        if (settings.IsCurses)
+            CursesDisplay.Check();
         var logger = new StandardErrorLogger(errors);
         var log = new DebugLog(settings.TraceFile, errors);
         await using (log.ConfigureAwait(false))
@@ -33,8 +37,9 @@ internal static class RunCommand
                 // Without a kernel firmware starts the machine.
                 using var firmware = settings.Bios is null && kernel is not null ? null : OpenFirmware(settings.Bios);
                 using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
-                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
-                return await LiveAsync(machine, errors).ConfigureAwait(false);
+                Action quit = () => machine?.Stop("ended by Ctrl-A x");
+                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, quit);
+                return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
             }
             finally
             {
@@ -66,6 +71,8 @@ internal static class RunCommand
             builder.WithMemoryBelow4G(below);
         if (firmware is not null)
             builder.WithFirmware(firmware);
+        if (OpenVgaBios(settings) is { } vga)
+            builder.WithVga(vga);
         if (kernel is not null)
             builder.WithKernel(kernel);
         if (initrd is not null)
@@ -80,6 +87,9 @@ internal static class RunCommand
             builder.WithDebugExit(exit.Port, exit.Count);
         if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
             builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
+
+        foreach (var placed in settings.PlacedDrives)
+            builder.WithIdeDrive(OpenDrive(placed, ends, logger));
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
@@ -104,6 +114,23 @@ internal static class RunCommand
         return builder.Build();
     }
 
+    private static IdeDrive OpenDrive(PlacedDrive placed, List<IAsyncDisposable> ends, StandardErrorLogger logger)
+    {
+        var (channel, unit, spec, device) = placed;
+        var name = spec.Id ?? IdeDrive.NameOf(channel, unit, device.IsCdrom);
+        var drive = spec.File is null ? new BlockDrive(name, null, spec.Options, logger) : BlockDrive.Open(name, spec.File, spec.Options, logger);
+        ends.Add(drive);
+        return new IdeDrive(drive, channel, unit)
+        {
+            IsCdrom = device.IsCdrom,
+            Serial = device.Serial ?? spec.Serial,
+            Model = device.Model,
+            Firmware = device.Version,
+            BootIndex = device.BootIndex,
+            Geometry = device.Geometry,
+        };
+    }
+
     /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>
     private static BootSource OpenFirmware(string? bios)
     {
@@ -113,7 +140,33 @@ internal static class RunCommand
         return BootSource.FromFile(found ?? bios);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, TextWriter errors)
+    /// <summary>
+    /// The option ROM of a machine that has a VGA: one that is asked for, or that shows its screen, or that starts by
+    /// firmware, which wants to show something, where the host has the file. A kernel finds its own way without.
+    /// </summary>
+    private static BootSource? OpenVgaBios(RunSettings settings)
+    {
+        if (settings.HasVga == true || settings.IsCurses)
+            return BootSource.FromFile(FirmwareFiles.RequireVgaBios(GuestCache.Firmware));
+        var isWanted = settings.HasVga is null && settings.Kernel is null && !settings.NoDefaults;
+        return isWanted && FirmwareFiles.Find(FirmwareFiles.StandardVgaBios, GuestCache.Firmware) is { } path ? BootSource.FromFile(path) : null;
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)
+    {
+        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit);
+        try
+        {
+            return await LiveAsync(machine, display, errors).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (display is not null)
+                await display.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -147,6 +200,8 @@ internal static class RunCommand
         }
 
         // The guest's last words come before ours, and ours go to a terminal that is itself again.
+        if (display is not null)
+            await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
         if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);

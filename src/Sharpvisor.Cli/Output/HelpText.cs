@@ -31,7 +31,9 @@ internal static class HelpText
                                  tcp:HOST:PORT[,server=on][,wait=off]
           -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev
           -machine pc[,max-ram-below-4g=SIZE]  -global isa-debugcon.iobase=0xe9
-          -display none  -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
+          -vga std|none          a screen; std without a kernel or with curses
+          -display none|curses   curses: text modes on this terminal
+          -vnc none  -nographic  -nodefaults  -name NAME  -uuid ID
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
           -action reboot=reset|shutdown,shutdown=poweroff|pause
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp

@@ -40,6 +40,19 @@ internal sealed class RunSettings
 
     public List<CharSpec> Serial { get; } = [];
 
+    public List<DriveSpec> Drives { get; } = [];
+
+    public List<IdeDeviceSpec> IdeDevices { get; } = [];
+
+    /// <summary>Drives and devices together, each with its place.</summary>
+    public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
+
+    /// <summary>A standard VGA; null: nothing was said.</summary>
+    public bool? HasVga { get; set; }
+
+    /// <summary>The screen is shown on the terminal.</summary>
+    public bool IsCurses { get; set; }
+
     public bool NoDefaults { get; set; }
 
     public bool NoReboot { get; set; }

@@ -41,6 +41,17 @@ public sealed class RunFlagsTests
         Assert.Equal([new CharSpec.Null(), new CharSpec.Stdio()], Parse("-serial", "null", "-serial", "mon:stdio", "-nographic").Serial);
         Assert.Empty(Parse("-nodefaults").Serial);
         Assert.Empty(Parse("-debugcon", "stdio").Serial);
+        Assert.Equal([new CharSpec.Null()], Parse("-display", "curses").Serial);
+    }
+
+    [Fact]
+    public void A_screen_is_there_and_shown_as_told()
+    {
+        Assert.Null(Parse().HasVga);
+        Assert.True(Parse("-vga", "std").HasVga);
+        Assert.False(Parse("-vga", "none").HasVga);
+        Assert.True(Parse("-display", "curses").IsCurses);
+        Assert.False(Parse("-display", "curses", "-nographic").IsCurses);
     }
 
     [Fact]
