@@ -1,16 +1,20 @@
 using System.Diagnostics;
 using System.Threading.Channels;
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boards;
 using Sharpvisor.Boot;
 using Sharpvisor.Core;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Input;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Display;
+using Sharpvisor.Input;
 
 namespace Sharpvisor;
 
@@ -46,6 +50,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
         if (options.DebugConsole is { } console)
             _owned.Add(console.Backend);
+        _owned.AddRange(options.IdeDrives.Select(d => d.Drive));
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
             throw new ConfigurationException($"{options.ProcessorCount} processors: give 1 to {MachineOptions.MaximumProcessors}");
@@ -62,6 +67,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _plan = Plan(options);
             if (_plan is { Way: BootWay.Firmware })
                 _board.Firmware.AddKernel(_plan);
+            Screen = _board.Vga is null ? null : new GuestScreen(_board.Vga, _gate, _exit.Task);
+            Keyboard = new GuestKeyboard(_board.Keyboard, _gate, _exit.Task);
             var environment = new CpuEnvironment
             {
                 Memory = Memory,
@@ -87,6 +94,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _threads = new VcpuThreads(_vcpus, OnTripleFault, OnInternalError);
             foreach (var backend in _owned.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
+            foreach (var drive in Drives)
+                drive.Faulted += e => OnInternalError(e, drive.Name);
             PowerOn();
         }
         catch
@@ -115,10 +124,23 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public IReadOnlyList<IVcpu> Processors => _vcpus;
 
+    public IEnumerable<BlockDrive> Drives => _options.IdeDrives.Select(d => d.Drive);
+
     /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
     /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>
     public MemoryCharBackend Serial => _options.Serial[0] as MemoryCharBackend
         ?? throw new InvalidOperationException($"COM1 leads to {_options.Serial[0]?.Name ?? "nothing"}; leave WithSerial out to use Serial");
+
+    /// <summary>What the guest shows; null on a machine without a VGA (<see cref="MachineBuilder.WithVga()"/>).</summary>
+    public GuestScreen? Screen { get; }
+
+    public GuestKeyboard Keyboard { get; }
+
+    /// <summary>The mouse, used under <see cref="Gate"/>.</summary>
+    public IPointerInput Mouse => _board.Mouse;
+
+    /// <summary>What has to be held to use a device from outside of it.</summary>
+    public MachineGate Gate => _gate;
 
     /// <summary>Completes when the machine has ended.</summary>
     public Task<MachineExit> Exit => _exit.Task;
@@ -186,6 +208,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         End(new MachineExit(MachineExitReason.DebugExit, exitCode, $"the guest ended the machine with code {exitCode} ({source})"));
     }
 
+    void IMachineControl.RequestPause(string reason)
+    {
+        _threads?.Hold();
+        _logger.LogWarning("{Reason}; the machine is paused until it is told to go on", reason);
+        Ask(new Request(RequestKind.Pause));
+    }
+
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
@@ -199,8 +228,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _clock.Dispose();
         foreach (var vcpu in _vcpus)
             vcpu.Dispose();
+        Screen?.End();
         Memory.Dispose();
         _options.Firmware?.Dispose();
+        _options.VgaBios?.Dispose();
         _options.Kernel?.Dispose();
         _options.Initrd?.Dispose();
         foreach (var module in _options.Modules)
@@ -251,6 +282,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             Below4G = Memory.Below4G,
             Above4G = Memory.Above4G,
             RsdpAddress = way == BootWay.Direct ? PcFirmware.RsdpAddress : 0,
+            HasTextScreen = _board.Vga is not null,
         });
     }
 
@@ -264,7 +296,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 exit = request.Exit;
                 if (exit is not null)
                     break;
-                Do(request.Kind);
+                await DoAsync(request.Kind).ConfigureAwait(false);
                 request.Done?.TrySetResult();
             }
         }
@@ -283,29 +315,44 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _exit.TrySetResult(exit!);
     }
 
-    private void Do(RequestKind kind)
+    private async Task DoAsync(RequestKind kind)
     {
         switch (kind)
         {
             case RequestKind.Pause when !IsPaused:
                 _threads.Park();
                 _clock.Pause();
+                await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
                 IsPaused = true;
                 break;
             case RequestKind.Resume when IsPaused:
                 IsPaused = false;
                 _clock.Resume();
+                using (_gate.Enter())
+                {
+                    foreach (var drive in Drives)
+                        drive.Retry();
+                }
+
                 _threads.Release();
                 break;
             case RequestKind.Reset:
                 if (!IsPaused)
                     _threads.Park();
+                await DrainAsync(cancelWaiting: true).ConfigureAwait(false);
                 PowerOn();
                 Volatile.Write(ref _resetRequested, 0);
                 if (!IsPaused)
                     _threads.Release();
                 break;
         }
+    }
+
+    /// <summary>Waits until no drive moves anything to or from memory. No processor runs.</summary>
+    private async Task DrainAsync(bool cancelWaiting)
+    {
+        foreach (var drive in Drives)
+            await drive.DrainAsync(cancelWaiting).ConfigureAwait(false);
     }
 
     private void OnTripleFault(IVcpu vcpu)

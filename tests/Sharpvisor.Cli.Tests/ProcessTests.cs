@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text;
+using Sharpvisor.Boot;
 
 namespace Sharpvisor.Cli.Tests;
 
@@ -73,6 +74,35 @@ public sealed class ProcessTests : IDisposable
             await Kill(pid, signal);
             await Restored(terminal, code);
         }
+    }
+
+    [Theory]
+    [InlineData(null, 0)]
+    [InlineData("TERM", 128 + 15)]
+    public async Task Curses_shows_the_screen_and_gives_the_terminal_back(string? signal, int code)
+    {
+        if (FirmwareFiles.Find(FirmwareFiles.SeaBios) is null)
+            return;
+        var tool = $"'{typeof(CommandLineTool).Assembly.Location}' run -m 64 -display curses";
+        var script = $"echo before=$(stty -g); sh -c 'echo pid=$$; exec dotnet \"$@\"' - {tool}; c=$?; echo; echo after=$(stty -g) code=$c";
+        using var terminal = Start("script", ["-qec", script, "/dev/null"]);
+        _before = (await ReadUntil(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
+        var pid = int.Parse((await ReadUntil(terminal.StandardOutput, "\n")).Trim());
+        await ReadUntil(terminal.StandardOutput, "\e[?1049h");
+        await ReadUntil(terminal.StandardOutput, "S");
+        await ReadUntil(terminal.StandardOutput, "\e[9;1H"); // the cursor, below "No bootable device."
+        if (signal is null)
+        {
+            await terminal.StandardInput.WriteAsync("\e[A\u0001x");
+            await terminal.StandardInput.FlushAsync();
+        }
+        else
+        {
+            await Kill(pid, signal);
+        }
+
+        await ReadUntil(terminal.StandardOutput, "\e[?1049l");
+        await Restored(terminal, code);
     }
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);

@@ -46,7 +46,7 @@ public sealed class RobustnessTests : IDisposable
         var pit = new Pit(_clock, hpet.PitOutput);
         var rtc = new Rtc(_clock, hpet.RtcOutput);
         var uart = new Uart16550(_clock, isa[4], new LimitedCharBackend { Room = 100 }, gate);
-        var i8042 = new I8042(isa[1], isa[12], machine);
+        var i8042 = new I8042(isa[1], isa[12], machine, _clock, new Ps2Keyboard(), new Ps2Mouse(_clock));
         var pm = new AcpiPm(_clock, isa[AcpiTables.SciIrq], machine);
         var kvmClock = new KvmClock(_clock, _memory);
         var port92 = new Port92(machine);

@@ -70,8 +70,8 @@ public sealed class StdioCharBackend : ThreadedCharBackend
     {
         foreach (var key in typed)
         {
-            var command = _escape!.Next(key, out var send);
-            if (send && !Deliver([key]))
+            var command = _escape!.Next(key, out var sent);
+            if (sent is { } value && !Deliver([value]))
                 return false;
             switch (command)
             {

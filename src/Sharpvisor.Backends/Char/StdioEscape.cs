@@ -18,14 +18,14 @@ public sealed class StdioEscape
     }
 
     /// <summary>Takes one byte.</summary>
-    /// <param name="send">The byte goes to the guest, as <paramref name="typed"/>.</param>
-    public Command Next(byte typed, out bool send)
+    /// <param name="sent">What goes to the guest for it; null: nothing.</param>
+    public Command Next(byte typed, out byte? sent)
     {
-        send = false;
+        sent = null;
         if (!_escaped)
         {
             _escaped = typed == CtrlA;
-            send = !_escaped;
+            sent = _escaped ? null : typed;
             return Command.None;
         }
 
@@ -39,8 +39,7 @@ public sealed class StdioEscape
             case 'b' or 'B':
                 return Command.Break;
             case (char)CtrlA or 'a':
-                typed = CtrlA;
-                send = true;
+                sent = CtrlA;
                 return Command.None;
             default:
                 return Command.None;

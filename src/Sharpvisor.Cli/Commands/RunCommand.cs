@@ -1,13 +1,17 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
+using Sharpvisor.Cli.Display;
 using Sharpvisor.Cli.Output;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Commands;
 
@@ -21,24 +25,27 @@ internal static class RunCommand
         if (settings.Kernel is null && (settings.Initrd is not null || settings.Append is not null))
             throw new ConfigurationException($"{(settings.Initrd is not null ? "-initrd" : "-append")} needs a kernel: give one with -kernel");
 
+        if (settings.IsCurses)
+            CursesDisplay.Check();
         var logger = new StandardErrorLogger(errors);
         var log = new DebugLog(settings.TraceFile, errors);
         await using (log.ConfigureAwait(false))
         {
             var ends = new List<IAsyncDisposable>();
             Machine? machine = null;
+            VncServer? vnc = null;
             try
             {
-                using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
-                using var firmware = NeedsFirmware(settings, kernel) ? OpenFirmware(settings.Bios) : null;
-                // What -initrd says depends on the kernel: a list for multiboot, for others one file.
-                IReadOnlyList<BootModule> modules = settings.Initrd is not null && BootPlan.TakesModules(kernel!) ? BootModule.OpenList(settings.Initrd) : [];
-                using var initrd = settings.Initrd is null || modules.Count > 0 ? null : BootSource.FromFile(settings.Initrd);
-                machine = Build(settings, firmware, kernel, initrd, modules, ends, logger, log, () => machine?.Stop("ended by Ctrl-A x"));
-                return await LiveAsync(machine, errors).ConfigureAwait(false);
+                using var files = BootFiles.Open(settings);
+                Action quit = () => machine?.Stop("ended by Ctrl-A x");
+                machine = Build(settings, files, ends, logger, log, quit);
+                vnc = StartVnc(settings, machine, logger);
+                return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (vnc is not null)
+                    await vnc.DisposeAsync().ConfigureAwait(false);
                 if (machine is not null)
                     await machine.DisposeAsync().ConfigureAwait(false);
                 foreach (var end in ends)
@@ -47,12 +54,7 @@ internal static class RunCommand
         }
     }
 
-    /// <summary>Firmware starts the machine when there is no kernel, when -bios or kernel-boot says so, and for kernels by old boot protocols.</summary>
-    private static bool NeedsFirmware(RunSettings settings, BootSource? kernel) =>
-        kernel is null || settings.Bios is not null || settings.KernelBoot == BootWay.Firmware || (settings.KernelBoot is null && BootPlan.NeedsFirmware(kernel));
-
-    private static Machine Build(
-        RunSettings settings, BootSource? firmware, BootSource? kernel, BootSource? initrd, IReadOnlyList<BootModule> modules, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
+    private static Machine Build(RunSettings settings, BootFiles files, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
     {
         var builder = Machine.CreateBuilder()
             .WithName(settings.Name)
@@ -69,25 +71,26 @@ internal static class RunCommand
             builder.WithCpu(settings.Cpu);
         if (settings.MaximumBelow4G is { } below)
             builder.WithMemoryBelow4G(below);
-        if (firmware is not null)
-            builder.WithFirmware(firmware);
-        if (kernel is not null)
-            builder.WithKernel(kernel);
+        files.AddTo(builder);
+        if (OpenVgaBios(settings, files.Firmware is not null) is { } vga)
+            builder.WithVga(vga);
         if (settings.KernelBoot is { } way)
             builder.WithKernelBoot(way);
-        if (initrd is not null)
-            builder.WithInitrd(initrd);
-        builder.WithModules(modules);
         if (settings.NoReboot)
             builder.WithoutReboot();
         if (settings.NoShutdown)
             builder.WithoutShutdown();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
+        if (settings.HasPciTestDevice)
+            builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)
             builder.WithDebugExit(exit.Port, exit.Count);
         if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
             builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
+
+        foreach (var placed in settings.PlacedDrives)
+            builder.WithIdeDrive(OpenDrive(placed, ends, logger));
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
@@ -112,16 +115,58 @@ internal static class RunCommand
         return builder.Build();
     }
 
-    /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>
-    private static BootSource OpenFirmware(string? bios)
+    private static IdeDrive OpenDrive(PlacedDrive placed, List<IAsyncDisposable> ends, StandardErrorLogger logger)
     {
-        if (bios is null)
-            return BootSource.FromFile(FirmwareFiles.Require(FirmwareFiles.SeaBios, "-bios", GuestCache.Firmware));
-        var found = File.Exists(bios) || bios.Contains('/', StringComparison.Ordinal) ? bios : FirmwareFiles.Find(bios, GuestCache.Firmware);
-        return BootSource.FromFile(found ?? bios);
+        var (channel, unit, spec, device) = placed;
+        var name = spec.Id ?? IdeDrive.NameOf(channel, unit, device.IsCdrom);
+        var drive = spec.File is null ? new BlockDrive(name, null, spec.Options, logger) : BlockDrive.Open(name, spec.File, spec.Options, logger);
+        ends.Add(drive);
+        return new IdeDrive(drive, channel, unit)
+        {
+            IsCdrom = device.IsCdrom,
+            Serial = device.Serial ?? spec.Serial,
+            Model = device.Model,
+            Firmware = device.Version,
+            BootIndex = device.BootIndex,
+            Geometry = device.Geometry,
+        };
     }
 
-    private static async Task<int> LiveAsync(Machine machine, TextWriter errors)
+    /// <summary>
+    /// The option ROM of a machine that has a VGA: one that is asked for, or that shows its screen, or that starts by
+    /// firmware, which wants to show something, where the host has the file. A kernel finds its own way without.
+    /// </summary>
+    private static BootSource? OpenVgaBios(RunSettings settings, bool hasFirmware)
+    {
+        if (settings.HasVga == true || settings.IsCurses || settings.Vnc is not null)
+            return BootSource.FromFile(FirmwareFiles.RequireVgaBios(GuestCache.Firmware));
+        var isWanted = settings.HasVga is null && hasFirmware && !settings.NoDefaults;
+        return isWanted && FirmwareFiles.Find(FirmwareFiles.StandardVgaBios, GuestCache.Firmware) is { } path ? BootSource.FromFile(path) : null;
+    }
+
+    private static VncServer? StartVnc(RunSettings settings, Machine machine, StandardErrorLogger logger)
+    {
+        if (settings.Vnc is not { } spec)
+            return null;
+        var password = spec.PasswordSecret is { } id ? Secret.Find(settings.Secrets, id, $"-vnc {spec.Text}").Data : [];
+        return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)
+    {
+        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit);
+        try
+        {
+            return await LiveAsync(machine, display, errors).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (display is not null)
+                await display.DisposeAsync().ConfigureAwait(false);
+        }
+    }
+
+    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -155,6 +200,8 @@ internal static class RunCommand
         }
 
         // The guest's last words come before ours, and ours go to a terminal that is itself again.
+        if (display is not null)
+            await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
         if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);

@@ -9,6 +9,8 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev", "pci-testdev"];
+
     private const ulong MinimumMemory = 1UL << 20;
 
     /// <summary>-m 512, 2G, 1.5G, size=2G: bytes.</summary>
@@ -152,18 +154,22 @@ internal static class Values
         }
     }
 
-    public static void Display(string value)
+    /// <summary>-display none or curses: whether the screen is shown on the terminal.</summary>
+    public static bool IsCurses(string value) => value switch
     {
-        if (value != "none")
-            throw new ConfigurationException($"-display {value}: there is no screen in this version; give none, and console=ttyS0 with -append");
-    }
+        "none" => false,
+        "curses" => true,
+        _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none, and -vnc :0 for a VNC viewer"),
+    };
 
-    /// <summary>-vnc none.</summary>
-    public static void Vnc(string value)
+    /// <summary>-vga std or none.</summary>
+    public static bool HasVga(string value) => value switch
     {
-        if (value != "none")
-            throw new ConfigurationException($"-vnc {value}: there is no screen in this version; give none");
-    }
+        "std" => true,
+        "none" => false,
+        "cirrus" or "vmware" or "qxl" or "virtio" => throw new ConfigurationException($"-vga {value}: not in this version; give std or none"),
+        _ => throw new ConfigurationException($"-vga {value}: unknown; give std or none"),
+    };
 
     /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4; -device pc-testdev.</summary>
     public static void Device(RunSettings settings, string value)
@@ -174,13 +180,17 @@ internal static class Values
             case "isa-debug-exit":
                 DebugExit(settings, value, parts);
                 break;
-            case "pc-testdev":
+            case "pc-testdev" or "pci-testdev":
                 if (parts.Skip(1).FirstOrDefault(p => !p.StartsWith("id=", StringComparison.Ordinal)) is { } option)
-                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; pc-testdev has none");
-                settings.HasTestDevice = true;
+                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; {parts[0]} has none");
+                settings.HasTestDevice |= parts[0] == "pc-testdev";
+                settings.HasPciTestDevice |= parts[0] == "pci-testdev";
+                break;
+            case "ide-hd" or "ide-cd":
+                DriveValues.Device(settings, value);
                 break;
             default:
-                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit and pc-testdev");
+                throw new ConfigurationException($"-device {parts[0]}: not in this version; the nearest is {Nearest.Of(parts[0], Devices)} of {string.Join(", ", Devices)}");
         }
     }
 

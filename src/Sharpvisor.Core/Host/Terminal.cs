@@ -51,6 +51,17 @@ public sealed partial class Terminal : IDisposable
         return TcGetAttr(StandardInput, saved) == 0 ? new Terminal(saved) : null;
     }
 
+    /// <summary>Columns and rows of the terminal; 80 by 25 when it does not say.</summary>
+    public (int Columns, int Rows) Size
+    {
+        get
+        {
+            const nuint getWindowSize = 0x5413; // TIOCGWINSZ: struct winsize has rows, columns, and two more
+            Span<ushort> size = stackalloc ushort[4];
+            return Ioctl(StandardInput, getWindowSize, size) == 0 && size[0] > 0 && size[1] > 0 ? (size[1], size[0]) : (80, 25);
+        }
+    }
+
     /// <summary>Brings back the mode from before. Any thread, any number of times.</summary>
     public void Restore()
     {
@@ -122,6 +133,9 @@ public sealed partial class Terminal : IDisposable
 
     [LibraryImport("libc", EntryPoint = "isatty")]
     private static partial int IsATty(int descriptor);
+
+    [LibraryImport("libc", EntryPoint = "ioctl")]
+    private static partial int Ioctl(int descriptor, nuint request, Span<ushort> argument);
 
     [LibraryImport("libc", EntryPoint = "tcgetattr")]
     private static partial int TcGetAttr(int descriptor, [In, Out] byte[] termios);

@@ -21,4 +21,8 @@ public enum PointerButtons
     Left = 1,
     Right = 2,
     Middle = 4,
+
+    /// <summary>The side buttons.</summary>
+    Back = 8,
+    Forward = 16,
 }

@@ -8,18 +8,20 @@ using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Devices.Acpi;
 using Sharpvisor.Devices.Chipset;
 using Sharpvisor.Devices.Firmware;
+using Sharpvisor.Devices.Ide;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Pci;
 using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
+using Sharpvisor.Devices.Vga;
 
 namespace Sharpvisor.Boards;
 
 internal sealed class PcBoard
 {
     /// <summary>Slots of the chipset's functions on PCI; the next ones are free.</summary>
-    public const int HostBridgeSlot = 0, PiixSlot = 1, FirstFreeSlot = 2;
+    public const int HostBridgeSlot = 0, PiixSlot = 1, VgaSlot = 2, FirstFreeSlot = 3;
 
     private static readonly (ushort Port, int Irq)[] SerialPorts = [(0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3)];
 
@@ -64,14 +66,15 @@ internal sealed class PcBoard
         _resettable.AddRange([.. LocalApics, .. _kvmClocks, _pic, ioApic, hpet, pit, rtc]);
         AddDma();
 
-        var keyboard = new I8042(Isa[1], Isa[12], control);
-        MapPorts(0x60, 1, keyboard.DataPort, "i8042-data");
-        MapPorts(0x64, 1, keyboard.CommandPort, "i8042-command");
+        Mouse = new Ps2Mouse(clock);
+        var keyboardController = new I8042(Isa[1], Isa[12], control, clock, Keyboard, Mouse);
+        MapPorts(0x60, 1, keyboardController.DataPort, "i8042-data");
+        MapPorts(0x64, 1, keyboardController.CommandPort, "i8042-command");
         var post = new PostCodePort();
         MapPorts(0x80, 1, post, "post");
         var port92 = new Port92(control);
         MapPorts(0x92, 1, port92, "port92");
-        _resettable.AddRange([keyboard, post, port92]);
+        _resettable.AddRange([keyboardController, post, port92]);
         _serial = AddSerialPorts(options);
 
         // PCI with its chipset.
@@ -84,6 +87,7 @@ internal sealed class PcBoard
         Pci.Add(_hostBridge, HostBridgeSlot);
         Pci.Add(_isaBridge, PiixSlot);
         Pci.Add(_powerManagement, PiixSlot, 3);
+        Vga = AddVga(options.VgaBios);
         var reset = new ResetControl(control);
         var pciPorts = new PciConfigPorts(Pci, reset);
         MapPorts(PciConfigPorts.Port, PciConfigPorts.Length, pciPorts, "pci-config");
@@ -96,6 +100,12 @@ internal sealed class PcBoard
         MapPorts(FwCfg.DmaPort, 8, Firmware.Config.Dma, "fw_cfg-dma");
         _resettable.Add(Firmware.Config);
 
+        Ide = new PiixIde(Isa.Share(PiixIde.PrimaryIrq), Isa.Share(PiixIde.SecondaryIrq));
+        Pci.Add(Ide, PiixSlot, 1);
+        MapChannel(Ide.Channels[0], PiixIde.PrimaryPort, PiixIde.PrimaryControlPort, "ide0");
+        MapChannel(Ide.Channels[1], PiixIde.SecondaryPort, PiixIde.SecondaryControlPort, "ide1");
+        AddIdeDrives(options.IdeDrives);
+
         AddTestDevices(options);
     }
 
@@ -107,6 +117,15 @@ internal sealed class PcBoard
     public PciBus Pci { get; }
 
     public PcFirmware Firmware { get; }
+
+    public PiixIde Ide { get; }
+
+    public Ps2Keyboard Keyboard { get; } = new();
+
+    public Ps2Mouse Mouse { get; }
+
+    /// <summary>Null on a machine without a screen.</summary>
+    public StandardVga? Vga { get; }
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public IReadOnlyList<IMsrDevice> MsrDevices(int index) => [_kvmClocks[index]];
@@ -132,12 +151,14 @@ internal sealed class PcBoard
     {
         const uint elcrSecond = 1, irq10And11 = 0x0C;
         _hostBridge.ShadowAll();
+        Ide.EnableChannels();
         _powerManagement.PlaceAt(AcpiPm.DefaultPort, SmBusPort);
         for (var i = 0; i < PirqRoutes.Length; i++)
             _isaBridge.WriteConfig(PiixIsaBridge.PirqRouteControl + i, 1, PirqRoutes[i]);
         _pic.ElcrPorts.Write(elcrSecond, 1, irq10And11);
         PciAssignment.Assign(Pci, _context.Memory.Below4G, [.. PirqRoutes]);
         _powerManagement.WriteConfig(PciRegister.InterruptLine, 1, AcpiTables.SciIrq);
+        Vga?.SetTextMode();
         Firmware.PlaceTables();
         LocalApics[0].SetVirtualWireMode();
     }
@@ -165,12 +186,55 @@ internal sealed class PcBoard
         _resettable.AddRange([bytes, words, pages, highPages]);
     }
 
+    private void AddIdeDrives(IReadOnlyList<IdeDrive> drives)
+    {
+        foreach (var drive in drives)
+        {
+            var device = drive.Create();
+            try
+            {
+                Ide.Channels[drive.Channel].Attach(drive.Unit, device);
+            }
+            catch (InvalidOperationException e)
+            {
+                throw new ConfigurationException($"{e.Message}; give one of them another index", e);
+            }
+
+            drive.Drive.Connect(_context.Gate, _context.Control);
+            if (device is AtaDisk disk)
+                Firmware.Disks[(drive.Channel * 2) + drive.Unit] = disk.Geometry;
+            if (drive.BootIndex is { } index)
+                Firmware.BootOrder.Add(index, $"/pci@i0cf8/ide@{PiixSlot},1/drive@{drive.Channel}/disk@{drive.Unit}");
+        }
+    }
+
+    private void MapChannel(IdeChannel channel, ushort port, ushort controlPort, string name)
+    {
+        MapPorts(port, 8, channel.CommandBlock, name);
+        MapPorts(controlPort, 1, channel.ControlBlock, $"{name}-control");
+    }
+
+    private StandardVga? AddVga(BootSource? bios)
+    {
+        if (bios is null)
+            return null;
+        FirmwareFiles.CheckOptionRom(bios);
+        var vga = new StandardVga(_context.Memory, _context.Clock, bios.Read(0, (int)bios.Length));
+        Pci.Add(vga, VgaSlot);
+        MapPorts(StandardVga.PortBase, StandardVga.PortCount, vga.Ports, "vga");
+        MapPorts(StandardVga.DisplayPortBase, StandardVga.DisplayPortCount, vga.DisplayPorts, "vga-dispi");
+        _context.Mmio.Map(StandardVga.WindowBase, StandardVga.WindowLength, vga.Window, "vga-window");
+        return vga;
+    }
+
     private void AddTestDevices(MachineOptions options)
     {
         if (options.DebugExit is { } exit)
             MapPorts(exit.Port, exit.Count, new DebugExit(_context.Control), "isa-debug-exit");
         if (options.DebugConsole is { } console)
             MapPorts(console.Port, 1, new DebugConsole(console.Backend, _context.Gate, _context.Errors), "isa-debugcon");
+        if (options.HasPciTestDevice)
+            Pci.AddToFreeSlot(new PciTestDevice(), FirstFreeSlot);
         if (!options.HasTestDevice)
             return;
         var test = new PcTestDevice(Isa);

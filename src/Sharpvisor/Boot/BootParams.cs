@@ -1,5 +1,5 @@
 // struct boot_params, the "zero page": Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/bootparam.h.
-// Left out: screen_info, EFI, EDD, APM, which a machine without firmware doesn't have.
+// Left out: EFI, EDD, APM, which a machine without firmware doesn't have.
 using System.Buffers.Binary;
 
 namespace Sharpvisor.Boot;
@@ -52,6 +52,17 @@ internal sealed class BootParams
     public void SetKernelAddress(uint address) => U32(0x214, address);
 
     public void SetRsdp(ulong address) => BinaryPrimitives.WriteUInt64LittleEndian(_page.AsSpan(0x070), address);
+
+    /// <summary>screen_info: a VGA in mode 3, 80 by 25 characters of 16 lines, the cursor at the top left.</summary>
+    public void SetTextScreen()
+    {
+        _page[0x06] = 3; // orig_video_mode
+        _page[0x07] = 80; // orig_video_cols
+        U16(0x0A, 3); // orig_video_ega_bx: an EGA or better with 256 KiB
+        _page[0x0E] = 25; // orig_video_lines
+        _page[0x0F] = 1; // orig_video_isVGA
+        U16(0x10, 16); // orig_video_points
+    }
 
     public void SetMemoryMap(IReadOnlyList<E820Entry> map)
     {

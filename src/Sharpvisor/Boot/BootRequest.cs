@@ -23,4 +23,7 @@ public sealed record BootRequest
 
     /// <summary>Guest-physical address of the ACPI RSDP, or 0 for the guest to search it.</summary>
     public ulong RsdpAddress { get; init; }
+
+    /// <summary>There is a VGA in text mode 3.</summary>
+    public bool HasTextScreen { get; init; }
 }

@@ -25,6 +25,8 @@ internal static class BzImageLoader
         parameters.SetCommandLine(BootLayout.CommandLine);
         parameters.SetInitrd(initrd, initrdSize);
         parameters.SetRsdp(request.RsdpAddress);
+        if (request.HasTextScreen)
+            parameters.SetTextScreen();
         parameters.SetMemoryMap(builder.MemoryMap);
         builder.AddData("boot_params", BootLayout.BootParams, parameters.ToArray());
         return header.Is64Bit

@@ -48,6 +48,8 @@ internal static class ElfLoader
         parameters.SetCommandLine(BootLayout.CommandLine);
         parameters.SetInitrd(initrd, initrdSize);
         parameters.SetRsdp(request.RsdpAddress);
+        if (request.HasTextScreen)
+            parameters.SetTextScreen();
         parameters.SetMemoryMap(builder.MemoryMap);
         builder.AddData("boot_params", BootLayout.BootParams, parameters.ToArray());
         return builder.Build(KernelKind.LinuxElf64, entry, BootLayout.BootParams);

@@ -1,5 +1,5 @@
 // What a multiboot kernel is told: Multiboot Specification 0.6.96, section 3.3. Memory sizes, boot device, command line,
-// modules, memory map, the loader's name. Left out: symbols and section headers, drives, BIOS configuration, APM, video.
+// modules, memory map, the loader's name. Left out: symbols and section headers, drives, BIOS configuration, APM, video modes (of text mode 3 the frame buffer is told).
 using System.Buffers.Binary;
 using System.Text;
 
@@ -17,14 +17,15 @@ internal static class MultibootInfo
     /// <summary>The size field of an entry does not count itself.</summary>
     public const uint MapEntryContent = 20;
 
-    private const uint HasMemory = 1 << 0, HasBootDevice = 1 << 1, HasCommandLine = 1 << 2, HasModules = 1 << 3, HasMap = 1 << 6, HasLoaderName = 1 << 9;
+    private const uint HasMemory = 1 << 0, HasBootDevice = 1 << 1, HasCommandLine = 1 << 2, HasModules = 1 << 3, HasMap = 1 << 6, HasLoaderName = 1 << 9, HasFrameBuffer = 1 << 12;
     private const uint FirstDiskNoPartition = 0x8000FFFF; // as QEMU says it, whatever the disks
     private const int ModuleSize = 16;
 
     /// <param name="map">What memory there is; null when firmware will tell.</param>
+    /// <param name="hasScreen">There is a text screen, and the kernel asks for what it is.</param>
     /// <param name="moduleCount">Of the list at <see cref="BootLayout.CommandLine"/>.</param>
     /// <param name="commandLine">Address of the kernel's.</param>
-    public static byte[] Build(IReadOnlyList<E820Entry>? map, int moduleCount, ulong commandLine, ulong loaderName)
+    public static byte[] Build(IReadOnlyList<E820Entry>? map, bool hasScreen, int moduleCount, ulong commandLine, ulong loaderName)
     {
         var bytes = new byte[Size];
         U32(0, HasMemory | HasBootDevice | HasCommandLine | HasModules | HasMap | HasLoaderName);
@@ -34,6 +35,18 @@ internal static class MultibootInfo
         U32(24, (uint)BootLayout.CommandLine);
         U32(48, (uint)BootLayout.MemoryMap);
         U32(64, (uint)loaderName);
+        if (hasScreen)
+        {
+            const byte egaText = 2;
+            U32(0, HasMemory | HasBootDevice | HasCommandLine | HasModules | HasMap | HasLoaderName | HasFrameBuffer);
+            U32(88, 0xB8000);
+            U32(96, 160); // bytes a line
+            U32(100, 80);
+            U32(104, 25);
+            bytes[108] = 16; // bits a character
+            bytes[109] = egaText;
+        }
+
         if (map is not null)
         {
             U32(MemLower, (uint)(map.First(e => e.Address == 0).Length >> 10));

@@ -23,7 +23,7 @@ internal static class MultibootLoader
             throw new ConfigurationException($"the command lines of kernel and modules have {strings.Length} bytes together, there is room for {BootLayout.CommandLineSpace}: shorten -append and -initrd");
         var map = request.Way == BootWay.Direct ? builder.MemoryMap : null;
         builder.AddData("module list", BootLayout.CommandLine, strings);
-        builder.AddData("multiboot information", BootLayout.StartInfo, MultibootInfo.Build(map, modules.Count, commandLine, loaderName));
+        builder.AddData("multiboot information", BootLayout.StartInfo, MultibootInfo.Build(map, request.HasTextScreen && header.WantsVideo, modules.Count, commandLine, loaderName));
         builder.AddMemoryMap(MultibootInfo.MemoryMap);
         return builder.Build(KernelKind.Multiboot, entry, BootLayout.StartInfo);
     }

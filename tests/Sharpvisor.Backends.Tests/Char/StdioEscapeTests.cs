@@ -12,6 +12,7 @@ public sealed class StdioEscapeTests
     [InlineData("\u0001b", "", "Break")]
     [InlineData("\u0001\u0001x", "\u0001x", "")]
     [InlineData("\u0001\u0001\u0001x", "\u0001", "Quit")]
+    [InlineData("\u0001ax", "\u0001x", "")]
     [InlineData("\u0001qx", "x", "")]
     public void Ctrl_A_takes_the_next_key_as_a_command(string typed, string sent, string commands)
     {
@@ -20,9 +21,9 @@ public sealed class StdioEscapeTests
         List<StdioEscape.Command> seen = [];
         foreach (var key in Encoding.ASCII.GetBytes(typed))
         {
-            var command = escape.Next(key, out var send);
-            if (send)
-                toGuest.Add(key);
+            var command = escape.Next(key, out var forGuest);
+            if (forGuest is { } value)
+                toGuest.Add(value);
             if (command != StdioEscape.Command.None)
                 seen.Add(command);
         }

@@ -1,6 +1,7 @@
 using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Testing.Guests;
 using Sharpvisor.Testing.Interrupts;
+using Sharpvisor.Testing.Time;
 
 namespace Sharpvisor.Devices.Tests.Ps2;
 
@@ -10,13 +11,13 @@ public class I8042Tests
     private readonly RecordingMachine _machine = new();
     private readonly I8042 _controller;
 
-    public I8042Tests() => _controller = new I8042(_irq1, _irq12, _machine);
+    public I8042Tests() => _controller = new I8042(_irq1, _irq12, _machine, new ManualClock());
 
     [Theory]
     [InlineData(0xAA, 0x55)]
     [InlineData(0xAB, 0x00)]
     [InlineData(0xA9, 0x00)]
-    [InlineData(0x20, 0x07)]
+    [InlineData(0x20, 0x47)]
     [InlineData(0xC0, 0xA0)]
     [InlineData(0xD0, 0x03)]
     public void AnswersItsCommands(byte command, byte answer)
