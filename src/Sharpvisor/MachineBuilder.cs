@@ -114,6 +114,9 @@ public sealed class MachineBuilder
     /// <summary>Adds QEMU's pc-testdev.</summary>
     public MachineBuilder WithTestDevice() => With(Options with { HasTestDevice = true });
 
+    /// <summary>Adds QEMU's pci-testdev.</summary>
+    public MachineBuilder WithPciTestDevice() => With(Options with { HasPciTestDevice = true });
+
     /// <summary>Adds QEMU's isa-debug-exit: a guest that writes v ends the machine with the code (v &lt;&lt; 1) | 1.</summary>
     public MachineBuilder WithDebugExit(ushort port = 0x501, int count = 2) => With(Options with { DebugExit = (port, count) });
 

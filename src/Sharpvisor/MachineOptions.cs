@@ -59,6 +59,9 @@ public sealed record MachineOptions
     /// <summary>QEMU's pc-testdev, for low-level test kernels.</summary>
     public bool HasTestDevice { get; init; }
 
+    /// <summary>QEMU's pci-testdev, in the first free slot.</summary>
+    public bool HasPciTestDevice { get; init; }
+
     /// <summary>The first port and the number of ports of isa-debug-exit; null for none.</summary>
     public (ushort Port, int Count)? DebugExit { get; init; }
 

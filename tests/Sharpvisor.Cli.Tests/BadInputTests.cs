@@ -127,7 +127,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-display curses -vga none", "-display curses and -vga none: there is no screen to show; leave one of them out")]
     [InlineData("-vga qxl", "-vga qxl: not in this version; give std or none")]
     [InlineData("-vga vga", "-vga vga: unknown; give std or none")]
-    [InlineData("-device e1000", "-device e1000: not in this version; the nearest is ide-hd of ide-hd, ide-cd, isa-debug-exit, pc-testdev")]
+    [InlineData("-device e1000", "-device e1000: not in this version; the nearest is ide-hd of ide-hd, ide-cd, isa-debug-exit, pc-testdev, pci-testdev")]
     [InlineData("-device isa-debug-exit,iobase=zz", "-device isa-debug-exit,iobase=zz: \"zz\" is not a number from 1 to 0xffff")]
     [InlineData("-device isa-debug-exit,port=1", "-device isa-debug-exit,port=1: unknown option \"port=1\"; isa-debug-exit has iobase= and iosize=")]
     [InlineData("-serial null -kernel DIR/vmlinuz -device isa-debug-exit,iobase=0xfffe,iosize=4", "isa-debug-exit: io range 0xfffe+0x4 does not fit in 0x10000; give another iobase")]

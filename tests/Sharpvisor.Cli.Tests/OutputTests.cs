@@ -41,7 +41,7 @@ public sealed class OutputTests
         var code = await CommandLineTool.RunAsync(["doctor", "--json"], output, errors);
         using var json = JsonDocument.Parse(output.ToString());
         var checks = json.RootElement.EnumerateArray().ToDictionary(c => c.GetProperty("name").GetString()!, c => c.GetProperty("status").GetString());
-        Assert.Equal(["/dev/kvm", "Debian tools", "executable memory", "guest cache", "memory", "processor", "terminal"], checks.Keys.Order(StringComparer.Ordinal));
+        Assert.Equal(["/dev/kvm", "Debian tools", "executable memory", "firmware", "guest cache", "memory", "processor", "terminal"], checks.Keys.Order(StringComparer.Ordinal));
         Assert.All(checks.Values, s => Assert.Contains(s, new[] { "ok", "warn", "fail" }));
         Assert.Equal(checks.ContainsValue("fail") ? 1 : 0, code);
     }

@@ -89,8 +89,8 @@ public sealed class ProcessTests : IDisposable
         _before = (await ReadUntil(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
         var pid = int.Parse((await ReadUntil(terminal.StandardOutput, "\n")).Trim());
         await ReadUntil(terminal.StandardOutput, "\e[?1049h");
-        await ReadUntil(terminal.StandardOutput, "SeaBIOS (version");
-        await ReadUntil(terminal.StandardOutput, "No bootable device");
+        await ReadUntil(terminal.StandardOutput, "S");
+        await ReadUntil(terminal.StandardOutput, "\e[9;1H"); // the cursor, below "No bootable device."
         if (signal is null)
         {
             await terminal.StandardInput.WriteAsync("\e[A\u0001x");

@@ -89,6 +89,8 @@ internal static class RunCommand
             builder.WithoutShutdown();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
+        if (settings.HasPciTestDevice)
+            builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)
             builder.WithDebugExit(exit.Port, exit.Count);
         if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)

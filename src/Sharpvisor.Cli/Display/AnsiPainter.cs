@@ -12,6 +12,9 @@ internal sealed class AnsiPainter
     /// <summary>Gives the terminal back as it was.</summary>
     public const string Leave = "\e[0m\e[?7h\e[?25h\e[?1049l";
 
+    // Cells that have not changed are written again rather than jumped over when they are so few.
+    private const int ShorterThanMove = 6;
+
     // VGA colours have blue in bit 0 and red in bit 2, a terminal's the other way round.
     private static readonly byte[] Colors = [0, 4, 2, 6, 1, 5, 3, 7];
 
@@ -52,8 +55,10 @@ internal sealed class AnsiPainter
                 if (!isNew && cells[column] == shown[column])
                     continue;
                 hasChanges = true;
-                if (column != written + 1 || column == 0)
+                if (written < 0 || column - written > ShorterThanMove)
                     _output.Append($"\e[{row + 1};{column + 1}H");
+                else
+                    Put(cells[(written + 1)..column]);
                 Put(cells[column]);
                 written = column;
             }
@@ -79,6 +84,12 @@ internal sealed class AnsiPainter
         _notice = text;
         _size = default;
         return $"\e[0m\e[2J\e[1;1H\e[?25l{text}";
+    }
+
+    private void Put(ReadOnlySpan<ushort> cells)
+    {
+        foreach (var cell in cells)
+            Put(cell);
     }
 
     private void Put(ushort cell)

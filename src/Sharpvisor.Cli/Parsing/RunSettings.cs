@@ -68,6 +68,8 @@ internal sealed class RunSettings
 
     public bool HasTestDevice { get; set; }
 
+    public bool HasPciTestDevice { get; set; }
+
     public (ushort Port, int Count)? DebugExit { get; set; }
 
     public CharSpec? DebugConsole { get; set; }

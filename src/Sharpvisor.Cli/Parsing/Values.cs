@@ -8,7 +8,7 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
-    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev"];
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev", "pci-testdev"];
 
     private const ulong MinimumMemory = 1UL << 20;
 
@@ -171,10 +171,11 @@ internal static class Values
             case "isa-debug-exit":
                 DebugExit(settings, value, parts);
                 break;
-            case "pc-testdev":
+            case "pc-testdev" or "pci-testdev":
                 if (parts.Skip(1).FirstOrDefault(p => !p.StartsWith("id=", StringComparison.Ordinal)) is { } option)
-                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; pc-testdev has none");
-                settings.HasTestDevice = true;
+                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; {parts[0]} has none");
+                settings.HasTestDevice |= parts[0] == "pc-testdev";
+                settings.HasPciTestDevice |= parts[0] == "pci-testdev";
                 break;
             case "ide-hd" or "ide-cd":
                 DriveValues.Device(settings, value);

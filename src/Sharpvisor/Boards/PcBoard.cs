@@ -233,6 +233,8 @@ internal sealed class PcBoard
             MapPorts(exit.Port, exit.Count, new DebugExit(_context.Control), "isa-debug-exit");
         if (options.DebugConsole is { } console)
             MapPorts(console.Port, 1, new DebugConsole(console.Backend, _context.Gate, _context.Errors), "isa-debugcon");
+        if (options.HasPciTestDevice)
+            Pci.AddToFreeSlot(new PciTestDevice(), FirstFreeSlot);
         if (!options.HasTestDevice)
             return;
         var test = new PcTestDevice(Isa);

@@ -18,7 +18,7 @@ public sealed class AnsiPainterTests
         Assert.Equal("\e[3;2H\e[?25h", Paint(1, 2));
         Assert.Equal("\e[?25l", Paint(-1, -1));
         (_cells[0], _cells[2]) = (0x84C9, 0x8401);
-        Assert.Equal("\e[1;1H\e[0;31;40;5m╔\e[1;3H☺\e[?25l", Paint(-1, -1));
+        Assert.Equal("\e[1;1H\e[0;31;40;5m╔\e[0;37;40m \e[0;31;40;5m☺\e[?25l", Paint(-1, -1));
     }
 
     [Fact]

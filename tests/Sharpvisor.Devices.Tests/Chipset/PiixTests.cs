@@ -160,6 +160,33 @@ public sealed class PiixTests : IDisposable
         test.Flush.Write(0, 4, 0x1000);
     }
 
+    [Fact]
+    public void PciTestDeviceCountsWrites()
+    {
+        _pci.Bus.Add(new PciTestDevice(), 5);
+        _pci.Bus.Reset();
+        Assert.Equal(0x00051B36u, _pci.Read(5, 0, 4));
+        Assert.Equal(0x00FF0000u, _pci.Read(5, 8, 4));
+        PciAssignment.Assign(_pci.Bus, 0x8000_0000, [10, 10, 11, 11]);
+        foreach (var (space, at, name, data) in ((AddressSpace, ulong, string, uint)[])
+            [(_pci.Mmio, _pci.Bus.Find(5 << 3)!.Bars[0].Address!.Value, "mmio", 2048), (_pci.Ports, _pci.Bus.Find(5 << 3)!.Bars[1].Address!.Value, "portio", 131)])
+        {
+            Assert.Equal(0UL, space.Read(at + 4, 4));
+            space.Write(at, 1, 0);
+            Assert.Equal(data, space.Read(at + 4, 4));
+            Assert.Equal(name, string.Concat(Enumerable.Range(16, name.Length).Select(i => (char)space.Read(at + (uint)i, 1))));
+            space.Write(at + data, 1, 0xFA);
+            space.Write(at + data, 1, 0xFB);
+            space.Write(at + data, 1, 0xFA);
+            Assert.Equal(2UL, space.Read(at + 12, 4));
+            space.Write(at, 1, 1); // by an event: not counted
+            space.Write(at + data + 1, 1, 0xFA);
+            Assert.Equal(0UL, space.Read(at + 12, 4));
+            space.Write(at, 1, 9);
+            Assert.Equal(0UL, space.Read(at + 4, 4));
+        }
+    }
+
     private ulong Config(int offset, int size)
     {
         _pci.Ports.Write(0xCF8, 4, 0x80000B00u | ((uint)offset & 0xFC));
