@@ -9,6 +9,7 @@
 #   seabios/{bios-256k.bin,vgabios-stdvga.bin}  seabios
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
+#   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
 #   i386/initrd.img                  the i386 busybox and guest/i386, made here
 #   soak/initrd.img                  busybox, tcc and guest/soak, made here
 #
@@ -26,7 +27,7 @@ fail() {
 }
 say() { echo "guests: $*" >&2; }
 
-images=(demo i386 soak)
+images=(demo disk i386 soak)
 image_is_current() { # NAME: is newer than this script and everything in guest/NAME; the directory's time tells of removed files
   local image=$guests/$1/initrd.img
   [[ -f $image && -z $(find "$home/guest/$1" "$home/eng/guests.sh" -newer "$image" -print -quit) ]]
@@ -174,6 +175,16 @@ demo_root() {
   busybox_root "$1" "$guests/busybox/busybox"
   cp "$home/guest/demo/init" "$1/init"
   cp "$home/guest/demo/profile" "$1/etc/profile"
+}
+disk_root() {
+  demo_root "$1"
+  mv "$1/init" "$1/init.demo"
+  cp "$home/guest/disk/init" "$1/init"
+  mkdir "$1/modules"
+  local name
+  for name in scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs; do
+    cp "$(find "$guests/cloud/modules" -name $name.ko)" "$1/modules/"
+  done
 }
 i386_root() {
   busybox_root "$1" "$guests/busybox32/busybox"

@@ -59,6 +59,9 @@ internal static class CommandLineTool
                     return await PrintAsync(output, HelpText.Doctor).ConfigureAwait(false);
                 return await DoctorCommand.RunAsync(rest, output).ConfigureAwait(false);
             default:
+                // As with QEMU the name of a disk image is enough.
+                if (File.Exists(verb))
+                    return await RunCommand.RunAsync(Parsing.RunFlags.Parse(args), output, errors).ConfigureAwait(false);
                 throw new ConfigurationException(
                     $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "doctor", "help"])}; see sharpvisor --help");
         }

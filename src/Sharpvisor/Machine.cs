@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Threading.Channels;
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boards;
 using Sharpvisor.Boot;
@@ -49,6 +50,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
         if (options.DebugConsole is { } console)
             _owned.Add(console.Backend);
+        _owned.AddRange(options.IdeDrives.Select(d => d.Drive));
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
             throw new ConfigurationException($"{options.ProcessorCount} processors: give 1 to {MachineOptions.MaximumProcessors}");
@@ -103,6 +105,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _threads = new VcpuThreads(_vcpus, OnTripleFault, OnInternalError);
             foreach (var backend in _owned.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
+            foreach (var drive in Drives)
+                drive.Faulted += e => OnInternalError(e, drive.Name);
             PowerOn();
         }
         catch
@@ -130,6 +134,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     public BootPlan? BootPlan => _plan;
 
     public IReadOnlyList<IVcpu> Processors => _vcpus;
+
+    public IEnumerable<BlockDrive> Drives => _options.IdeDrives.Select(d => d.Drive);
 
     /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
     /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>
@@ -213,6 +219,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         End(new MachineExit(MachineExitReason.DebugExit, exitCode, $"the guest ended the machine with code {exitCode} ({source})"));
     }
 
+    void IMachineControl.RequestPause(string reason)
+    {
+        _threads?.Hold();
+        _logger.LogWarning("{Reason}; the machine is paused until it is told to go on", reason);
+        Ask(new Request(RequestKind.Pause));
+    }
+
     public async ValueTask DisposeAsync()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
@@ -262,7 +275,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 exit = request.Exit;
                 if (exit is not null)
                     break;
-                Do(request.Kind);
+                await DoAsync(request.Kind).ConfigureAwait(false);
                 request.Done?.TrySetResult();
             }
         }
@@ -281,29 +294,44 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _exit.TrySetResult(exit!);
     }
 
-    private void Do(RequestKind kind)
+    private async Task DoAsync(RequestKind kind)
     {
         switch (kind)
         {
             case RequestKind.Pause when !IsPaused:
                 _threads.Park();
                 _clock.Pause();
+                await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
                 IsPaused = true;
                 break;
             case RequestKind.Resume when IsPaused:
                 IsPaused = false;
                 _clock.Resume();
+                using (_gate.Enter())
+                {
+                    foreach (var drive in Drives)
+                        drive.Retry();
+                }
+
                 _threads.Release();
                 break;
             case RequestKind.Reset:
                 if (!IsPaused)
                     _threads.Park();
+                await DrainAsync(cancelWaiting: true).ConfigureAwait(false);
                 PowerOn();
                 Volatile.Write(ref _resetRequested, 0);
                 if (!IsPaused)
                     _threads.Release();
                 break;
         }
+    }
+
+    /// <summary>Waits until no drive moves anything to or from memory. No processor runs.</summary>
+    private async Task DrainAsync(bool cancelWaiting)
+    {
+        foreach (var drive in Drives)
+            await drive.DrainAsync(cancelWaiting).ConfigureAwait(false);
     }
 
     private void OnTripleFault(IVcpu vcpu)

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Char;
@@ -79,6 +80,31 @@ public sealed class MachineBuilder
         return With(Options with { Serial = [.. _serial] });
     }
 
+    /// <summary>Puts a hard disk on the IDE controller, at the first free place.</summary>
+    /// <param name="path">A file or a block device. It is the machine's alone while it is open.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">It can't be opened, or there is no place left.</exception>
+    public MachineBuilder WithDisk(string path, DriveOptions? options = null)
+    {
+        var (channel, unit) = FreeIdePlace(0);
+        options ??= new DriveOptions { Format = ImageFormat.Raw };
+        return WithIdeDrive(new IdeDrive(BlockDrive.Open(IdeDrive.NameOf(channel, unit, isCdrom: false), path, options, Options.Logger), channel, unit));
+    }
+
+    /// <summary>Puts a CD-ROM drive on the IDE controller, at the first free place from the secondary channel on.</summary>
+    /// <param name="path">An ISO image; null: the drive is empty.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">It can't be opened, or there is no place left.</exception>
+    public MachineBuilder WithCdrom(string? path)
+    {
+        var (channel, unit) = FreeIdePlace(2);
+        var name = IdeDrive.NameOf(channel, unit, isCdrom: true);
+        var options = new DriveOptions { Format = ImageFormat.Raw, IsReadOnly = true };
+        var drive = path is null ? new BlockDrive(name, null, options, Options.Logger) : BlockDrive.Open(name, path, options, Options.Logger);
+        return WithIdeDrive(new IdeDrive(drive, channel, unit) { IsCdrom = true });
+    }
+
+    /// <summary>Puts a drive on the IDE controller.</summary>
+    public MachineBuilder WithIdeDrive(IdeDrive drive) => With(Options with { IdeDrives = [.. Options.IdeDrives, drive] });
+
     /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>
     public MachineBuilder WithoutReboot() => With(Options with { NoReboot = true });
 
@@ -87,6 +113,9 @@ public sealed class MachineBuilder
 
     /// <summary>Adds QEMU's pc-testdev.</summary>
     public MachineBuilder WithTestDevice() => With(Options with { HasTestDevice = true });
+
+    /// <summary>Adds QEMU's pci-testdev.</summary>
+    public MachineBuilder WithPciTestDevice() => With(Options with { HasPciTestDevice = true });
 
     /// <summary>Adds QEMU's isa-debug-exit: a guest that writes v ends the machine with the code (v &lt;&lt; 1) | 1.</summary>
     public MachineBuilder WithDebugExit(ushort port = 0x501, int count = 2) => With(Options with { DebugExit = (port, count) });
@@ -120,6 +149,18 @@ public sealed class MachineBuilder
             await machine.DisposeAsync().ConfigureAwait(false);
             throw;
         }
+    }
+
+    private (int Channel, int Unit) FreeIdePlace(int first)
+    {
+        for (var i = 0; i < IdeDrive.MaximumCount; i++)
+        {
+            var (channel, unit) = Math.DivRem((first + i) % IdeDrive.MaximumCount, 2);
+            if (!Options.IdeDrives.Any(d => d.Channel == channel && d.Unit == unit))
+                return (channel, unit);
+        }
+
+        throw new Core.Guests.ConfigurationException($"{IdeDrive.MaximumCount + 1} drives: an IDE controller has room for {IdeDrive.MaximumCount}; give fewer");
     }
 
     private MachineBuilder With(MachineOptions options)

@@ -47,6 +47,9 @@ public sealed record MachineOptions
     /// <summary>What COM1 to COM4 lead to; null where there is no port.</summary>
     public IReadOnlyList<ICharBackend?> Serial { get; init; } = [];
 
+    /// <summary>What is on the IDE controller.</summary>
+    public IReadOnlyList<IdeDrive> IdeDrives { get; init; } = [];
+
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }
 
@@ -55,6 +58,9 @@ public sealed record MachineOptions
 
     /// <summary>QEMU's pc-testdev, for low-level test kernels.</summary>
     public bool HasTestDevice { get; init; }
+
+    /// <summary>QEMU's pci-testdev, in the first free slot.</summary>
+    public bool HasPciTestDevice { get; init; }
 
     /// <summary>The first port and the number of ports of isa-debug-exit; null for none.</summary>
     public (ushort Port, int Count)? DebugExit { get; init; }

@@ -9,8 +9,9 @@ namespace Conformance;
 
 /// <summary>
 /// Random user-mode instructions on each engine and on the host's processor: registers, flags, memory and faults must
-/// be the same. SHARPVISOR_FUZZ_ENGINE takes one engine; SHARPVISOR_FUZZ_SECONDS and SHARPVISOR_FUZZ_COUNT make it longer, SHARPVISOR_FUZZ_SEED starts
-/// elsewhere, SHARPVISOR_FUZZ_REPORT names a file that gets one example for each instruction that differs.
+/// be the same. SHARPVISOR_FUZZ_ENGINE takes one engine, SHARPVISOR_FUZZ_MODE one of 64, 32, 32s (with segments) and 16;
+/// SHARPVISOR_FUZZ_SECONDS and SHARPVISOR_FUZZ_COUNT make it longer, SHARPVISOR_FUZZ_SEED starts elsewhere,
+/// SHARPVISOR_FUZZ_REPORT names a file that gets one example for each instruction that differs.
 /// </summary>
 [Collection("native code")]
 [Trait("Category", "Conformance")]
@@ -19,12 +20,19 @@ public sealed class FuzzTests(ITestOutputHelper output)
     private const int ShownExamples = 5;
 
     [Theory]
-    [InlineData("interpreter", 64, 25)]
-    [InlineData("interpreter", 32, 15)]
-    [InlineData("translator", 64, 25)]
-    [InlineData("translator", 32, 15)]
-    public void The_guest_does_what_the_host_does(string engine, int bitness, int seconds)
+    [InlineData("interpreter", 64, false, 25)]
+    [InlineData("interpreter", 32, false, 15)]
+    [InlineData("interpreter", 32, true, 10)]
+    [InlineData("interpreter", 16, true, 10)]
+    [InlineData("translator", 64, false, 25)]
+    [InlineData("translator", 32, false, 15)]
+    [InlineData("translator", 32, true, 10)]
+    [InlineData("translator", 16, true, 10)]
+    public void The_guest_does_what_the_host_does(string engine, int bitness, bool segmented, int seconds)
     {
+        var mode = bitness == 32 && segmented ? "32s" : $"{bitness}";
+        if (Environment.GetEnvironmentVariable("SHARPVISOR_FUZZ_MODE") is { Length: > 0 } onlyMode && onlyMode != mode)
+            return;
         if (Environment.GetEnvironmentVariable("SHARPVISOR_FUZZ_ENGINE") is { Length: > 0 } only && only != engine)
             return;
 
@@ -34,7 +42,7 @@ public sealed class FuzzTests(ITestOutputHelper output)
         var report = Environment.GetEnvironmentVariable("SHARPVISOR_FUZZ_REPORT");
 
         Dictionary<string, (Finding First, int Count)> groups = [];
-        using var fuzzer = new Fuzzer(engine == "translator" ? new TranslatorEngine { Threshold = 0 } : new InterpreterEngine(), CpuModel.Parse("sharp64"), bitness);
+        using var fuzzer = new Fuzzer(engine == "translator" ? new TranslatorEngine { Threshold = 0 } : new InterpreterEngine(), CpuModel.Parse("sharp64"), bitness, segmented: segmented);
         foreach (var finding in fuzzer.Run(seed, time, count))
         {
             var (first, before) = groups.GetValueOrDefault(finding.Group, (finding, 0));
@@ -44,12 +52,12 @@ public sealed class FuzzTests(ITestOutputHelper output)
                 break;
         }
 
-        var summary = $"{engine}, {bitness} bits: {fuzzer.Count} sequences, {fuzzer.Instructions} instructions from seed {seed}, {groups.Count} kinds of difference";
+        var summary = $"{engine}, {bitness} bits{(segmented ? ", segmented" : "")}: {fuzzer.Count} sequences, {fuzzer.Instructions} instructions from seed {seed}, {groups.Count} kinds of difference";
         output.WriteLine(summary);
-        Save($"conformance-{engine}-{bitness}.txt", summary);
+        Save($"conformance-{engine}-{mode}.txt", summary);
         var examples = string.Join("\n", groups.OrderByDescending(g => g.Value.Count).Select(g => $"{g.Value.Count} x {g.Value.First}"));
         if (report is not null)
-            File.WriteAllText($"{report}.{engine}.{bitness}", summary + "\n\n" + examples);
+            File.WriteAllText($"{report}.{engine}.{mode}", summary + "\n\n" + examples);
         Assert.True(groups.Count == 0, summary + "\n" + examples);
     }
 

@@ -18,6 +18,12 @@ public sealed class BadInputTests : IDisposable
         var arm = new byte[128];
         SyntheticKernel.U32(arm, 0x38, 0x644D5241);
         File.WriteAllBytes(Path.Combine(_directory, "arm64"), arm);
+        File.WriteAllBytes(Path.Combine(_directory, "disk"), new byte[512]);
+        File.WriteAllBytes(Path.Combine(_directory, "empty"), []);
+        File.WriteAllBytes(Path.Combine(_directory, "qcow"), [.. "QFI"u8, 0xFB, .. new byte[600]]);
+        var bios = new byte[64 << 10];
+        (bios[^16], bios[^15], bios[^14]) = (0xEA, 0x5B, 0xE0);
+        File.WriteAllBytes(Path.Combine(_directory, "bios"), bios);
         using var initrd = File.Create(Path.Combine(_directory, "initrd"));
         initrd.SetLength(600 << 20); // sparse
     }
@@ -55,7 +61,8 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-action reboot=maybe", "-action reboot=maybe: \"reboot=maybe\" is unknown; there are reboot=reset|shutdown, shutdown=poweroff|pause, panic=none|pause|shutdown|exit-failure")]
     [InlineData("-machine pc,max-ram-below-4g=5G", "-machine pc,max-ram-below-4g=5G: max-ram-below-4g is out of range; give 1M to 4G")]
     [InlineData("-machine max-ram-below-4g=x", "-machine max-ram-below-4g=x: not a size; give a number, or one with K, M or G: 512, 2G")]
-    [InlineData("-vnc :1", "-vnc :1: there is no screen in this version; give none")]
+    [InlineData("-vnc :1 -vga none", "-vnc :1 and -vga none: there is no screen to show; leave one of them out")]
+    [InlineData("-object rng-random,id=r", "-object rng-random: not in this version; there is secret")]
     [InlineData("-device pc-testdev,iobase=1", "-device pc-testdev,iobase=1: unknown option \"iobase=1\"; pc-testdev has none")]
     [InlineData("-initrd DIR/initrd", "-initrd needs a kernel: give one with -kernel")]
     [InlineData("-append quiet", "-append needs a kernel: give one with -kernel")]
@@ -81,16 +88,46 @@ public sealed class BadInputTests : IDisposable
     [InlineData("--no-reboto", "unknown flag --no-reboto; the nearest is -no-reboot; see sharpvisor run --help")]
     [InlineData("-S", "unknown flag -S; the nearest is -smp; see sharpvisor run --help")]
     [InlineData("-nographic=yes", "-nographic takes no value: leave \"=yes\" out")]
-    [InlineData("-m 1G vmlinuz", "\"vmlinuz\" is not a flag; a kernel is given by -kernel vmlinuz")]
+    [InlineData("-m 1G vmlinuz", "vmlinuz: no such file or directory; check the path")]
+    // disks
+    [InlineData("-hda DIR/missing", "DIR/missing: no such file or directory; check the path")]
+    [InlineData("-hda DIR", "DIR: is a directory; check the path")]
+    [InlineData("-hda DIR/empty", "DIR/empty: is empty; a disk has one sector at least: make it longer, as with truncate -s 1G DIR/empty")]
+    [InlineData("-hda DIR/qcow", "DIR/qcow: is a qcow2 image, which is not in this version; convert it with qemu-img convert -O raw, or give format=raw if the guest shall see it as it is")]
+    [InlineData("-drive file=DIR/disk,format=raw -drive file=DIR/disk,format=raw", "DIR/disk: another process or drive has it open for writing; end that one, give this drive another image, or readonly=on to all of them")]
+    [InlineData("-cdrom DIR/missing", "DIR/missing: no such file or directory; check the path")]
+    [InlineData("-hda DIR/disk -drive file=DIR/disk,index=0", "-drive file=DIR/disk,index=0: -hda DIR/disk has that place (bus ide.0, unit 0); give another index=, or bus= and unit=")]
+    [InlineData("-hda a -hdb b -hdc c -hdd d -drive file=e", "-drive file=e: no place is left for it; an IDE controller has room for 4 drives, two on a bus")]
+    [InlineData("-drive file=DIR/disk,fromat=raw", "-drive file=DIR/disk,fromat=raw: unknown option \"fromat\"; the nearest is format")]
+    [InlineData("-drive file=DIR/disk,format=qcow2", "-drive file=DIR/disk,format=qcow2: format=qcow2 is not in this version; there is raw")]
+    [InlineData("-drive file=DIR/disk,if=virtio", "-drive file=DIR/disk,if=virtio: if=virtio: there is no such value; the nearest is ide")]
+    [InlineData("-drive file=DIR/disk,cache=writebak", "-drive file=DIR/disk,cache=writebak: cache=writebak: there is no such value; the nearest is writeback")]
+    [InlineData("-drive file=DIR/disk,media=cd", "-drive file=DIR/disk,media=cd: media=cd: there is no such value; the nearest is cdrom")]
+    [InlineData("-drive file=DIR/disk,werror=halt", "-drive file=DIR/disk,werror=halt: werror=halt: there is no such value; the nearest is report")]
+    [InlineData("-drive file=DIR/disk,index=4", "-drive file=DIR/disk,index=4: index=4: give a number from 0 to 3")]
+    [InlineData("-drive file=DIR/disk,index=1,unit=1", "-drive file=DIR/disk,index=1,unit=1: index= and bus= or unit= say the same; give one of them")]
+    [InlineData("-drive file=DIR/disk,readonly=maybe", "-drive file=DIR/disk,readonly=maybe: readonly=maybe: give on or off")]
+    [InlineData("-drive file=DIR/disk,snapshot=on", "-drive file=DIR/disk,snapshot=on: snapshot=on is not in this version; copy the image and use the copy")]
+    [InlineData("-drive file=a,file=b", "-drive file=a,file=b: file is there twice; give it once")]
+    [InlineData("-drive format=raw", "-drive format=raw: file= is missing; only media=cdrom can be empty")]
+    [InlineData("-drive file=DIR/disk,if=none", "-drive file=DIR/disk,if=none: if=none needs an id= by which a -device names it")]
+    [InlineData("-drive file=DIR/disk,if=none,id=d0", "-drive file=DIR/disk,if=none,id=d0: no device uses it; give -device ide-hd,drive=d0 or leave if=none out")]
+    [InlineData("-drive file=DIR/disk,serial=123456789012345678901", "-drive file=DIR/disk,serial=123456789012345678901: serial=123456789012345678901: give at most 20 plain characters")]
+    [InlineData("-device ide-hd,drive=d1 -drive file=DIR/disk,if=none,id=d0", "-device ide-hd,drive=d1: there is no drive \"d1\" that is free; the nearest is d0")]
+    [InlineData("-device ide-hd,drive=d1", "-device ide-hd,drive=d1: there is no drive \"d1\" that is free; give -drive if=none,id=d1,file=FILE")]
+    [InlineData("-device ide-hd", "-device ide-hd: drive= is missing; give the id of a -drive if=none")]
+    [InlineData("-device ide-cd,bus=ide.2", "-device ide-cd,bus=ide.2: bus=ide.2: there is no such value; the nearest is ide.0")]
+    [InlineData("-device ide-cd,bootindx=1", "-device ide-cd,bootindx=1: unknown option \"bootindx\"; the nearest is bootindex")]
+    [InlineData("-device ide-cd,bootindex=1 -device ide-cd,bootindex=1 -serial null -bios DIR/bios", "two devices have bootindex=1: give each its own")]
     [InlineData("-accel kvm", "-accel kvm: not in this version; give translator, interpreter or lockstep")]
     [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc")]
-    [InlineData("-display gtk", "-display gtk: not in this version; give curses or none")]
+    [InlineData("-display gtk", "-display gtk: not in this version; give curses or none, and -vnc :0 for a VNC viewer")]
     [InlineData("-display curses", "-display curses: standard input and output must be a terminal; run it in one, or give -display none")]
     [InlineData("-display curses -serial stdio", "two devices on one stdio: -serial stdio and -display curses; give one of them file:PATH, pty, tcp: or null")]
     [InlineData("-display curses -vga none", "-display curses and -vga none: there is no screen to show; leave one of them out")]
     [InlineData("-vga qxl", "-vga qxl: not in this version; give std or none")]
     [InlineData("-vga vga", "-vga vga: unknown; give std or none")]
-    [InlineData("-device e1000", "-device e1000: not in this version; there are isa-debug-exit and pc-testdev")]
+    [InlineData("-device e1000", "-device e1000: not in this version; the nearest is ide-hd of ide-hd, ide-cd, isa-debug-exit, pc-testdev, pci-testdev")]
     [InlineData("-device isa-debug-exit,iobase=zz", "-device isa-debug-exit,iobase=zz: \"zz\" is not a number from 1 to 0xffff")]
     [InlineData("-device isa-debug-exit,port=1", "-device isa-debug-exit,port=1: unknown option \"port=1\"; isa-debug-exit has iobase= and iosize=")]
     [InlineData("-serial null -kernel DIR/vmlinuz -device isa-debug-exit,iobase=0xfffe,iosize=4", "isa-debug-exit: io range 0xfffe+0x4 does not fit in 0x10000; give another iobase")]

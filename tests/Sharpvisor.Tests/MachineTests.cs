@@ -84,6 +84,88 @@ public sealed class MachineTests
         Assert.Equal((MachineExitReason.Reset, 0), (exit.Reason, exit.Code));
     }
 
+    /// <summary>What asks for a reset may ask in several ways, one after the other, and expects none to return.</summary>
+    [Fact]
+    public async Task Nothing_is_executed_between_a_request_and_the_reset()
+    {
+        var executed = 0;
+        var started = new TaskCompletionSource();
+        var engine = new ScriptedEngine(v =>
+        {
+            if (v.Resets == 1 && v.Index == 0)
+            {
+                v.Out(0xCF9, 6);
+                v.Out(0x64, 0xFE);
+                v.Out(0x92, 1);
+                executed++;
+                return null;
+            }
+
+            if (v.InstructionCount > 1000)
+                started.TrySetResult();
+            return null;
+        });
+        await using var machine = await Builder(engine).WithProcessors(3).StartAsync();
+        await started.Task.WaitAsync(Limit);
+        await machine.PauseAsync().WaitAsync(Limit);
+        Assert.Equal(1, executed);
+        Assert.All(engine.Vcpus, v => Assert.Equal(2, v.Resets));
+    }
+
+    [Fact]
+    public async Task Without_shutdown_the_machine_stays_paused()
+    {
+        var engine = new ScriptedEngine(v =>
+        {
+            if (v.InstructionCount == 1)
+                v.Out(0x604, 0x2000, 2);
+            return null;
+        });
+        await using var machine = await Builder(engine).WithoutShutdown().StartAsync();
+        while (!machine.IsPaused)
+            await Task.Delay(1);
+        Assert.Contains("the guest powered off (ACPI S5); the machine stays paused", _log.Lines);
+        Assert.False(machine.Exit.IsCompleted);
+        await machine.StopAsync().WaitAsync(Limit);
+    }
+
+    [Fact]
+    public async Task Boot_once_is_for_the_first_start()
+    {
+        List<string> orders = [];
+        var done = new TaskCompletionSource();
+        await using var machine = await Builder(v =>
+        {
+            orders.Add($"{Cmos(v, 0x3D):x2} {Cmos(v, 0x38):x2}");
+            if (v.Resets == 3)
+                done.TrySetResult();
+            else
+                v.Out(0xCF9, 6);
+            return VcpuExit.Halted;
+        }).WithBoot(new BootOptions { Order = "cdn", Once = "d" }).StartAsync();
+        await done.Task.WaitAsync(Limit);
+        Assert.Equal(["03 01", "32 41", "32 41"], orders.Take(3));
+
+        static byte Cmos(ScriptedVcpu v, byte index)
+        {
+            v.Out(0x70, index);
+            return v.In(0x71);
+        }
+    }
+
+    [Theory]
+    [InlineData(0xE000_0000UL - 4096, null, 0xDFFF_F000UL)]
+    [InlineData(0xE000_0000UL, null, 0xC000_0000UL)]
+    [InlineData(2UL << 30, 1UL << 30, 1UL << 30)]
+    [InlineData(2UL << 30, 3UL << 30, 2UL << 30)]
+    [InlineData(6UL << 30, 1UL << 32, 0xC000_0000UL)]
+    public async Task Memory_is_split_as_QEMU_does(ulong size, ulong? limit, ulong below)
+    {
+        var builder = Builder(_ => VcpuExit.Halted).WithMemory(size);
+        await using var machine = (limit is { } bytes ? builder.WithMemoryBelow4G(bytes) : builder).Build();
+        Assert.Equal((below, size - below), (machine.Memory.Below4G, machine.Memory.Above4G));
+    }
+
     [Fact]
     public async Task A_triple_fault_says_why_and_resets()
     {

@@ -67,7 +67,7 @@ internal sealed class ScriptedVcpu(int index, CpuEnvironment environment, Func<S
         }
     }
 
-    public void Out(ushort port, byte value) => environment.Ports.Write(port, 1, value);
+    public void Out(ushort port, ushort value, int size = 1) => environment.Ports.Write(port, size, value);
 
     public byte In(ushort port) => (byte)environment.Ports.Read(port, 1);
 

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics.X86;
 using System.Text.Json;
+using Sharpvisor.Boot;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 
@@ -26,7 +27,7 @@ internal static class DoctorCommand
             json = true;
         }
 
-        Check[] checks = [Processor(), ExecutableMemory(), Memory(), TerminalCheck(), AptTools(), Guests(), Kvm()];
+        Check[] checks = [Processor(), ExecutableMemory(), Memory(), TerminalCheck(), AptTools(), Firmware(), Guests(), Kvm()];
         if (json)
         {
             await output.WriteLineAsync(JsonSerializer.Serialize(checks, Json)).ConfigureAwait(false);
@@ -94,6 +95,10 @@ internal static class DoctorCommand
             ? new("Debian tools", "ok", "apt-get and dpkg-deb", "")
             : new("Debian tools", "warn", $"no {string.Join(" and no ", missing)}", "the demo cannot fetch its guests here: give your own with -kernel and -initrd");
     }
+
+    private static Check Firmware() => FirmwareFiles.Find(FirmwareFiles.SeaBios, GuestCache.Firmware) is { } bios
+        ? new("firmware", "ok", bios, "")
+        : new("firmware", "warn", $"no {FirmwareFiles.SeaBios}", "only kernels can be started: install the package seabios, or give a BIOS with -bios");
 
     private static Check Guests()
     {

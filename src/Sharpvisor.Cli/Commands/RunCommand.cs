@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Display;
@@ -9,6 +10,8 @@ using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Commands;
 
@@ -30,6 +33,7 @@ internal static class RunCommand
         {
             var ends = new List<IAsyncDisposable>();
             Machine? machine = null;
+            VncServer? vnc = null;
             try
             {
                 using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
@@ -38,10 +42,13 @@ internal static class RunCommand
                 using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, firmware, kernel, initrd, ends, logger, log, quit);
+                vnc = StartVnc(settings, machine, logger);
                 return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (vnc is not null)
+                    await vnc.DisposeAsync().ConfigureAwait(false);
                 if (machine is not null)
                     await machine.DisposeAsync().ConfigureAwait(false);
                 foreach (var end in ends)
@@ -82,10 +89,15 @@ internal static class RunCommand
             builder.WithoutShutdown();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
+        if (settings.HasPciTestDevice)
+            builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)
             builder.WithDebugExit(exit.Port, exit.Count);
         if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
             builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
+
+        foreach (var placed in settings.PlacedDrives)
+            builder.WithIdeDrive(OpenDrive(placed, ends, logger));
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
@@ -110,6 +122,23 @@ internal static class RunCommand
         return builder.Build();
     }
 
+    private static IdeDrive OpenDrive(PlacedDrive placed, List<IAsyncDisposable> ends, StandardErrorLogger logger)
+    {
+        var (channel, unit, spec, device) = placed;
+        var name = spec.Id ?? IdeDrive.NameOf(channel, unit, device.IsCdrom);
+        var drive = spec.File is null ? new BlockDrive(name, null, spec.Options, logger) : BlockDrive.Open(name, spec.File, spec.Options, logger);
+        ends.Add(drive);
+        return new IdeDrive(drive, channel, unit)
+        {
+            IsCdrom = device.IsCdrom,
+            Serial = device.Serial ?? spec.Serial,
+            Model = device.Model,
+            Firmware = device.Version,
+            BootIndex = device.BootIndex,
+            Geometry = device.Geometry,
+        };
+    }
+
     /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>
     private static BootSource OpenFirmware(string? bios)
     {
@@ -125,10 +154,18 @@ internal static class RunCommand
     /// </summary>
     private static BootSource? OpenVgaBios(RunSettings settings)
     {
-        if (settings.HasVga == true || settings.IsCurses)
+        if (settings.HasVga == true || settings.IsCurses || settings.Vnc is not null)
             return BootSource.FromFile(FirmwareFiles.RequireVgaBios(GuestCache.Firmware));
         var isWanted = settings.HasVga is null && settings.Kernel is null && !settings.NoDefaults;
         return isWanted && FirmwareFiles.Find(FirmwareFiles.StandardVgaBios, GuestCache.Firmware) is { } path ? BootSource.FromFile(path) : null;
+    }
+
+    private static VncServer? StartVnc(RunSettings settings, Machine machine, StandardErrorLogger logger)
+    {
+        if (settings.Vnc is not { } spec)
+            return null;
+        var password = spec.PasswordSecret is { } id ? Secret.Find(settings.Secrets, id, $"-vnc {spec.Text}").Data : [];
+        return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
     private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)

@@ -1,6 +1,6 @@
 namespace Sharpvisor.Cli.Output;
 
-/// <summary>What --help prints: each text fits a terminal of 80 by 24.</summary>
+/// <summary>What --help prints: 80 columns wide; all but that of run fit 24 lines.</summary>
 internal static class HelpText
 {
     public const string Overview = """
@@ -18,28 +18,49 @@ internal static class HelpText
         """;
 
     public const string Run = """
-        sharpvisor run FLAGS     (one dash or two)
+        sharpvisor run FLAGS     (one dash or two; a bare FILE is -hda FILE)
+
+        What it boots
           -kernel FILE  -initrd FILE  -append TEXT
                                  bzImage, ELF vmlinux, or ELF with a PVH entry
           -bios FILE             firmware; SeaBIOS when there is no kernel
           -boot [order=]cdn[,once=d][,menu=on][,strict=on]
                 [,splash-time=MS][,reboot-timeout=MS]
+
+        The machine
           -m SIZE  -smp N        memory: 512 (MiB), 2G; processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
           -accel NAME            translator, interpreter, or both in lockstep
+          -machine pc[,max-ram-below-4g=SIZE]  -name NAME  -uuid ID  -nodefaults
+          -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev | pci-testdev
+
+        Disks and CDs
+          -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
+          -drive file=FILE[,format=raw][,if=ide|none][,index=N][,media=cdrom]
+                 [,readonly=on][,cache=MODE][,discard=on][,werror=stop][,serial=S]
+          -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]
+
+        Screen and lines
+          -vga std|none          a screen; std without a kernel, or when it is shown
+          -display none|curses   curses: text modes on this terminal
+          -vnc [HOST]:N[,password-secret=ID][,websocket=on][,to=N] | unix:PATH
+          -object secret,id=ID,file=PATH
           -serial, -debugcon WHERE   stdio, file:PATH, pty, null, none,
                                  tcp:HOST:PORT[,server=on][,wait=off]
-          -device isa-debug-exit[,iobase=0x501][,iosize=2], pc-testdev
-          -machine pc[,max-ram-below-4g=SIZE]  -global isa-debugcon.iobase=0xe9
-          -vga std|none  -display none|curses  -vnc none  -nographic  -nodefaults
+          -global isa-debugcon.iobase=0xe9  -nographic
+
+        How it ends
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
           -action reboot=reset|shutdown,shutdown=poweroff|pause
+          Ctrl-A x on a terminal ends the machine.
+          Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
+          flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by
+          isa-debug-exit; 70 an error of sharpvisor; 128 + N signal N
+
+        What it does
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
-          -name NAME  -uuid ID  -perfmap (names of generated code for Linux's perf)
-        Ctrl-A x on a terminal ends the machine; SIGUSR1 shows what the engine did.
-        Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
-        flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by
-        isa-debug-exit; 70 an error of sharpvisor; 128 + N signal N
+          -perfmap               names of generated code for Linux's perf
+          SIGUSR1                prints what the engine did
         """;
 
     public const string Demo = """

@@ -2,6 +2,8 @@
 // one that starts with a dash (-append -v), or follows an equals sign after two dashes (--append=-v).
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Parsing;
 
@@ -18,6 +20,12 @@ internal static class RunFlags
         new("bios", "FILE", (s, v) => s.Bios = v),
         new("boot", "ORDER", BootValues.Boot),
         new("uuid", "UUID", (s, v) => s.Uuid = Values.Uuid(v)),
+        new("hda", "FILE", (s, v) => DriveValues.Short(s, "-hda", v, 0, isCdrom: false)),
+        new("hdb", "FILE", (s, v) => DriveValues.Short(s, "-hdb", v, 1, isCdrom: false)),
+        new("hdc", "FILE", (s, v) => DriveValues.Short(s, "-hdc", v, 2, isCdrom: false)),
+        new("hdd", "FILE", (s, v) => DriveValues.Short(s, "-hdd", v, 3, isCdrom: false)),
+        new("cdrom", "FILE", (s, v) => DriveValues.Short(s, "-cdrom", v, DriveValues.CdromIndex, isCdrom: true)),
+        new("drive", "OPTIONS", DriveValues.Drive),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
@@ -25,7 +33,8 @@ internal static class RunFlags
         new("M", "KIND", Values.Machine),
         new("display", "none|curses", (s, v) => s.IsCurses = Values.IsCurses(v)),
         new("vga", "std|none", (s, v) => s.HasVga = Values.HasVga(v)),
-        new("vnc", "none", (_, v) => Values.Vnc(v)),
+        new("vnc", "DISPLAY", (s, v) => s.Vnc = VncSpec.Parse(v)),
+        new("object", "OBJECT", (s, v) => s.Secrets.Add(Secret.Parse(v))),
         new("device", "DEVICE", Values.Device),
         new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
         new("global", "SETTING", Values.Global),
@@ -49,7 +58,11 @@ internal static class RunFlags
         {
             var arg = args[i];
             if (!arg.StartsWith('-') || arg.Length < 2)
-                throw new ConfigurationException($"\"{arg}\" is not a flag; a kernel is given by -kernel {arg}");
+            {
+                DriveValues.Short(settings, "-hda", arg, 0, isCdrom: false);
+                continue;
+            }
+
             var name = arg.StartsWith("--", StringComparison.Ordinal) ? arg[2..] : arg[1..];
             string? value = null;
             var equals = name.IndexOf('=', StringComparison.Ordinal);
@@ -70,6 +83,7 @@ internal static class RunFlags
         }
 
         Check(settings);
+        settings.PlacedDrives = DriveValues.Resolve(settings);
         return settings;
     }
 
@@ -88,6 +102,8 @@ internal static class RunFlags
             settings.Serial.Add(new CharSpec.Null());
         if (settings is { IsCurses: true, HasVga: false })
             throw new ConfigurationException("-display curses and -vga none: there is no screen to show; leave one of them out");
+        if (settings is { Vnc: { } vnc, HasVga: false })
+            throw new ConfigurationException($"-vnc {vnc.Text} and -vga none: there is no screen to show; leave one of them out");
         if (onStdio.Count > 1)
             throw new ConfigurationException($"two devices on one stdio: {onStdio[0]} and {onStdio[1]}; give one of them file:PATH, pty, tcp: or null");
         if (settings.Serial.Count > 4)

@@ -1,6 +1,8 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Secrets;
+using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Cli.Parsing;
 
@@ -40,11 +42,23 @@ internal sealed class RunSettings
 
     public List<CharSpec> Serial { get; } = [];
 
+    public List<DriveSpec> Drives { get; } = [];
+
+    public List<IdeDeviceSpec> IdeDevices { get; } = [];
+
+    /// <summary>Drives and devices together, each with its place.</summary>
+    public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
+
     /// <summary>A standard VGA; null: nothing was said.</summary>
     public bool? HasVga { get; set; }
 
     /// <summary>The screen is shown on the terminal.</summary>
     public bool IsCurses { get; set; }
+
+    /// <summary>Where the screen is shown to VNC viewers; null: nowhere.</summary>
+    public VncSpec? Vnc { get; set; }
+
+    public List<Secret> Secrets { get; } = [];
 
     public bool NoDefaults { get; set; }
 
@@ -53,6 +67,8 @@ internal sealed class RunSettings
     public bool NoShutdown { get; set; }
 
     public bool HasTestDevice { get; set; }
+
+    public bool HasPciTestDevice { get; set; }
 
     public (ushort Port, int Count)? DebugExit { get; set; }
 

@@ -8,6 +8,8 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev", "pci-testdev"];
+
     private const ulong MinimumMemory = 1UL << 20;
 
     /// <summary>-m 512, 2G, 1.5G, size=2G: bytes.</summary>
@@ -148,7 +150,7 @@ internal static class Values
     {
         "none" => false,
         "curses" => true,
-        _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none"),
+        _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none, and -vnc :0 for a VNC viewer"),
     };
 
     /// <summary>-vga std or none.</summary>
@@ -160,13 +162,6 @@ internal static class Values
         _ => throw new ConfigurationException($"-vga {value}: unknown; give std or none"),
     };
 
-    /// <summary>-vnc none.</summary>
-    public static void Vnc(string value)
-    {
-        if (value != "none")
-            throw new ConfigurationException($"-vnc {value}: there is no screen in this version; give none");
-    }
-
     /// <summary>-device isa-debug-exit,iobase=0xf4,iosize=4; -device pc-testdev.</summary>
     public static void Device(RunSettings settings, string value)
     {
@@ -176,13 +171,17 @@ internal static class Values
             case "isa-debug-exit":
                 DebugExit(settings, value, parts);
                 break;
-            case "pc-testdev":
+            case "pc-testdev" or "pci-testdev":
                 if (parts.Skip(1).FirstOrDefault(p => !p.StartsWith("id=", StringComparison.Ordinal)) is { } option)
-                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; pc-testdev has none");
-                settings.HasTestDevice = true;
+                    throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; {parts[0]} has none");
+                settings.HasTestDevice |= parts[0] == "pc-testdev";
+                settings.HasPciTestDevice |= parts[0] == "pci-testdev";
+                break;
+            case "ide-hd" or "ide-cd":
+                DriveValues.Device(settings, value);
                 break;
             default:
-                throw new ConfigurationException($"-device {parts[0]}: not in this version; there are isa-debug-exit and pc-testdev");
+                throw new ConfigurationException($"-device {parts[0]}: not in this version; the nearest is {Nearest.Of(parts[0], Devices)} of {string.Join(", ", Devices)}");
         }
     }
 

@@ -11,4 +11,7 @@ public interface IMachineControl
 
     /// <summary>Ends the machine with a process exit code (isa-debug-exit).</summary>
     void RequestExit(int exitCode, string source);
+
+    /// <summary>Pauses the machine until its user lets it go on: the host lacks something that it can be given.</summary>
+    void RequestPause(string reason);
 }

@@ -29,6 +29,7 @@ public sealed partial class CpuModel
     [
         (DefaultName, "all that the engine implements: x86-64-v3 with AES, SHA and ADX where the host has them"),
         ("host", "the same under the name of the host's processor"),
+        ("max", "sharp64 and what is offered on request only: for tests, not for snapshots that travel"),
         ("qemu64", "the baseline of QEMU's qemu64: SSE3 and CX16"),
         ("x86-64-v2", "the second level of the x86-64 psABI: up to SSE4.2 and POPCNT"),
     ];
@@ -58,6 +59,7 @@ public sealed partial class CpuModel
     private static IEnumerable<CpuFeature> FeaturesOf(string name) => name switch
     {
         DefaultName or "host" => FeatureCatalog.All.Select(f => f.Feature).Except(s_onRequest),
+        "max" => FeatureCatalog.All.Select(f => f.Feature),
         "qemu64" => s_baseline,
         "x86-64-v2" => s_v2,
         _ => throw new ConfigurationException(

@@ -104,4 +104,8 @@ internal enum BlockMode : uint
 
     /// <summary>One instruction only: single step, breakpoints, interrupt shadow.</summary>
     Single = 16,
+
+    /// <summary>Real or virtual-8086 mode: selectors are bases divided by 16.</summary>
+    Real = 32,
+    Virtual86 = 64,
 }

@@ -439,15 +439,21 @@ internal sealed unsafe partial class OpBuilder
         op->Imm = ins.NearBranchTarget - _rip;
         op->Extra = kind;
         op->Dst = (ushort)BranchSize(in ins);
-        op->AddressSize = ins.Code switch
+        op->AddressSize = (byte)(CounterSize(in ins) / 2);
+        return (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Loop;
+    }
+
+    /// <summary>Bytes of the counter of LOOP and its kin.</summary>
+    internal static int CounterSize(in Instruction ins)
+    {
+        return ins.Code switch
         {
             Code.Loop_rel8_16_CX or Code.Loop_rel8_32_CX or Code.Loope_rel8_16_CX or Code.Loope_rel8_32_CX or Code.Loopne_rel8_16_CX or Code.Loopne_rel8_32_CX
-                or Code.Jcxz_rel8_16 or Code.Jcxz_rel8_32 => 1,
+                or Code.Jcxz_rel8_16 or Code.Jcxz_rel8_32 => 2,
             Code.Loop_rel8_16_RCX or Code.Loop_rel8_64_RCX or Code.Loope_rel8_16_RCX or Code.Loope_rel8_64_RCX or Code.Loopne_rel8_16_RCX or Code.Loopne_rel8_64_RCX
-                or Code.Jrcxz_rel8_16 or Code.Jrcxz_rel8_64 => 4,
-            _ => 2,
+                or Code.Jrcxz_rel8_16 or Code.Jrcxz_rel8_64 => 8,
+            _ => 4,
         };
-        return (nint)(delegate*<CpuContext*, Op*, void>)&ControlHandlers.Loop;
     }
 
     private static nint String(Op* op, in Instruction ins, delegate*<CpuContext*, Op*, void> b, delegate*<CpuContext*, Op*, void> w, delegate*<CpuContext*, Op*, void> d, delegate*<CpuContext*, Op*, void> q)

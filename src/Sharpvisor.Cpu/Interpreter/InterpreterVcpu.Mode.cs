@@ -104,6 +104,12 @@ public unsafe partial class InterpreterVcpu
                 mode |= BlockMode.Stack32;
             if (IsFlat(cs, code: true) && IsFlat(ss, code: false) && IsFlat(s.Segments[DS], code: false) && IsFlat(s.Segments[ES], code: false))
                 mode |= BlockMode.Flat;
+            if (RealOrVm86)
+                mode |= BlockMode.Real;
+            if (IsVm86)
+                mode |= BlockMode.Virtual86;
+            for (var i = 0; i < 6; i++)
+                (c->ReadLimits[i], c->WriteLimits[i]) = SimpleLimits(in s.Segments[i]);
         }
 
         c->Mode = (uint)mode;
@@ -128,6 +134,16 @@ public unsafe partial class InterpreterVcpu
         c->LookupKey = (_epoch << 16) | ((ulong)c->Cpl << 8) | c->Mode;
         UpdateTlbKind();
         UpdateSlow();
+    }
+
+    /// <summary>See <see cref="CpuContext.ReadLimits"/>.</summary>
+    private static (long Read, long Write) SimpleLimits(in SegmentRegister s)
+    {
+        if ((s.Attributes & 0x90) != 0x90)
+            return (-1, -1);
+        if (s.IsCode)
+            return ((s.Attributes & 2) != 0 ? s.Limit : -1, -1);
+        return (s.Attributes & 4) != 0 ? (-1, -1) : (s.Limit, (s.Attributes & 2) != 0 ? s.Limit : -1);
     }
 
     private static bool IsFlat(in SegmentRegister s, bool code) =>

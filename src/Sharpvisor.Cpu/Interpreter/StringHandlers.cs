@@ -200,7 +200,7 @@ internal static unsafe class StringHandlers
     /// <summary>Leaves the block so that the same instruction is the next one.</summary>
     internal static void Again(CpuContext* c, Op* op)
     {
-        c->Arch.Rip += op->Offset;
+        c->Arch.Rip = (c->Arch.Rip + op->Offset) & c->RipMask;
         if ((c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0)
             c->Arch.Rflags |= Rflags.RF; // an instruction breakpoint is for the first iteration only
     }
@@ -210,13 +210,18 @@ internal static unsafe class StringHandlers
         visits > 0 && (Volatile.Read(ref c->Pending) != 0 || (c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0
             || c->CurrentBlock->Stale || visits > MaxElementsPerVisit);
 
+    /// <summary>How many elements from an offset on lie within a segment, before the offset wraps round.</summary>
+    private static ulong Within(long limit, ulong mask, ulong offset, int size)
+    {
+        var last = Math.Min(limit, (long)mask);
+        return last < (long)offset ? 0 : ((ulong)last - offset + 1) / (ulong)size;
+    }
+
     /// <summary>Does as many elements at once as both pages allow; 0 if this element needs the slow way.</summary>
     private static long FastRun<T>(CpuContext* c, Op* op, ulong left, ulong mask, bool move) where T : unmanaged
     {
         if ((c->Arch.Rflags & Rflags.DF) != 0 || (c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0)
             return 0;
-        if (c->Is64 == 0 && ((c->Mode & (uint)BlockMode.Flat) == 0 || op->Segment >= 4 || op->AddressSize == 1))
-            return 0; // limits are checked element by element
         var rdi = c->Arch.Gpr[7] & mask;
         var count = Math.Min(left, (4096 - (rdi & 0xFFF)) / (ulong)sizeof(T));
         ulong rsi = 0;
@@ -224,6 +229,13 @@ internal static unsafe class StringHandlers
         {
             rsi = c->Arch.Gpr[6] & mask;
             count = Math.Min(count, (4096 - (rsi & 0xFFF)) / (ulong)sizeof(T));
+        }
+
+        if (c->Is64 == 0)
+        {
+            count = Math.Min(count, Within(c->WriteLimits[0], mask, rdi, sizeof(T)));
+            if (move)
+                count = Math.Min(count, Within(c->ReadLimits[op->Segment], mask, rsi, sizeof(T)));
         }
 
         if (count < 2)

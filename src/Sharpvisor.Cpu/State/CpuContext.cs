@@ -97,6 +97,12 @@ internal unsafe struct CpuContext
     public ulong RipMask;
 
     /// <summary>
+    /// By segment register, outside of 64-bit mode: the last offset that may simply be read, or written; -1 where that
+    /// takes a closer look (expand-down segments), or none may be.
+    /// </summary>
+    public SegmentLimits ReadLimits, WriteLimits;
+
+    /// <summary>
     /// <see cref="Mode"/>, privilege, and a number that grows whenever a linear address may mean other code: what a
     /// cached block look-up must have been made under.
     /// </summary>
@@ -151,6 +157,13 @@ internal enum FpuTraps : byte
 
     /// <summary>Real or virtual-8086 mode: VEX encodings are #UD.</summary>
     VexUndefined = 64,
+}
+
+/// <summary>A number for each segment register, in encoding order.</summary>
+[InlineArray(6)]
+internal struct SegmentLimits
+{
+    private long _es;
 }
 
 /// <summary>512 bytes, enough for any memory operand that goes through a bounce buffer.</summary>

@@ -58,7 +58,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     private static bool EndsBlock(ItemKind kind) => kind is ItemKind.FallbackEnd or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return
-        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn;
+        or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.JumpIf or ItemKind.Loop or ItemKind.SystemCall or ItemKind.SystemReturn or ItemKind.InterruptReturn;
 
     /// <summary>Finds out everything about one instruction.</summary>
     private void Inspect(ref Item item)
@@ -130,19 +130,33 @@ internal sealed unsafe partial class BlockTranslator
                 return kind;
             case ItemKind.DisableInterrupts or ItemKind.EnableInterrupts:
                 return (_key & TranslationKey.Kernel) != 0 ? kind : ItemKind.Fallback;
-            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.Pop or ItemKind.PushFlags or ItemKind.Leave
-                or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return or ItemKind.Jump or ItemKind.JumpIndirect:
-                if (!FindStack(ref item, kind))
+            case ItemKind.PushFlags when (_key & (uint)BlockMode.Virtual86) != 0:
+                return ItemKind.Fallback; // IOPL may forbid it
+            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.PushSelector or ItemKind.Pop or ItemKind.PushFlags or ItemKind.Leave
+                or ItemKind.Call or ItemKind.CallIndirect or ItemKind.Return or ItemKind.Jump or ItemKind.JumpIndirect or ItemKind.PopSelector:
+                if (kind == ItemKind.PopSelector && !IsReal)
+                    return ItemKind.Fallback;
+                if (!FindStack(ref item, kind) || !IsNear(in ins))
                     return ItemKind.Fallback;
                 break;
+            case ItemKind.LoadSelector:
+                if (!IsReal || ins.Op0Register == Register.CS)
+                    return ItemKind.Fallback;
+                break;
+            case ItemKind.Loop:
+                return IsNear(in ins) && item.Next <= 4096 && IsInside(Target(in item)) ? kind : ItemKind.Fallback; // else it might fault
             case ItemKind.RepeatString:
-                return _is64 && ins.HasRepPrefix && ins.SegmentPrefix == Register.None && IsAddress64(in ins) ? kind : ItemKind.Fallback;
+                if (!ins.HasRepPrefix && !ins.HasRepnePrefix)
+                    return FindString(ref item) ? ItemKind.String : ItemKind.Fallback;
+                if (!ins.HasRepPrefix || ins.Mnemonic is Mnemonic.Lodsb or Mnemonic.Lodsw or Mnemonic.Lodsd or Mnemonic.Lodsq)
+                    return ItemKind.Fallback;
+                return !_isSegmented && ins.SegmentPrefix == Register.None && AddressBits(in ins) == (_is64 ? 64 : 32) ? kind : ItemKind.Fallback;
             case ItemKind.ReadTimeStamp:
                 return _clock != null ? kind : ItemKind.Fallback;
             case ItemKind.Nothing when ins.Mnemonic == Mnemonic.Pause:
                 return _smp ? ItemKind.Fallback : kind; // others may wait for the host processor
             case ItemKind.ReadSelector:
-                return ins.Op0Kind == OpKind.Register ? kind : ItemKind.Fallback;
+                break;
             case ItemKind.ReadProcessorId or ItemKind.ReadBase or ItemKind.WriteBase or ItemKind.SystemCall:
                 return _is64 ? kind : ItemKind.Fallback;
             case ItemKind.ReadControl:
@@ -166,9 +180,7 @@ internal sealed unsafe partial class BlockTranslator
                     return ItemKind.Fallback;
                 break;
             case ItemKind.JumpIf:
-                if (!_is64 && ins.Op0Kind != OpKind.NearBranch32)
-                    return ItemKind.Fallback;
-                return kind;
+                return IsNear(in ins) ? kind : ItemKind.Fallback;
         }
 
         if (!FindOperand(ref item, in info, kind))
@@ -186,7 +198,7 @@ internal sealed unsafe partial class BlockTranslator
                 item.UsesX87 = true;
             if (!_is64 && traits.Form is ThunkForm.ZeroUpper or ThunkForm.ZeroAll)
                 return ItemKind.Fallback; // eight registers there, sixteen here
-            if (!CanRename(in item))
+            if (!CanRename(in item) || (traits.IsVex && IsReal))
                 return ItemKind.Fallback;
         }
         else if (kind is ItemKind.Divide or ItemKind.DivideSigned)
@@ -195,21 +207,88 @@ internal sealed unsafe partial class BlockTranslator
             item.ChangesFlags = false;
             if (ins.Op0Kind == OpKind.Register && ins.Op0Register is >= Register.AH and <= Register.BH)
                 return ItemKind.Fallback;
-            if (ins.Op0Kind == OpKind.Register ? ins.Op0Register.GetSize() < 4 : item.Operand.Size < 4)
+            if (ins.Op0Kind == OpKind.Register ? ins.Op0Register.GetSize() < 2 : item.Operand.Size < 2)
                 return ItemKind.Fallback;
         }
 
         return kind;
     }
 
-    private static bool IsAddress64(in Instruction ins)
+    private bool IsReal => (_key & (uint)BlockMode.Real) != 0;
+
+    /// <summary>Not a branch, or one with an operand size that is not cut to less than the code's.</summary>
+    private bool IsNear(in Instruction ins) => ins.Op0Kind != OpKind.NearBranch16 || (_key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code16;
+
+    private static bool LoadsStackSegment(in Item item) =>
+        item.Kind is ItemKind.LoadSelector or ItemKind.PopSelector && item.Instruction.Op0Register == Register.SS;
+
+    /// <summary>The address size of a string instruction.</summary>
+    private static int AddressBits(in Instruction ins)
     {
         for (var i = 0; i < ins.OpCount; i++)
         {
-            if (ins.GetOpKind(i) is OpKind.MemorySegESI or OpKind.MemoryESEDI)
-                return false;
+            switch (ins.GetOpKind(i))
+            {
+                case OpKind.MemorySegSI or OpKind.MemoryESDI:
+                    return 16;
+                case OpKind.MemorySegESI or OpKind.MemoryESEDI:
+                    return 32;
+            }
         }
 
+        return 64;
+    }
+
+    /// <summary>Describes what MOVS, LODS and STOS access. False: not one that is translated.</summary>
+    private bool FindString(ref Item item)
+    {
+        ref var ins = ref item.Instruction;
+        var bits = AddressBits(in ins);
+        var m = new MemoryAccess
+        {
+            Index = -1,
+            Group = -1,
+            Segment = -1,
+            Alignment = 1,
+            Size = ins.MemorySize.GetSize(),
+            Address16 = bits == 16,
+            Address32 = bits == 32,
+        };
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            switch (ins.GetOpKind(i))
+            {
+                case OpKind.MemorySegSI or OpKind.MemorySegESI or OpKind.MemorySegRSI:
+                    item.Operand = m with { Base = 6, Reads = true };
+                    item.HasOperand = true;
+                    if (!TrySetSegment(ref item.Operand, ins.MemorySegment))
+                        return false;
+                    break;
+                case OpKind.MemoryESDI or OpKind.MemoryESEDI or OpKind.MemoryESRDI:
+                    item.Stack = m with { Base = 7, Writes = true };
+                    item.HasStack = true;
+                    TrySetSegment(ref item.Stack, Register.ES);
+                    break;
+            }
+        }
+
+        return true;
+    }
+
+    /// <summary>Says which segment's base and limit matter to an access by registers, if any. False: not to be translated.</summary>
+    private bool TrySetSegment(ref MemoryAccess m, Register segment)
+    {
+        if (_is64)
+        {
+            if (segment is not (Register.FS or Register.GS))
+                return true;
+            m.Segment = (sbyte)(segment - Register.ES);
+            return !m.Address32;
+        }
+
+        // Flat ones need no look; CS is never writable, FS and GS may be anything.
+        if (_isSegmented || segment is not (Register.ES or Register.SS or Register.DS))
+            m.Segment = (sbyte)(segment - Register.ES);
         return true;
     }
 
@@ -224,12 +303,12 @@ internal sealed unsafe partial class BlockTranslator
         return false;
     }
 
-    /// <summary>False where a high byte would need a REX prefix, or too many registers are not in the host's.</summary>
+    /// <summary>False where a high byte would need a REX prefix.</summary>
     private static bool CanRename(in Item item)
     {
         ref readonly var ins = ref item.Instruction;
         var high = false;
-        var rex = item.HasOperand;
+        var rex = false;
         for (var i = 0; i < ins.OpCount; i++)
         {
             if (ins.GetOpKind(i) != OpKind.Register)
@@ -250,31 +329,39 @@ internal sealed unsafe partial class BlockTranslator
         var op = code.ToOpCode();
         switch (code)
         {
-            case Code.Push_r64 or Code.Push_r32:
+            case Code.Push_r64 or Code.Push_r32 or Code.Push_r16:
                 return ItemKind.Push;
-            case Code.Pop_r64 or Code.Pop_r32:
+            case Code.Pop_r64 or Code.Pop_r32 or Code.Pop_r16:
                 return ItemKind.Pop;
-            case Code.Pushq_imm32 or Code.Pushq_imm8 or Code.Pushd_imm32 or Code.Pushd_imm8:
+            case Code.Pushq_imm32 or Code.Pushq_imm8 or Code.Pushd_imm32 or Code.Pushd_imm8 or Code.Push_imm16 or Code.Pushw_imm8:
                 return ItemKind.PushImmediate;
-            case Code.Push_rm64 or Code.Push_rm32:
+            case Code.Push_rm64 or Code.Push_rm32 or Code.Push_rm16:
                 return ItemKind.PushMemory;
-            case Code.Pushfq or Code.Pushfd:
+            case Code.Pushw_ES or Code.Pushw_CS or Code.Pushw_SS or Code.Pushw_DS or Code.Pushw_FS or Code.Pushw_GS
+                or Code.Pushd_ES or Code.Pushd_CS or Code.Pushd_SS or Code.Pushd_DS or Code.Pushd_FS or Code.Pushd_GS:
+                return ItemKind.PushSelector;
+            case Code.Popw_ES or Code.Popw_SS or Code.Popw_DS or Code.Popw_FS or Code.Popw_GS
+                or Code.Popd_ES or Code.Popd_SS or Code.Popd_DS or Code.Popd_FS or Code.Popd_GS:
+                return ItemKind.PopSelector;
+            case Code.Mov_Sreg_rm16 or Code.Mov_Sreg_r32m16:
+                return ItemKind.LoadSelector;
+            case Code.Pushfq or Code.Pushfd or Code.Pushfw:
                 return ItemKind.PushFlags;
-            case Code.Leaveq or Code.Leaved:
+            case Code.Leaveq or Code.Leaved or Code.Leavew:
                 return ItemKind.Leave;
-            case Code.Call_rel32_64 or Code.Call_rel32_32:
+            case Code.Call_rel32_64 or Code.Call_rel32_32 or Code.Call_rel16:
                 return ItemKind.Call;
-            case Code.Call_rm64 or Code.Call_rm32:
+            case Code.Call_rm64 or Code.Call_rm32 or Code.Call_rm16:
                 return ItemKind.CallIndirect;
-            case Code.Retnq or Code.Retnq_imm16 or Code.Retnd or Code.Retnd_imm16:
+            case Code.Retnq or Code.Retnq_imm16 or Code.Retnd or Code.Retnd_imm16 or Code.Retnw or Code.Retnw_imm16:
                 return ItemKind.Return;
-            case Code.Jmp_rel32_64 or Code.Jmp_rel32_32 or Code.Jmp_rel8_64 or Code.Jmp_rel8_32:
+            case Code.Jmp_rel32_64 or Code.Jmp_rel32_32 or Code.Jmp_rel8_64 or Code.Jmp_rel8_32 or Code.Jmp_rel16 or Code.Jmp_rel8_16:
                 return ItemKind.Jump;
-            case Code.Jmp_rm64 or Code.Jmp_rm32:
+            case Code.Jmp_rm64 or Code.Jmp_rm32 or Code.Jmp_rm16:
                 return ItemKind.JumpIndirect;
-            case Code.Div_rm64 or Code.Div_rm32:
+            case Code.Div_rm64 or Code.Div_rm32 or Code.Div_rm16:
                 return ItemKind.Divide;
-            case Code.Idiv_rm64 or Code.Idiv_rm32:
+            case Code.Idiv_rm64 or Code.Idiv_rm32 or Code.Idiv_rm16:
                 return ItemKind.DivideSigned;
             case Code.Cli:
                 return ItemKind.DisableInterrupts;
@@ -287,7 +374,8 @@ internal sealed unsafe partial class BlockTranslator
             case Code.Endbr32 or Code.Endbr64:
                 return ItemKind.Nothing;
             case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64
-                or Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:
+                or Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX
+                or Code.Lodsb_AL_m8 or Code.Lodsw_AX_m16 or Code.Lodsd_EAX_m32 or Code.Lodsq_RAX_m64:
                 return ItemKind.RepeatString;
             case Code.Bt_rm32_r32 or Code.Bt_rm64_r64 or Code.Bts_rm32_r32 or Code.Bts_rm64_r64
                 or Code.Btr_rm32_r32 or Code.Btr_rm64_r64 or Code.Btc_rm32_r32 or Code.Btc_rm64_r64:
@@ -338,7 +426,7 @@ internal sealed unsafe partial class BlockTranslator
         switch (mnemonic)
         {
             case Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz or Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne:
-                return ItemKind.Fallback;
+                return ItemKind.Loop;
             case Mnemonic.Nop or Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or Mnemonic.Prefetcht2 or Mnemonic.Prefetchnta
                 or Mnemonic.Prefetchw or Mnemonic.Prefetch:
                 return ItemKind.Nothing;
@@ -360,25 +448,25 @@ internal sealed unsafe partial class BlockTranslator
     private bool FindStack(ref Item item, ItemKind kind)
     {
         ref var ins = ref item.Instruction;
-        var size = _is64 ? 8 : 4;
-        if (!_is64 && (_key & (uint)BlockMode.Stack32) == 0)
+        var size = StackSize(in ins);
+        if (_is64 != (size == 8))
             return false;
-        switch (ins.Code)
-        {
-            case Code.Push_r32 or Code.Pop_r32 or Code.Pushd_imm32 or Code.Pushd_imm8 or Code.Push_rm32 or Code.Pushfd or Code.Leaved
-                or Code.Call_rel32_32 or Code.Call_rm32 or Code.Retnd or Code.Retnd_imm16 or Code.Jmp_rel32_32 or Code.Jmp_rel8_32 or Code.Jmp_rm32:
-                if (_is64)
-                    return false;
-                break;
-        }
-
+        item.StackStep = 0;
         if (kind is ItemKind.Jump or ItemKind.JumpIndirect)
             return true;
         item.HasStack = true;
-        item.Stack = new MemoryAccess { Base = AddressBase.Rsp, Index = -1, Size = size, Alignment = 1, Group = -1, Segment = -1, Address32 = !_is64 };
-        if (kind is ItemKind.Pop or ItemKind.Return)
+        item.Stack = new MemoryAccess { Base = AddressBase.Rsp, Index = -1, Size = size, Alignment = 1, Group = -1, Segment = -1 };
+        if (!_is64)
+        {
+            item.Stack.Address32 = (_key & (uint)BlockMode.Stack32) != 0;
+            item.Stack.Address16 = !item.Stack.Address32;
+            item.Stack.Segment = (sbyte)(_isSegmented ? SS : -1);
+        }
+
+        if (kind is ItemKind.Pop or ItemKind.PopSelector or ItemKind.Return)
         {
             item.Stack.Reads = true;
+            item.StackStep = size + (kind == ItemKind.Return && ins.OpCount > 0 ? ins.Immediate16 : 0);
         }
         else if (kind == ItemKind.Leave)
         {
@@ -389,9 +477,32 @@ internal sealed unsafe partial class BlockTranslator
         {
             item.Stack.Writes = true;
             item.Stack.Displacement = -size;
+            item.StackStep = -size;
+            if (kind == ItemKind.PushSelector)
+                item.Stack.Size = 2; // the rest of 32 bits stays as it was
         }
 
         return true;
+    }
+
+    /// <summary>The operand size of a near branch or an instruction that uses the stack, in bytes.</summary>
+    private static int StackSize(in Instruction ins)
+    {
+        switch (ins.Code)
+        {
+            case Code.Push_r16 or Code.Pop_r16 or Code.Push_imm16 or Code.Pushw_imm8 or Code.Push_rm16 or Code.Pushfw or Code.Leavew
+                or Code.Call_rel16 or Code.Call_rm16 or Code.Retnw or Code.Retnw_imm16 or Code.Jmp_rel16 or Code.Jmp_rel8_16 or Code.Jmp_rm16
+                or Code.Pushw_ES or Code.Pushw_CS or Code.Pushw_SS or Code.Pushw_DS or Code.Pushw_FS or Code.Pushw_GS
+                or Code.Popw_ES or Code.Popw_SS or Code.Popw_DS or Code.Popw_FS or Code.Popw_GS:
+                return 2;
+            case Code.Push_r32 or Code.Pop_r32 or Code.Pushd_imm32 or Code.Pushd_imm8 or Code.Push_rm32 or Code.Pushfd or Code.Leaved
+                or Code.Call_rel32_32 or Code.Call_rm32 or Code.Retnd or Code.Retnd_imm16 or Code.Jmp_rel32_32 or Code.Jmp_rel8_32 or Code.Jmp_rm32
+                or Code.Pushd_ES or Code.Pushd_CS or Code.Pushd_SS or Code.Pushd_DS or Code.Pushd_FS or Code.Pushd_GS
+                or Code.Popd_ES or Code.Popd_SS or Code.Popd_DS or Code.Popd_FS or Code.Popd_GS:
+                return 4;
+            default:
+                return 8;
+        }
     }
 
     /// <summary>Describes the explicit memory operand. False: not one that is translated.</summary>
@@ -437,8 +548,6 @@ internal sealed unsafe partial class BlockTranslator
                 addressSize = 16;
             else if (ins.MemoryDisplSize == 4 && _is64)
                 addressSize = ins.MemoryDisplacement64 <= int.MaxValue ? 64 : 32;
-            if (addressSize == 16)
-                return false;
             m.Base = ins.MemoryBase == Register.None ? (sbyte)AddressBase.None : (sbyte)(ins.MemoryBase.GetFullRegister() - Register.RAX);
             if (ins.MemoryIndex != Register.None)
             {
@@ -446,9 +555,15 @@ internal sealed unsafe partial class BlockTranslator
                 m.Scale = (byte)(ins.MemoryIndexScale switch { 1 => 0, 2 => 1, 4 => 2, _ => 3 });
             }
 
-            m.Displacement = addressSize == 32 ? (int)ins.MemoryDisplacement64 : (long)ins.MemoryDisplacement64;
+            m.Displacement = addressSize switch
+            {
+                16 => (short)ins.MemoryDisplacement64,
+                32 => (int)ins.MemoryDisplacement64,
+                _ => (long)ins.MemoryDisplacement64,
+            };
         }
 
+        m.Address16 = addressSize == 16;
         m.Address32 = addressSize == 32;
         if (ins.Mnemonic == Mnemonic.Lea)
         {
@@ -460,10 +575,11 @@ internal sealed unsafe partial class BlockTranslator
         var access = operand == 0 ? info.Op0Access : operand == 1 ? info.Op1Access : info.GetOpAccess(operand);
         m.Reads = access is OpAccess.Read or OpAccess.CondRead or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
         m.Writes = access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
-        if (segment is Register.FS or Register.GS)
+        if (!TrySetSegment(ref m, segment))
+            return false;
+        if (_is64 && m.Segment >= 0)
         {
-            if (!_is64 || m.Address32)
-                return false;
+            m.Segment = -1;
             if (m.Base is AddressBase.None or AddressBase.Rip && m.Index < 0)
             {
                 // Per-CPU data: the segment's base takes the place of the register.
@@ -477,11 +593,6 @@ internal sealed unsafe partial class BlockTranslator
                 m.Segment = (sbyte)(segment - Register.ES);
             }
         }
-        else if (!_is64 && segment == Register.CS)
-        {
-            return false; // never writable; and readable only by its type
-        }
-
         if (ins.Code is Code.Bt_rm16_r16 or Code.Bts_rm16_r16 or Code.Btr_rm16_r16 or Code.Btc_rm16_r16)
             return false;
         m.Size = ins.MemorySize.GetSize();
@@ -589,14 +700,13 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>The constant by which an instruction moves RSP, or null if it does something else to it (or nothing).</summary>
     private long? StackChange(in Item item)
     {
-        var size = _is64 ? 8 : 4;
         ref readonly var ins = ref item.Instruction;
         switch (item.Kind)
         {
             case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.PushFlags or ItemKind.Call or ItemKind.CallIndirect:
-                return -size;
+                return item.StackStep;
             case ItemKind.Pop:
-                return ins.Op0Register.GetFullRegister() == Register.RSP ? null : size;
+                return ins.Op0Register.GetFullRegister() == Register.RSP ? null : item.StackStep;
             case ItemKind.Same when ins.Op0Kind == OpKind.Register && ins.Op0Register == Register.RSP && ins.OpCount == 2:
                 if (ins.Mnemonic == Mnemonic.Lea)
                     return ins.MemoryBase == Register.RSP && ins.MemoryIndex == Register.None ? (long)ins.MemoryDisplacement64 : null;

@@ -28,7 +28,7 @@ internal sealed unsafe partial class BlockTranslator
         var writes = single ? m.Writes : _groups[m.Group].Writes;
         var slot = _lookUp.Contains(item.Offset) ? null : _slots.Allocate();
         var retry = _hot.Address;
-        EmitLinear(in m, start);
+        EmitLinear(ref item, in m, start);
         if (bitString >= 0)
         {
             // Which word of the string: the register, as a signed number, divided by the size.
@@ -89,13 +89,13 @@ internal sealed unsafe partial class BlockTranslator
             EmitTagTest(stub, range, alignedAlone ? m.Alignment : 1);
         }
 
-        var simple = bitString < 0 && m.Index < 0 && m.Segment < 0 && !m.Address32 && IsResident(m.Base);
+        var simple = bitString < 0 && m.Index < 0 && m.Segment < 0 && !m.Address32 && !m.Address16 && IsResident(m.Base);
         var again = bitString < 0 && !simple && m.Segment < 0 && (m.Base == AddressBase.None || IsResident(m.Base)) && (m.Index < 0 || IsResident(m.Index));
         if (!simple && !again)
             _hot.OnMemory(0x33, Host.T0, Host.T1, -1, entries + tag, wide: true);
         _hot.Load(Host.T1, Host.T1, -1, entries + TlbEntry.DeltaOffset);
         if (again)
-            EmitLinear(in m, start); // cheaper than to get it back by another look at the tag
+            EmitOffset(in m, start); // cheaper than to get it back by another look at the tag
         if (single)
             return simple ? new HostOperand(_map[m.Base], Host.T1, (int)m.Displacement) : new HostOperand(Host.T0, Host.T1, delta);
 
@@ -131,7 +131,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             ReleaseFlags();
             ForgetScratch();
-            EmitLinear(in m, m.Displacement);
+            EmitLinear(ref item, in m, m.Displacement);
             EmitAlignmentCheck(ref item, m.Alignment);
             known.AlignedTo = m.Alignment;
             known.AlignedAt = offset;
@@ -207,13 +207,45 @@ internal sealed unsafe partial class BlockTranslator
 
     private void* SegmentBase(int segment) => (byte*)&_c->Arch.Segments + (segment * sizeof(State.SegmentRegister));
 
-    /// <summary>Puts the linear address of an access, with a displacement of its own, into T0. May use T1; keeps flags unless a segment is added.</summary>
-    private void EmitLinear(in MemoryAccess m, long displacement)
+    /// <summary>
+    /// Puts the linear address of an access, with a displacement of its own, into T0. May use T1; keeps flags unless
+    /// there is a segment. An offset behind the segment's limit is the interpreter's.
+    /// </summary>
+    private void EmitLinear(ref Item item, in MemoryAccess m, long displacement)
     {
-        var wide = !m.Address32;
+        EmitOffset(in m, displacement);
+        if (m.Segment < 0)
+            return;
+        if (_is64)
+        {
+            _hot.OnAbsolute(0x03, Host.T0, SegmentBase(m.Segment), wide: true); // add
+            return;
+        }
+
+        var leave = EmitExit(NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset }));
+        var last = Host.T0;
+        if (m.Size > 1)
+        {
+            last = Host.T1;
+            _hot.Lea(last, Host.T0, -1, m.Size - 1);
+        }
+
+        _hot.OnAbsolute(0x3B, last, m.Writes ? WriteLimit(m.Segment) : ReadLimit(m.Segment), wide: true); // cmp
+        _hot.JumpIf(0xF, leave); // jg
+        _hot.OnAbsolute(0x03, Host.T0, SegmentBase(m.Segment), wide: false); // add, cut to 32 bits
+    }
+
+    private long* ReadLimit(int segment) => (long*)&_c->ReadLimits + segment;
+
+    private long* WriteLimit(int segment) => (long*)&_c->WriteLimits + segment;
+
+    /// <summary>Puts the offset of an access into T0. May use T1; keeps flags.</summary>
+    private void EmitOffset(in MemoryAccess m, long displacement)
+    {
+        var wide = !m.Address32 && !m.Address16;
         if (m.Base == AddressBase.None && m.Index < 0)
         {
-            _hot.MoveImmediate(Host.T0, wide ? (ulong)displacement : (uint)displacement);
+            _hot.MoveImmediate(Host.T0, wide ? (ulong)displacement : m.Address16 ? (ushort)displacement : (uint)displacement);
         }
         else
         {
@@ -221,11 +253,16 @@ internal sealed unsafe partial class BlockTranslator
             var index = m.Index < 0 ? -1 : Use(m.Index, Host.T1);
             if (m.Base == AddressBase.None && displacement != (int)displacement)
                 throw new InvalidOperationException("a displacement of 64 bits with an index");
-            _hot.LeaScaled(Host.T0, @base, index, m.Scale, (int)displacement, wide);
-        }
+            if (m.Address16 && index < 0 && displacement == 0)
+            {
+                _hot.ZeroExtend16(Host.T0, @base);
+                return;
+            }
 
-        if (m.Segment >= 0)
-            _hot.OnAbsolute(0x03, Host.T0, SegmentBase(m.Segment), wide: true); // add
+            _hot.LeaScaled(Host.T0, @base, index, m.Scale, (int)displacement, wide);
+            if (m.Address16)
+                _hot.ZeroExtend16(Host.T0, Host.T0);
+        }
     }
 
     private void EmitAlignmentCheck(ref Item item, int alignment)
@@ -280,11 +317,13 @@ internal sealed unsafe partial class BlockTranslator
             return;
         }
 
+        // AH to BH can't be named together with the scratch registers: RSI holds the address meanwhile.
+        var hasHighByte = item.HasOperand && !isLea && NamesHighByte(in ins);
         ins.SegmentPrefix = Register.None;
         if (isLea)
         {
             ref var m = ref item.Operand;
-            if (IsResident(m.Base) && (m.Index < 0 || IsResident(m.Index)) && (!m.Address32 || !_is64))
+            if (IsResident(m.Base) && (m.Index < 0 || IsResident(m.Index)) && !m.Address16 && (!m.Address32 || !_is64))
             {
                 // In 32-bit code the upper halves of the registers do not reach the result.
                 ins.MemoryBase = Register.RAX + _map[m.Base];
@@ -294,7 +333,7 @@ internal sealed unsafe partial class BlockTranslator
             else
             {
                 ForgetScratch();
-                EmitLinear(in m, m.Displacement);
+                EmitOffset(in m, m.Displacement);
                 ins.MemoryBase = Register.R14;
                 ins.MemoryIndex = Register.None;
                 ins.MemoryIndexScale = 1;
@@ -304,14 +343,14 @@ internal sealed unsafe partial class BlockTranslator
         else if (item.HasOperand)
         {
             var operand = EmitAccess(ref item, ref item.Operand);
-            if (spilled > 0 || (needsFlags && _flags == FlagsPlace.Saved && !NeedsOnlyCarry(in ins)))
+            if (spilled > 0 || hasHighByte || (needsFlags && _flags == FlagsPlace.Saved && !NeedsOnlyCarry(in ins)))
             {
                 ForgetScratch();
                 _hot.LeaScaled(Host.T0, operand.Base, operand.Index, operand.Scale, operand.Displacement, wide: true);
                 operand = new HostOperand(Host.T0, -1, 0);
             }
 
-            ins.MemoryBase = Register.RAX + operand.Base;
+            ins.MemoryBase = hasHighByte ? Register.RSI : Register.RAX + operand.Base;
             ins.MemoryIndex = operand.Index < 0 ? Register.None : Register.RAX + operand.Index;
             ins.MemoryIndexScale = 1 << operand.Scale;
             SetDisplacement(ref ins, operand.Displacement);
@@ -338,9 +377,13 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         Simplify(ref ins);
+        if (hasHighByte)
+            _hot.Exchange(Host.Rsi, Host.T0);
         if (!_hot.TryEncode(in ins))
             throw new InvalidOperationException($"{item.Instruction} can't be encoded as {ins}");
         NoteImmediate(_hot, _index, in ins);
+        if (hasHighByte)
+            _hot.Exchange(Host.Rsi, Host.T0);
         if (spilledGuest0 >= 0 && (item.Written >> spilledGuest0 & 1) != 0)
             _hot.Store(Gpr(spilledGuest0), Host.T1);
         if (spilledGuest1 >= 0 && (item.Written >> spilledGuest1 & 1) != 0)
@@ -348,6 +391,17 @@ internal sealed unsafe partial class BlockTranslator
         if (spilled > 0)
             ForgetScratch();
         NoteFlags(in item, in ins);
+    }
+
+    private static bool NamesHighByte(in Instruction ins)
+    {
+        for (var i = 0; i < ins.OpCount; i++)
+        {
+            if (ins.GetOpKind(i) == OpKind.Register && ins.GetOpRegister(i) is >= Register.AH and <= Register.BH)
+                return true;
+        }
+
+        return false;
     }
 
     private bool IsResident(int addressBase) => addressBase < 16 && _map[addressBase] >= 0;

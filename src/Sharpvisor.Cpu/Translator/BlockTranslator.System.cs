@@ -3,6 +3,7 @@
 //
 // Not here: IRET to or from 32-bit code, SYSENTER, SYSEXIT, SYSRET to 32-bit code, writes of control registers, and MSRs.
 using Iced.Intel;
+using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
@@ -93,8 +94,16 @@ internal sealed unsafe partial class BlockTranslator
 
     private void EmitReadSelector(ref Item item)
     {
-        var to = ResultRegister(in item, out var guest);
         var selector = &Segment(item.Instruction.Op1Register - Register.ES)->Selector;
+        if (item.HasOperand)
+        {
+            var operand = FreeT0(EmitAccess(ref item, ref item.Operand));
+            _hot.LoadWord(Host.T0, selector);
+            StoreTo(operand, Host.T0, 2);
+            return;
+        }
+
+        var to = ResultRegister(in item, out var guest);
         if (item.Instruction.Op0Register.GetSize() > 2)
         {
             _hot.LoadWord(to, selector);
@@ -109,6 +118,49 @@ internal sealed unsafe partial class BlockTranslator
         {
             _hot.OnWord(0x8B, to, selector); // mov
         }
+    }
+
+    /// <summary>MOV and POP of a segment register in real and virtual-8086 mode.</summary>
+    private void EmitLoadSelector(ref Item item)
+    {
+        ref var ins = ref item.Instruction;
+        if (item.Kind == ItemKind.PopSelector)
+        {
+            LoadFrom(Host.T0, EmitAccess(ref item, ref item.Stack), 2);
+            AdjustStack(item.StackStep);
+        }
+        else if (item.HasOperand)
+        {
+            LoadFrom(Host.T0, EmitAccess(ref item, ref item.Operand), 2);
+        }
+        else
+        {
+            ReleaseFlags();
+            _hot.ZeroExtend16(Host.T0, Use(ins.Op1Register.GetFullRegister() - Register.RAX, Host.T0));
+        }
+
+        var number = ins.Op0Register - Register.ES;
+        var register = Segment(number);
+        _hot.StoreWord(&register->Selector, Host.T0);
+        _hot.Shift(4, Host.T0, 4, wide: false);
+        _hot.Store(&register->Base, Host.T0);
+        if ((_key & (uint)BlockMode.Virtual86) != 0)
+        {
+            _hot.StoreImmediate32(&register->Limit, 0xFFFF);
+            _hot.StoreImmediateWord(&register->Attributes, 0xF3);
+        }
+        else
+        {
+            // The limit and the size of its offsets stay: "unreal" mode.
+            _hot.LoadWord(Host.T0, &register->Attributes);
+            _hot.Immediate(4, Host.T0, ~0x9F, wide: false);
+            _hot.Immediate(1, Host.T0, 0x93, wide: false);
+            _hot.StoreWord(&register->Attributes, Host.T0);
+        }
+
+        _hot.Load32(Host.T0, &register->Limit);
+        _hot.Store(ReadLimit(number), Host.T0);
+        _hot.Store(WriteLimit(number), Host.T0);
     }
 
     private SegmentRegister* Segment(int number) => (SegmentRegister*)SegmentBase(number);

@@ -42,6 +42,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private CodeEmitter _hot = null!, _cold = null!;
     private uint _key;
     private bool _is64;
+
+    /// <summary>Outside of 64-bit mode: any segment may have any base and limit.</summary>
+    private bool _isSegmented;
     private ulong _pageBase;
     private Translation _block = null!;
     private byte _mask;
@@ -93,6 +96,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         Kind = KindOf(key);
         _lookUp = _lookUps.GetValueOrDefault((physical, key), s_none);
         _is64 = (key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code64;
+        _isSegmented = !_is64 && (key & (uint)BlockMode.Flat) == 0;
         _pageBase = rip - (ulong)start;
         if (!Decode(_page, start, end, _pageBase))
             return null;
@@ -101,8 +105,8 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         else if (_items[_count - 1].Next > 4096)
             return null;
 
-        // STI keeps interrupts away from the next instruction: it must not be the last one of a block.
-        if (_items[_count - 1].Kind == ItemKind.EnableInterrupts)
+        // STI and MOV SS keep interrupts away from the next instruction: they must not be the last one of a block.
+        if (_items[_count - 1].Kind == ItemKind.EnableInterrupts || LoadsStackSegment(in _items[_count - 1]))
             _items[_count - 1].Kind = ItemKind.FallbackEnd;
         FormGroups(grouping && _is64);
         _block = new Translation
@@ -202,7 +206,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 return;
         }
 
-        EmitJump(_items[_count - 1].Next);
+        EmitJump(_items[_count - 1].Next, branch: NoBranch);
     }
 
     private void EmitHead()
@@ -239,9 +243,11 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     /// </summary>
     private bool GoesForward()
     {
+        if (_isSegmented)
+            return false; // forward may come to the same place again
         foreach (ref readonly var item in _items.AsSpan(0, _count))
         {
-            if (item.Kind is ItemKind.JumpIf or ItemKind.Jump or ItemKind.Call ? Target(in item) <= (int)_block.PageOffset : EndsBlock(item.Kind))
+            if (item.Kind is ItemKind.JumpIf or ItemKind.Jump or ItemKind.Call or ItemKind.Loop ? Target(in item) <= (int)_block.PageOffset : EndsBlock(item.Kind))
                 return false;
         }
 
@@ -298,7 +304,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             case ItemKind.Same:
                 EmitSame(ref item);
                 break;
-            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.PushFlags:
+            case ItemKind.Push or ItemKind.PushImmediate or ItemKind.PushMemory or ItemKind.PushSelector or ItemKind.PushFlags:
                 EmitPush(ref item);
                 break;
             case ItemKind.Pop:
@@ -328,9 +334,18 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
             case ItemKind.RepeatString:
                 EmitRepeat(ref item);
                 break;
+            case ItemKind.String:
+                EmitString(ref item);
+                break;
             case ItemKind.BitTest:
                 EmitBitTest(ref item);
                 break;
+            case ItemKind.LoadSelector or ItemKind.PopSelector:
+                EmitLoadSelector(ref item);
+                break;
+            case ItemKind.Loop:
+                EmitLoopInstruction(ref item);
+                return true;
             case ItemKind.SwapGs:
                 _hot.Load(Host.T0, SegmentBase(5));
                 _hot.Load(Host.T1, &_c->Arch.KernelGsBase);
@@ -371,7 +386,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
                 EmitLoopJump(condition: -1);
                 return true;
             case ItemKind.Jump:
-                EmitJump(Target(in item));
+                EmitJump(ref item);
                 return true;
             case ItemKind.Call:
                 EmitCall(ref item);
@@ -461,10 +476,66 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     private void EmitRepeat(ref Item item)
     {
         SaveFlags();
+        CutRegisters();
         _hot.Call(RepeatRoutine(in item.Instruction));
+        CutRegisters();
         var exit = NewFallback(ref item, ends: false);
         _hot.JumpIf(5, EmitExit(exit)); // jne
         _exits[exit].Resume = _hot.Address;
+
+        // The routine counts in 64 bits, and may come to 4 GiB.
+        void CutRegisters()
+        {
+            if (_is64)
+                return;
+            foreach (var register in (ReadOnlySpan<int>)[Host.Rcx, Host.Rsi, Host.Rdi])
+                _hot.Move32(register, register);
+        }
+    }
+
+    /// <summary>MOVS, LODS and STOS without a prefix, upwards.</summary>
+    private void EmitString(ref Item item)
+    {
+        SaveFlags();
+        var exit = NewExit(new ExitInfo { Kind = ExitKind.Interpret, Map = _mask, Block = _block, Offset = item.Offset });
+        _hot.TestByte((byte*)&_c->Arch.Rflags + 1, (byte)(Interpreter.Rflags.DF >> 8));
+        _hot.JumpIf(5, EmitExit(exit)); // jne
+        var size = item.HasOperand ? item.Operand.Size : item.Stack.Size;
+        if (item.HasOperand && item.HasStack)
+        {
+            // The destination is checked first; when both fault the interpreter knows the order.
+            KeepAddress(EmitAccess(ref item, ref item.Stack));
+            MoveSized(Host.T0, EmitAccess(ref item, ref item.Operand), 0x8A);
+            _hot.Load(Host.T1, &_t->KeptAddress);
+            MoveSized(Host.T0, new HostOperand(Host.T1, -1, 0), 0x88);
+        }
+        else if (item.HasOperand)
+        {
+            MoveSized(Host.Rax, EmitAccess(ref item, ref item.Operand), 0x8A);
+        }
+        else
+        {
+            MoveSized(Host.Rax, EmitAccess(ref item, ref item.Stack), 0x88);
+        }
+
+        if (item.HasOperand)
+            Advance(Host.Rsi, in item.Operand);
+        if (item.HasStack)
+            Advance(Host.Rdi, in item.Stack);
+
+        void MoveSized(int register, HostOperand operand, byte opcode)
+        {
+            if (size == 2)
+                _hot.Raw(0x66);
+            _hot.OnMemory((byte)(size == 1 ? opcode : opcode + 1), register, operand.Base, operand.Index, operand.Displacement, size == 8);
+        }
+
+        void Advance(int register, in MemoryAccess m)
+        {
+            if (m.Address16)
+                _hot.Raw(0x66);
+            _hot.Lea(register, register, -1, size, wide: !m.Address16 && !m.Address32);
+        }
     }
 
     private ulong RepeatRoutine(in Instruction ins) => ins.Mnemonic switch

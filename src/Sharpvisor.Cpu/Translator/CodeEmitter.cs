@@ -131,12 +131,22 @@ internal sealed unsafe class CodeEmitter : CodeWriter
         Raw(0xC1, (byte)(0xC0 | (digit << 3) | (register & 7)), (byte)count);
     }
 
+    /// <summary>movzx r32, r16</summary>
+    public void ZeroExtend16(int to, int from)
+    {
+        Rex(false, to, 0, from);
+        Raw(0x0F, 0xB7, Direct(to, from));
+    }
+
     /// <summary>movsxd r64, r32</summary>
     public void SignExtend32(int to, int from)
     {
         Rex(true, to, 0, from);
         Raw(0x63, Direct(to, from));
     }
+
+    /// <summary>xchg r64, r64</summary>
+    public void Exchange(int one, int other) => Op(0x87, one, other);
 
     /// <summary>OP rm, r: opcodes 01 add, 21 and, 29 sub, 31 xor, 39 cmp, 85 test.</summary>
     public void Op(byte opcode, int rm, int r, bool wide = true)
@@ -264,6 +274,14 @@ internal sealed unsafe class CodeEmitter : CodeWriter
     public void Store(int @base, int index, int displacement, int from, bool wide = true) => OnMemory(0x89, from, @base, index, displacement, wide);
 
     public void Lea(int to, int @base, int index, int displacement, bool wide = true) => OnMemory(0x8D, to, @base, index, displacement, wide);
+
+    /// <summary>movzx r32, word [base + index + displacement]</summary>
+    public void LoadWord(int to, int @base, int index, int displacement)
+    {
+        Rex(false, to, Math.Max(index, 0), @base);
+        Raw(0x0F, 0xB7);
+        ModRm(to, @base, index, 0, displacement);
+    }
 
     /// <summary>OP r, [base + index + displacement]; no index is -1.</summary>
     public void OnMemory(byte opcode, int register, int @base, int index, int displacement, bool wide)

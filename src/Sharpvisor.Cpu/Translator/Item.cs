@@ -14,12 +14,21 @@ internal enum ItemKind : byte
     /// <summary>The same instruction with other registers and another memory operand.</summary>
     Same,
     Nothing,
-    Push, PushImmediate, PushMemory, Pop, PushFlags, Leave,
+    Push, PushImmediate, PushMemory, PushSelector, Pop, PushFlags, Leave,
     Call, CallIndirect, Return, Jump, JumpIndirect, JumpIf,
+
+    /// <summary>LOOP, LOOPE, LOOPNE, JCXZ.</summary>
+    Loop,
+
+    /// <summary>MOV and POP of a segment register where it takes no descriptor.</summary>
+    LoadSelector, PopSelector,
     Divide, DivideSigned,
 
-    /// <summary>REP MOVS and STOS of 64-bit code.</summary>
+    /// <summary>REP MOVS and STOS in flat segments.</summary>
     RepeatString,
+
+    /// <summary>MOVS, LODS, STOS once: the source is the operand, the destination takes the place of the stack.</summary>
+    String,
 
     /// <summary>BT, BTS, BTR, BTC on a bit string in memory.</summary>
     BitTest,
@@ -61,9 +70,14 @@ internal struct MemoryAccess
     public sbyte Index;
     public byte Scale;
 
-    /// <summary>4 FS, 5 GS: the segment's base is added (with <see cref="Base"/> a register).</summary>
+    /// <summary>
+    /// The segment whose base is added and, outside of 64-bit mode, whose limit is checked; -1: none. In 64-bit mode
+    /// this is 4 FS or 5 GS, with <see cref="Base"/> a register.
+    /// </summary>
     public sbyte Segment;
-    public bool Address32;
+
+    /// <summary>How wide the offset is, where that is not 64 bits.</summary>
+    public bool Address16, Address32;
     public bool Reads, Writes;
 
     /// <summary>Bytes.</summary>
@@ -85,6 +99,9 @@ internal struct Item
     public int Offset, Next;
     public bool HasOperand, HasStack;
     public MemoryAccess Operand, Stack;
+
+    /// <summary>Bytes by which the instruction moves the stack pointer.</summary>
+    public int StackStep;
 
     /// <summary>Guest registers that are written, by number.</summary>
     public ushort Written;

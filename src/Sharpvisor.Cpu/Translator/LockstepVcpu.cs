@@ -155,6 +155,16 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
         Differ("RFLAGS", interpreted.Rflags & ~translation.UndefinedFlags, translated.Rflags & ~translation.UndefinedFlags);
         Differ("MXCSR", interpreted.Mxcsr, translated.Mxcsr);
         Differ("CR2", interpreted.Cr2, translated.Cr2);
+        for (var i = 0; i < 6; i++)
+        {
+            var (one, other) = (interpreted.Segments[i], translated.Segments[i]);
+            var name = (Iced.Intel.Register.ES + i).ToString();
+            Differ(name, one.Selector, other.Selector);
+            Differ(name + " base", one.Base, other.Base);
+            Differ(name + " limit", one.Limit, other.Limit);
+            Differ(name + " attributes", one.Attributes, other.Attributes);
+        }
+
         for (var i = 0; i < 16; i++)
         {
             Differ($"YMM{i}.0", interpreted.Ymm[i].Q0, translated.Ymm[i].Q0);
@@ -200,7 +210,7 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
     {
         var bytes = new byte[length];
         for (var i = 0; i < length; i++)
-            bytes[i] = *HostPointer(TranslateFetch(rip + (ulong)i));
-        return Disassembly.Lines(bytes, rip, _c->Is64 != 0 ? 64 : 32);
+            bytes[i] = *HostPointer(TranslateFetch(_c->Is64 != 0 ? rip + (ulong)i : (uint)(_c->Arch.Segments[1].Base + rip + (ulong)i)));
+        return Disassembly.Lines(bytes, rip, 16 << (int)(_c->Mode & (uint)BlockMode.CodeMask));
     }
 }

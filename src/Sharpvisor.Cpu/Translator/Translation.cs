@@ -99,6 +99,12 @@ internal static class TranslationKey
 
     /// <summary>SSE and AVX instructions can simply be executed, in bits 12 and 13.</summary>
     public const int VectorShift = 12;
+
+    /// <summary>
+    /// Not all of the page that the block lies in is within the code segment, or branches may wrap round there: each way
+    /// out is checked by where it leads from there.
+    /// </summary>
+    public const uint Edge = 1 << 14;
 }
 
 /// <summary>Ways out of generated code.</summary>
@@ -196,6 +202,16 @@ internal unsafe struct ExitInfo
     {
         readonly get => (LinkSlot*)(nuint)_slot;
         set => _slot = (uint)(nuint)value;
+    }
+
+    /// <summary>Direct, Far: the target is cut to 16 bits.</summary>
+    public bool Wraps;
+
+    /// <summary>Direct, Far: offset of the branch, which faults itself where its target is not in the segment; -1 behind other instructions.</summary>
+    public int Branch
+    {
+        readonly get => AccessDelta;
+        set => AccessDelta = value;
     }
 
     /// <summary>Access: what to add to T0 for the address of the instruction's own operand.</summary>

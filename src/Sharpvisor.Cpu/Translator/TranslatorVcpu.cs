@@ -14,7 +14,7 @@ namespace Sharpvisor.Cpu.Translator;
 
 /// <summary>
 /// A processor that executes translated code where there is some, and is the interpreter everywhere else: code that
-/// has run a few times only, 16-bit and segmented code, single steps, and every instruction that is not translated.
+/// has run a few times only, single steps, and every instruction that is not translated.
 /// </summary>
 /// <remarks>
 /// Generated code calls nothing. Whatever it can't do it leaves for, with all registers in the state and the number of
@@ -107,7 +107,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
             if (HostPointer(block.Physical) is var code && code != null)
             {
                 var length = Math.Min(block.Length, 4096 - (int)block.PageOffset);
-                foreach (var line in Disassembly.Lines(new ReadOnlySpan<byte>(code, length).ToArray(), block.Physical, (block.Key & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code64 ? 64 : 32))
+                foreach (var line in Disassembly.Lines(new ReadOnlySpan<byte>(code, length).ToArray(), block.Physical, 16 << (int)(block.Key & (uint)BlockMode.CodeMask)))
                     text.AppendLine("    " + line);
             }
         }
@@ -213,15 +213,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         }
     }
 
-    /// <summary>64-bit code, and flat 32-bit code with a stack of 32 bits; not while alignment is checked.</summary>
-    private protected bool IsTranslatable
-    {
-        get
-        {
-            const uint Flat32 = (uint)(BlockMode.Code32 | BlockMode.Stack32 | BlockMode.Flat);
-            return (_c->Mode == (uint)BlockMode.Code64 || _c->Mode == Flat32) && !_alignmentCheck;
-        }
-    }
+    /// <summary>Not while alignment is checked.</summary>
+    private protected bool IsTranslatable => !_alignmentCheck;
 
     /// <summary>Tells generated code under which key it runs, and which others a change of privilege leads to.</summary>
     private void UpdateKey()
@@ -292,6 +285,23 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _c->Mode | ((uint)CurrentKind << TranslationKey.KindShift) | (_c->Cpl == 0 ? TranslationKey.Kernel : 0) | (_counted ? TranslationKey.Counted : 0)
         | (VectorsAvailable << TranslationKey.VectorShift);
 
+    /// <summary>The same for code at a place.</summary>
+    private uint TranslationKeyAt(ulong rip) => IsSegmented && IsEdge(rip) ? CurrentTranslationKey | TranslationKey.Edge : CurrentTranslationKey;
+
+    private bool IsSegmented => (_c->Mode & (uint)(BlockMode.Code64 | BlockMode.Flat)) == 0;
+
+    /// <summary>Whether a jump within the page of an instruction may leave the code segment.</summary>
+    private bool IsEdge(ulong rip)
+    {
+        var cs = _c->Arch.Segments[1];
+        var offset = (cs.Base + rip) & 0xFFF;
+        var limit = (_c->Mode & (uint)BlockMode.CodeMask) == (uint)BlockMode.Code16 ? Math.Min(cs.Limit, ushort.MaxValue) : cs.Limit;
+        return rip < offset || rip - offset + 0xFFF > limit;
+    }
+
+    /// <summary>Whether a block lies within the code segment up to its end.</summary>
+    private bool Fits(ulong rip, Translation translation) => !IsSegmented || rip + (ulong)translation.Length - 1 <= _c->Arch.Segments[1].Limit;
+
     /// <summary>
     /// The translation of the code at RIP, made now if it is worth it. Null: let the interpreter have it once more.
     /// Raises #PF and #GP of the fetch.
@@ -299,14 +309,14 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     private protected Translation? FindCode(ulong rip, byte predecessor)
     {
         var c = _c;
-        var key = CurrentTranslationKey;
+        var key = TranslationKeyAt(rip);
         var known = KnownBlock(rip);
         if (known != null)
         {
             // Most of what comes here either has a translation or is cold still: no need to look far for that.
             if (known->Translation != 0 && known->Translation < _numbered.Count && _numbered[known->Translation] is { Stale: false, SecondPage: ulong.MaxValue } direct
                 && direct.Physical == known->Physical && direct.Key == key)
-                return direct;
+                return Fits(rip, direct) ? direct : null;
             if (known->Translation == 0 && known->Heat != 0 && known->Heat < _threshold)
                 return null;
         }
@@ -321,7 +331,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
             {
                 if (known != null)
                     known->Translation = found.Number;
-                return found;
+                return Fits(rip, found) ? found : null;
             }
 
             // Its bytes are others now, or the page behind is.
@@ -342,7 +352,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
             isLongLoop = block->Repeats * 8 >= block->Heat * 7;
         }
 
-        return Translate(rip, linear, physical, key, predecessor, isLongLoop);
+        return Translate(rip, linear, physical, key, predecessor, isLongLoop) is { } made && Fits(rip, made) ? made : null;
     }
 
     /// <summary>Place and key in one number: guest-physical addresses end below 2^48.</summary>
@@ -482,7 +492,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         var c = _c;
         var t = _t;
         UpdateKey();
-        t->PageBase = c->Arch.Rip - translation.PageOffset;
+        t->PageBase = (c->Arch.Rip - translation.PageOffset) & c->RipMask;
         Fill(_jumps.Find(c->Arch.Rip), translation);
         var code = translation.Entry;
         var map = translation.Map;
@@ -513,7 +523,17 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                     return;
                 case ExitKind.Direct or ExitKind.Far:
                     {
-                        c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                        var target = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
+                        var wraps = exit.Wraps && target > ushort.MaxValue;
+                        c->Arch.Rip = wraps ? (ushort)target : target;
+                        if (c->Is64 == 0 && c->Arch.Rip > c->Arch.Segments[1].Limit && exit.Branch >= 0)
+                        {
+                            // The branch itself faults.
+                            c->Arch.Rip = (t->PageBase + (ulong)exit.Branch) & c->RipMask;
+                            Interpret();
+                            return;
+                        }
+
                         var index = t->Exit;
                         var generation = _generation;
                         if (FindCode(c->Arch.Rip, exit.Map) is not { } next)
@@ -522,7 +542,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                             return;
                         }
 
-                        if (generation == _generation)
+                        if (generation == _generation && !wraps)
                             Link(index, next);
                         if (!GoOn(next, out code, out map))
                             return;
@@ -536,7 +556,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                         {
                             // The branch itself faults, before it changes anything.
                             c->Arch.Rip = (t->PageBase + (ulong)exit.Offset) & c->RipMask;
-                            c->Arch.Gpr[4] -= (ulong)exit.StackAdjust;
+                            SetStackPointer(c->Arch.Gpr[4] - (ulong)exit.StackAdjust);
                             Interpret();
                             return;
                         }
@@ -610,7 +630,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
     /// </summary>
     private bool GoOn(Translation next, out ulong code, out byte map)
     {
-        _t->PageBase = _c->Arch.Rip - next.PageOffset;
+        _t->PageBase = (_c->Arch.Rip - next.PageOffset) & _c->RipMask;
         code = next.Entry;
         map = next.Map;
         if (Volatile.Read(ref _t->Attention) == 0)

@@ -20,7 +20,6 @@ internal static class PciAml
         sb.Device("PCI0", d =>
         {
             d.HardwareId("PNP0A03");
-            d.Name("_ADR", 0);
             d.Name("_UID", 0);
             d.Resources(
                 AmlResources.BusNumbers(0, 0xFF),

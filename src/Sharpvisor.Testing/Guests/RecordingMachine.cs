@@ -12,9 +12,14 @@ public sealed class RecordingMachine : IMachineControl
 
     public List<int> Exits { get; } = [];
 
+    /// <summary>Why a device wanted the machine paused, in order.</summary>
+    public List<string> Pauses { get; } = [];
+
     public void RequestReset(string source) => Resets.Add(source);
 
     public void RequestPowerOff(string source) => PowerOffs.Add(source);
 
     public void RequestExit(int exitCode, string source) => Exits.Add(exitCode);
+
+    public void RequestPause(string reason) => Pauses.Add(reason);
 }

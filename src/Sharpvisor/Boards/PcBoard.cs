@@ -8,6 +8,7 @@ using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Devices.Acpi;
 using Sharpvisor.Devices.Chipset;
 using Sharpvisor.Devices.Firmware;
+using Sharpvisor.Devices.Ide;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Pci;
 using Sharpvisor.Devices.Ps2;
@@ -99,6 +100,12 @@ internal sealed class PcBoard
         MapPorts(FwCfg.DmaPort, 8, Firmware.Config.Dma, "fw_cfg-dma");
         _resettable.Add(Firmware.Config);
 
+        Ide = new PiixIde(Isa.Share(PiixIde.PrimaryIrq), Isa.Share(PiixIde.SecondaryIrq));
+        Pci.Add(Ide, PiixSlot, 1);
+        MapChannel(Ide.Channels[0], PiixIde.PrimaryPort, PiixIde.PrimaryControlPort, "ide0");
+        MapChannel(Ide.Channels[1], PiixIde.SecondaryPort, PiixIde.SecondaryControlPort, "ide1");
+        AddIdeDrives(options.IdeDrives);
+
         AddTestDevices(options);
     }
 
@@ -110,6 +117,8 @@ internal sealed class PcBoard
     public PciBus Pci { get; }
 
     public PcFirmware Firmware { get; }
+
+    public PiixIde Ide { get; }
 
     public Ps2Keyboard Keyboard { get; } = new();
 
@@ -142,6 +151,7 @@ internal sealed class PcBoard
     {
         const uint elcrSecond = 1, irq10And11 = 0x0C;
         _hostBridge.ShadowAll();
+        Ide.EnableChannels();
         _powerManagement.PlaceAt(AcpiPm.DefaultPort, SmBusPort);
         for (var i = 0; i < PirqRoutes.Length; i++)
             _isaBridge.WriteConfig(PiixIsaBridge.PirqRouteControl + i, 1, PirqRoutes[i]);
@@ -176,6 +186,34 @@ internal sealed class PcBoard
         _resettable.AddRange([bytes, words, pages, highPages]);
     }
 
+    private void AddIdeDrives(IReadOnlyList<IdeDrive> drives)
+    {
+        foreach (var drive in drives)
+        {
+            var device = drive.Create();
+            try
+            {
+                Ide.Channels[drive.Channel].Attach(drive.Unit, device);
+            }
+            catch (InvalidOperationException e)
+            {
+                throw new ConfigurationException($"{e.Message}; give one of them another index", e);
+            }
+
+            drive.Drive.Connect(_context.Gate, _context.Control);
+            if (device is AtaDisk disk)
+                Firmware.Disks[(drive.Channel * 2) + drive.Unit] = disk.Geometry;
+            if (drive.BootIndex is { } index)
+                Firmware.BootOrder.Add(index, $"/pci@i0cf8/ide@{PiixSlot},1/drive@{drive.Channel}/disk@{drive.Unit}");
+        }
+    }
+
+    private void MapChannel(IdeChannel channel, ushort port, ushort controlPort, string name)
+    {
+        MapPorts(port, 8, channel.CommandBlock, name);
+        MapPorts(controlPort, 1, channel.ControlBlock, $"{name}-control");
+    }
+
     private StandardVga? AddVga(BootSource? bios)
     {
         if (bios is null)
@@ -195,6 +233,8 @@ internal sealed class PcBoard
             MapPorts(exit.Port, exit.Count, new DebugExit(_context.Control), "isa-debug-exit");
         if (options.DebugConsole is { } console)
             MapPorts(console.Port, 1, new DebugConsole(console.Backend, _context.Gate, _context.Errors), "isa-debugcon");
+        if (options.HasPciTestDevice)
+            Pci.AddToFreeSlot(new PciTestDevice(), FirstFreeSlot);
         if (!options.HasTestDevice)
             return;
         var test = new PcTestDevice(Isa);

@@ -6,6 +6,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Acpi;
 using Sharpvisor.Devices.Firmware;
+using Sharpvisor.Devices.Ide;
 using Sharpvisor.Devices.Timers;
 
 namespace Sharpvisor.Boards;
@@ -15,6 +16,7 @@ internal sealed class PcFirmware
     /// <summary>Without firmware: where the RSDP lies, with the ACPI tables behind it, and where the SMBIOS tables do.</summary>
     public const ulong RsdpAddress = E820.FirmwareStart, SmbiosAddress = 0xF0000;
 
+    private const int FixedDiskType = 0x19, FixedDiskGeometry = 0x1B, GeometryLength = 9, Translation = 0x39;
     private const int DisketteDrives = 0x10, FixedDisks = 0x12, Equipment = 0x14, BootFlag1 = 0x38, BootFlag2 = 0x3D, SmpCount = 0x5F;
     private const byte CoprocessorAndMouse = 0x06, NoDisketteCheck = 1;
 
@@ -42,6 +44,9 @@ internal sealed class PcFirmware
 
     public BootOrder BootOrder { get; } = new();
 
+    /// <summary>The shapes of the hard disks on the IDE controller, by channel and unit.</summary>
+    public DiskGeometry?[] Disks { get; } = new DiskGeometry?[4];
+
     private ulong ProcessorId { get; }
 
     /// <summary>Loads a BIOS image and shows it below 4 GiB.</summary>
@@ -64,7 +69,7 @@ internal sealed class PcFirmware
         _wasStarted = true;
         _rtc.SetMemorySize(_memory.Below4G, _memory.Above4G);
         _rtc.SetCmos(DisketteDrives, 0);
-        _rtc.SetCmos(FixedDisks, 0);
+        SetDisks();
         _rtc.SetCmos(Equipment, CoprocessorAndMouse);
         _rtc.SetCmos(BootFlag1, (byte)(((order >> 8) << 4) | NoDisketteCheck));
         _rtc.SetCmos(BootFlag2, (byte)order);
@@ -78,6 +83,34 @@ internal sealed class PcFirmware
         var smbios = Smbios().LinkAt((uint)SmbiosAddress);
         if ((ulong)smbios.Length > E820.OneMiB - SmbiosAddress || !_memory.TryWrite(SmbiosAddress, smbios))
             throw new ConfigurationException($"no guest memory for the SMBIOS tables at 0x{SmbiosAddress:x}: give the guest more with -m");
+    }
+
+    /// <summary>The two disks of the primary channel as an AT's setup describes them, and how all four are translated.</summary>
+    private void SetDisks()
+    {
+        const byte userDefined = 47, inNextByte = 0x0F, noPrecompensation = 0xFF, manyHeads = 0xC8, fewHeads = 0xC0;
+        var types = 0;
+        var translations = 0;
+        for (var i = 0; i < Disks.Length; i++)
+        {
+            if (Disks[i] is not { } disk)
+                continue;
+            translations |= (int)disk.Translation << (2 * i);
+            if (i >= 2)
+                continue;
+            types |= inNextByte << (i == 0 ? 4 : 0);
+            _rtc.SetCmos(FixedDiskType + i, userDefined);
+            byte[] geometry =
+            [
+                (byte)disk.Cylinders, (byte)(disk.Cylinders >> 8), (byte)disk.Heads, noPrecompensation, noPrecompensation,
+                disk.Heads > 8 ? manyHeads : fewHeads, (byte)disk.Cylinders, (byte)(disk.Cylinders >> 8), (byte)disk.Sectors,
+            ];
+            for (var at = 0; at < GeometryLength; at++)
+                _rtc.SetCmos(FixedDiskGeometry + (GeometryLength * i) + at, geometry[at]);
+        }
+
+        _rtc.SetCmos(FixedDisks, (byte)types);
+        _rtc.SetCmos(Translation, (byte)translations);
     }
 
     private SmbiosTables Smbios() => SmbiosTables.Build(new SmbiosOptions

@@ -15,13 +15,19 @@ public sealed unsafe partial class Arena : IDisposable
 
     private const int StubPages = 4;
     private const int Pages = StubPages + 10;
+
+    /// <summary>Nothing is mapped so far around it: segments reach that, and nothing else of this process.</summary>
+    private const int Margin = 32 * PageSize;
     private const int ProtNone = 0, ProtRead = 1;
 
-    private readonly byte* _start;
+    private readonly byte* _reserved, _start;
 
     public Arena()
     {
-        _start = (byte*)HostMemory.ReserveExecutable(Pages * PageSize);
+        _reserved = (byte*)HostMemory.ReserveExecutable((Pages * PageSize) + (2 * Margin));
+        _start = _reserved + Margin;
+        Protect(_reserved, Margin, ProtNone);
+        Protect(_start + (Pages * PageSize), Margin, ProtNone);
         var random = new Random(1);
         random.NextBytes(new Span<byte>(ReadOnly, PageSize));
         Protect(Code + PageSize, PageSize, ProtNone);
@@ -51,7 +57,7 @@ public sealed unsafe partial class Arena : IDisposable
     /// <summary>The first address behind the scratch memory: nothing is mapped there.</summary>
     public ulong UnmappedAddress => ScratchAddress + ScratchSize;
 
-    public void Dispose() => HostMemory.Release(_start, Pages * PageSize);
+    public void Dispose() => HostMemory.Release(_reserved, (Pages * PageSize) + (2 * Margin));
 
     private static void Protect(byte* start, int length, int protection)
     {

@@ -8,7 +8,7 @@ namespace Conformance.Fuzzing;
 /// <summary>Compares what two processors made of one sequence.</summary>
 public static class Comparison
 {
-    private const int PageFault = 14;
+    private const int StackFault = 12, GeneralProtection = 13, PageFault = 14;
     private const uint MisalignedMask = 0x20000;
 
     private static readonly string[] s_names =
@@ -24,7 +24,9 @@ public static class Comparison
         if (guest.Trouble is not null)
             text.AppendLine(guest.Trouble);
         Instruction faulting = host.Vector == Outcome.End || test.Instructions.Count == 0 ? default : test.InstructionAt(host.Rip);
-        Check(text, "vector", Vector(host), Vector(guest));
+        if (!(IsVectorOperand(faulting) && (host.Vector, guest.Vector) == (GeneralProtection, StackFault))
+            && !(LoadsX87Environment(faulting) && (host.Vector, guest.Vector) is (PageFault, GeneralProtection or StackFault)))
+            Check(text, "vector", Vector(host), Vector(guest));
         Check(text, "rip", host.Rip, guest.Rip);
         if (host.Vector == guest.Vector)
         {
@@ -64,13 +66,16 @@ public static class Comparison
 
     // What follows differs between processors of different makers, each within the manuals.
 
+    /// <summary>One that is both not aligned and not within the stack segment: some look at the one first, some at the other.</summary>
+    private static bool IsVectorOperand(in Instruction faulting) => faulting.MemorySize.GetSize() is 16 or 32;
+
     /// <summary>A gather that faults: Intel's has spread the sign bits of its mask by then, AMD's has not.</summary>
     private static bool IsGatherMask(in Instruction faulting, int register) => faulting.IsVsib && faulting.Op2Register.GetNumber() == register;
 
     /// <summary>POPA that faults in the middle: AMD's keeps what was popped, and starts again.</summary>
     private static bool MayBeHalfDone(in Instruction faulting) => faulting.Mnemonic is Mnemonic.Popa or Mnemonic.Popad;
 
-    /// <summary>The order in which they read their fields is seen when they cross a page.</summary>
+    /// <summary>The order in which they read their fields is seen when they cross a page, or the end of a segment.</summary>
     private static bool LoadsX87Environment(in Instruction faulting) => faulting.Mnemonic is Mnemonic.Fldenv or Mnemonic.Frstor;
 
     /// <summary>The kernel's trap numbers and the SDM's vectors are the same numbers.</summary>

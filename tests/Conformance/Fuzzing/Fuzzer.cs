@@ -17,7 +17,7 @@ public sealed record Finding(TestCase Test, string Difference)
     public override string ToString()
     {
         var text = new StringBuilder();
-        text.AppendLine($"{Group}: SHARPVISOR_FUZZ_SEED={Test.Seed} SHARPVISOR_FUZZ_COUNT=1 ({Test.Bitness} bits)");
+        text.AppendLine($"{Group}: SHARPVISOR_FUZZ_SEED={Test.Seed} SHARPVISOR_FUZZ_COUNT=1 ({Test.Bitness} bits{(Test.Segments is null ? "" : $", segments {Test.Segments.Number}")})");
         foreach (var line in Test.Disassemble())
             text.AppendLine("  " + line);
         text.Append(Difference);
@@ -40,11 +40,12 @@ public sealed class Fuzzer : IDisposable
     private readonly Outcome[] _hosts = [.. Enumerable.Range(0, Batch).Select(_ => new Outcome())];
     private readonly Outcome _outcome = new();
 
-    public Fuzzer(ICpuEngine engine, CpuModel model, int bitness, IEnumerable<Mnemonic>? skipped = null)
+    /// <param name="segmented">See <see cref="InstructionGenerator"/>.</param>
+    public Fuzzer(ICpuEngine engine, CpuModel model, int bitness, IEnumerable<Mnemonic>? skipped = null, bool segmented = false)
     {
         _native = new NativeRunner(_arena);
         _guest = new GuestRunner(_arena, engine, model);
-        _generator = new InstructionGenerator(_arena, bitness, skipped);
+        _generator = new InstructionGenerator(_arena, bitness, skipped, segmented);
     }
 
     /// <summary>Sequences executed so far.</summary>

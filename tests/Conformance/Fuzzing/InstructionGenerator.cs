@@ -12,14 +12,23 @@ public sealed class InstructionGenerator
     private readonly Arena _arena;
     private readonly int _bitness;
     private readonly InstructionTable _table;
+    private readonly SegmentSet[]? _sets;
     private readonly HashSet<Mnemonic> _skipped;
 
     /// <param name="skipped">Mnemonics to leave out: while a known difference waits to be fixed.</param>
-    public InstructionGenerator(Arena arena, int bitness, IEnumerable<Mnemonic>? skipped = null)
+    /// <param name="segmented">With segments that are not flat; code of 16 bits has no others.</param>
+    public InstructionGenerator(Arena arena, int bitness, IEnumerable<Mnemonic>? skipped = null, bool segmented = false)
     {
         _arena = arena;
         _bitness = bitness;
-        _table = bitness == 64 ? InstructionTable.Bits64 : InstructionTable.Bits32;
+        if (segmented || bitness == 16)
+            _sets = SegmentSet.Make(arena, bitness);
+        _table = bitness switch
+        {
+            64 => InstructionTable.Bits64,
+            32 => segmented ? InstructionTable.Segmented32 : InstructionTable.Bits32,
+            _ => InstructionTable.Bits16,
+        };
         _skipped = [.. skipped ?? []];
     }
 
@@ -28,14 +37,15 @@ public sealed class InstructionGenerator
         for (var attempt = 0; ; attempt++)
         {
             var random = new Random(Mix(seed, attempt));
-            var initial = MakeState(random);
+            var segments = _sets?[random.Next(_sets.Length)];
+            var initial = MakeState(random, segments);
             var length = random.Next(3) == 0 ? 1 : random.Next(2, 9);
             List<Item> items = [];
-            var patched = random.Next(16) == 0 && length > 1 ? random.Next(1, length) : 0; // an instruction that an earlier one changes
+            var patched = segments is null && random.Next(16) == 0 && length > 1 ? random.Next(1, length) : 0; // an instruction that an earlier one changes
             var patching = random.Next(patched);
             while (items.Count < length)
             {
-                var builder = new ItemBuilder(_arena, _bitness, random, items.Count, length);
+                var builder = new ItemBuilder(_arena, _bitness, segments, random, items.Count, length);
                 if (patched != 0 && items.Count == patching)
                     items.Add(builder.Patch(patched));
                 else if (patched != 0 && items.Count == patched)
@@ -45,7 +55,7 @@ public sealed class InstructionGenerator
             }
 
             var scratch = s_pool.AsMemory(random.Next((Values.PoolSize - Arena.ScratchSize) / 8) * 8, Arena.ScratchSize);
-            if (TestCase.TryCreate(seed, _bitness, _arena.CodeAddress, items, initial, scratch) is { } test)
+            if (TestCase.TryCreate(seed, _bitness, _arena.CodeAddress - (segments?[SegmentSet.CS].Base ?? 0), items, initial, scratch, segments) is { } test)
                 return test;
         }
     }
@@ -53,7 +63,7 @@ public sealed class InstructionGenerator
     /// <summary>SplitMix64's finaliser: neighbouring seeds give unrelated sequences, the same on every machine.</summary>
     private int Mix(long seed, int attempt)
     {
-        var z = unchecked(((ulong)seed * 0x9E3779B97F4A7C15) + ((ulong)attempt << 48) + (ulong)_bitness);
+        var z = unchecked(((ulong)seed * 0x9E3779B97F4A7C15) + ((ulong)attempt << 48) + (ulong)_bitness + (_sets is null ? 0 : 1000u));
         z = unchecked((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9);
         z = unchecked((z ^ (z >> 27)) * 0x94D049BB133111EB);
         return (int)(z ^ (z >> 31));
@@ -69,13 +79,20 @@ public sealed class InstructionGenerator
         }
     }
 
-    private CpuImage MakeState(Random random)
+    private CpuImage MakeState(Random random, SegmentSet? segments)
     {
         CpuImage cpu = default;
         var count = _bitness == 64 ? 16 : 8;
         for (var i = 0; i < count; i++)
             cpu.Gpr[i] = _bitness == 64 ? Values.Integer(random) : (uint)Values.Integer(random);
         cpu.Gpr[4] = _arena.ScratchAddress + 8192; // rsp
+        if (segments is not null)
+        {
+            cpu.Gpr[4] -= segments[SegmentSet.SS].Base;
+            if (!segments.HasBigStack)
+                cpu.Gpr[4] = (ushort)cpu.Gpr[4] | (uint)Values.Integer(random) & 0xFFFF_0000;
+        }
+
         cpu.Rflags = 0x202 | ((ulong)random.Next(0x1000) & UndefinedFlags.Compared);
         MemoryMarshal.Cast<YmmValue, ulong>((Span<YmmValue>)cpu.Ymm)[..(count * 4)].Clear();
         foreach (ref var lane in MemoryMarshal.Cast<YmmValue, ulong>(((Span<YmmValue>)cpu.Ymm)[..count]))

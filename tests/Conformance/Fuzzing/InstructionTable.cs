@@ -46,15 +46,20 @@ public sealed class InstructionTable
     private readonly Code[][] _byMnemonic;
     private readonly Code[] _all;
 
-    private InstructionTable(int bitness)
+    private InstructionTable(int bitness, bool segmented)
     {
-        _all = [.. Enum.GetValues<Code>().Where(c => IsUsed(c, bitness))];
+        _all = [.. Enum.GetValues<Code>().Where(c => IsUsed(c, bitness, segmented))];
         _byMnemonic = [.. _all.GroupBy(c => c.Mnemonic()).Select(g => g.ToArray())];
     }
 
-    public static InstructionTable Bits64 { get; } = new(64);
+    public static InstructionTable Bits64 { get; } = new(64, false);
 
-    public static InstructionTable Bits32 { get; } = new(32);
+    public static InstructionTable Bits32 { get; } = new(32, false);
+
+    /// <summary>Code that starts near the start of its segment: branches with an operand of 16 bits lead to it.</summary>
+    public static InstructionTable Segmented32 { get; } = new(32, true);
+
+    public static InstructionTable Bits16 { get; } = new(16, true);
 
     public IReadOnlyList<Code> All => _all;
 
@@ -67,10 +72,10 @@ public sealed class InstructionTable
         return group[random.Next(group.Length)];
     }
 
-    private static bool IsUsed(Code code, int bitness)
+    private static bool IsUsed(Code code, int bitness, bool segmented)
     {
         var info = code.ToOpCode();
-        if (!info.IsInstruction || !(bitness == 64 ? info.Mode64 : info.Mode32) || info.Encoding is not (EncodingKind.Legacy or EncodingKind.VEX))
+        if (!info.IsInstruction || !(bitness switch { 64 => info.Mode64, 32 => info.Mode32, _ => info.Mode16 }) || info.Encoding is not (EncodingKind.Legacy or EncodingKind.VEX))
             return false;
         if (s_excludedCodes.Contains(code))
             return false;
@@ -80,7 +85,8 @@ public sealed class InstructionTable
         {
             switch (info.GetOpKind(i))
             {
-                case OpCodeOperandKind.farbr2_2 or OpCodeOperandKind.farbr4_2 or OpCodeOperandKind.br16_1 or OpCodeOperandKind.br16_2:
+                case OpCodeOperandKind.farbr2_2 or OpCodeOperandKind.farbr4_2:
+                case OpCodeOperandKind.br16_1 or OpCodeOperandKind.br16_2 when !segmented:
                 case OpCodeOperandKind.br32_1 or OpCodeOperandKind.br32_4 when bitness == 64:
                 case OpCodeOperandKind.seg_reg or OpCodeOperandKind.es or OpCodeOperandKind.cs or OpCodeOperandKind.ss or OpCodeOperandKind.ds
                     or OpCodeOperandKind.fs or OpCodeOperandKind.gs when i == 0 && code.Mnemonic() != Mnemonic.Push:
@@ -93,9 +99,9 @@ public sealed class InstructionTable
         return code.FlowControl() switch
         {
             FlowControl.Next or FlowControl.UnconditionalBranch or FlowControl.ConditionalBranch or FlowControl.Call => true,
-            FlowControl.Return => code is Code.Retnq or Code.Retnq_imm16 or Code.Retnd or Code.Retnd_imm16,
-            FlowControl.IndirectBranch => code is Code.Jmp_rm64 or Code.Jmp_rm32,
-            FlowControl.IndirectCall => code is Code.Call_rm64 or Code.Call_rm32,
+            FlowControl.Return => code is Code.Retnq or Code.Retnq_imm16 or Code.Retnd or Code.Retnd_imm16 || (segmented && code is Code.Retnw or Code.Retnw_imm16),
+            FlowControl.IndirectBranch => code is Code.Jmp_rm64 or Code.Jmp_rm32 || (segmented && code == Code.Jmp_rm16),
+            FlowControl.IndirectCall => code is Code.Call_rm64 or Code.Call_rm32 || (segmented && code == Code.Call_rm16),
             FlowControl.Exception => code is Code.Ud2,
             FlowControl.Interrupt => code is Code.Int3 or Code.Into,
             _ => false,

@@ -6,7 +6,7 @@ namespace Conformance.Fuzzing;
 /// Builds one instruction under test with random operands. Registers that it addresses memory by are loaded right
 /// before, so that an access goes where it should whatever came earlier: on the host it would hit this very process.
 /// </summary>
-internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int index, int count)
+internal sealed class ItemBuilder(Arena arena, int bitness, SegmentSet? segments, Random random, int index, int count)
 {
     private static readonly Register[] s_gpr8Low =
     [
@@ -21,6 +21,11 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
     private readonly InstructionInfoFactory _info = new();
     private readonly List<Step> _setup = [];
     private readonly HashSet<Register> _loaded = [];
+
+    /// <summary>FS is the C library's.</summary>
+    private static readonly Register[] s_segments = [Register.ES, Register.CS, Register.SS, Register.DS, Register.GS];
+
+    private int StackBits => bitness == 64 ? 64 : segments is null || segments.HasBigStack ? 32 : 16;
 
     private int RegisterCount => bitness == 64 ? 16 : 8;
 
@@ -63,6 +68,8 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
     private byte UselessPrefix(in Instruction instruction)
     {
         var prefix = s_prefixes[random.Next(bitness == 64 ? s_prefixes.Length : 7)];
+        if (segments is not null && prefix < 0x40 && _info.GetInfo(instruction).GetUsedMemory().Any())
+            return 0;
         if (prefix is 0x66 or 0xF2 or 0xF3 && (instruction.IsStringInstruction || instruction.FlowControl != FlowControl.Next))
             return 0; // a jump with 66 goes to a 16-bit address on AMD's
         if (instruction.Mnemonic is Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu)
@@ -168,7 +175,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
             case OpCodeOperandKind.imm64:
                 return Immediate(ref instruction, i, OpKind.Immediate64);
             case OpCodeOperandKind.seg_rSI:
-                instruction.SetOpKind(i, bitness == 64 && random.Next(8) != 0 ? OpKind.MemorySegRSI : OpKind.MemorySegESI);
+                instruction.SetOpKind(i, AddressBits() switch { 64 => OpKind.MemorySegRSI, 32 => OpKind.MemorySegESI, _ => OpKind.MemorySegSI });
                 return true;
             case OpCodeOperandKind.es_rDI:
                 var other = i > 0 ? instruction.GetOpKind(0) : OpKind.Register;
@@ -176,15 +183,16 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                 {
                     OpKind.MemorySegRSI => OpKind.MemoryESRDI,
                     OpKind.MemorySegESI => OpKind.MemoryESEDI,
-                    _ => bitness == 64 && random.Next(8) != 0 ? OpKind.MemoryESRDI : OpKind.MemoryESEDI,
+                    OpKind.MemorySegSI => OpKind.MemoryESDI,
+                    _ => AddressBits() switch { 64 => OpKind.MemoryESRDI, 32 => OpKind.MemoryESEDI, _ => OpKind.MemoryESDI },
                 });
                 return true;
             case OpCodeOperandKind.seg_rDI:
-                instruction.SetOpKind(i, bitness == 64 ? OpKind.MemorySegRDI : OpKind.MemorySegEDI);
+                instruction.SetOpKind(i, bitness switch { 64 => OpKind.MemorySegRDI, 32 => OpKind.MemorySegEDI, _ => OpKind.MemorySegDI });
                 return true;
             case OpCodeOperandKind.seg_rBX_al:
                 instruction.SetOpKind(i, OpKind.Memory);
-                instruction.MemoryBase = bitness == 64 ? Register.RBX : Register.EBX;
+                instruction.MemoryBase = bitness switch { 64 => Register.RBX, 32 => Register.EBX, _ => Register.BX };
                 instruction.MemoryIndex = Register.AL;
                 return true;
             case OpCodeOperandKind.br64_1 or OpCodeOperandKind.br64_4:
@@ -195,9 +203,30 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                 instruction.SetOpKind(i, OpKind.NearBranch32);
                 target = Forward();
                 return true;
+            case OpCodeOperandKind.br16_1 or OpCodeOperandKind.br16_2:
+                instruction.SetOpKind(i, OpKind.NearBranch16);
+                target = Forward();
+                return true;
             default:
                 return false;
         }
+    }
+
+    /// <summary>Mostly the code's own.</summary>
+    private int AddressBits() => bitness switch
+    {
+        64 => random.Next(8) != 0 ? 64 : 32,
+        32 => segments is null || random.Next(8) != 0 ? 32 : 16,
+        _ => random.Next(4) != 0 ? 16 : 32,
+    };
+
+    /// <summary>The offset of a linear address in a segment.</summary>
+    private ulong OffsetIn(Register segment, ulong linear) => segments is null ? linear : (uint)(linear - segments[segment - Register.ES].Base);
+
+    private void PickSegment(ref Instruction instruction)
+    {
+        if (segments is not null && random.Next(3) == 0)
+            instruction.SegmentPrefix = s_segments[random.Next(s_segments.Length)];
     }
 
     private int Forward() => random.Next(index + 1, count + 1);
@@ -259,14 +288,19 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         instruction.SetOpKind(i, OpKind.Memory);
         var size = Math.Clamp(instruction.MemorySize.GetSize(), 1, 64);
         var address = PickAddress(size);
+        PickSegment(ref instruction);
         if (info.GetOpKind(i) == OpCodeOperandKind.mem_offs)
         {
+            if (segments is not null)
+                return SetOffset(ref instruction, address, AddressBits() == 16 ? 2 : 4);
             instruction.MemoryDisplSize = bitness == 64 && random.Next(4) != 0 ? 8 : 4;
             instruction.MemoryDisplacement64 = address;
             return true;
         }
 
-        if (bitness == 32 && random.Next(instruction.Mnemonic == Mnemonic.Lea ? 3 : 48) == 0)
+        if (segments is not null && (bitness == 16 ? random.Next(2) : random.Next(8)) == 0)
+            return SetSegmentedMemory16(ref instruction, address);
+        if (segments is null && bitness == 32 && random.Next(instruction.Mnemonic == Mnemonic.Lea ? 3 : 48) == 0)
             return SetMemory16(ref instruction);
 
         var wide = bitness == 64 && random.Next(16) != 0; // else a 67 prefix in 64-bit code
@@ -274,7 +308,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         switch (random.Next(6))
         {
             case 0:
-                instruction.MemoryDisplacement64 = address;
+                instruction.MemoryDisplacement64 = OffsetIn(instruction.MemorySegment, address);
                 instruction.MemoryDisplSize = bitness == 64 ? 8 : 4;
                 if (bitness == 64 && random.Next(2) == 0)
                 {
@@ -292,7 +326,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
             case < 4:
                 instruction.MemoryBase = Any(first);
                 var displacement = Displacement(ref instruction, wide);
-                return Load(instruction.MemoryBase, Wrap(address - (ulong)displacement, wide));
+                return Load(instruction.MemoryBase, Wrap(OffsetIn(instruction.MemorySegment, address) - (ulong)displacement, wide));
             default:
                 instruction.MemoryBase = random.Next(6) == 0 ? Register.None : Any(first);
                 instruction.MemoryIndex = Any(first);
@@ -300,6 +334,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                     return false;
                 instruction.MemoryIndexScale = 1 << random.Next(4);
                 var offset = (ulong)random.Next(-64, 64);
+                address = OffsetIn(instruction.MemorySegment, address);
                 if (instruction.MemoryBase == Register.None)
                 {
                     if (!Load(instruction.MemoryIndex, offset))
@@ -323,6 +358,28 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         }
 
         return true;
+    }
+
+    private bool SetOffset(ref Instruction instruction, ulong linear, int size)
+    {
+        var offset = OffsetIn(instruction.MemorySegment, linear);
+        instruction.MemoryDisplacement64 = size == 2 ? (ushort)offset : offset;
+        instruction.MemoryDisplSize = size;
+        return true;
+    }
+
+    /// <summary>A 16-bit address in a segment.</summary>
+    private bool SetSegmentedMemory16(ref Instruction instruction, ulong linear)
+    {
+        SetMemory16(ref instruction);
+        var offset = OffsetIn(instruction.MemorySegment, linear);
+        if (instruction.MemoryBase == Register.None)
+            return SetOffset(ref instruction, linear, 2);
+        var rest = offset - instruction.MemoryDisplacement64;
+        if (instruction.MemoryIndex == Register.None)
+            return Load(instruction.MemoryBase, (ushort)rest);
+        var index = (ulong)random.Next(-64, 64);
+        return Load(instruction.MemoryIndex, (ushort)index) && Load(instruction.MemoryBase, (ushort)(rest - index));
     }
 
     /// <summary>A 16-bit address: nothing is mapped in the first 64 KiB, so all but LEA fault there.</summary>
@@ -382,9 +439,9 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         };
         _setup.Add(new Step(Instruction.Create(code, instruction.MemoryIndex, instruction.MemoryIndex, narrowIndex ? 24 : 56)));
         var room = (255 * instruction.MemoryIndexScale) + (wide ? 8 : 4);
-        return Load(instruction.MemoryBase, random.Next(8) == 0
+        return Load(instruction.MemoryBase, OffsetIn(instruction.MemorySegment, random.Next(8) == 0
             ? arena.UnmappedAddress - (ulong)random.Next(room)
-            : arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - room));
+            : arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - room)));
     }
 
     private void AddPrefixes(ref Instruction instruction, OpCodeInfo info)
@@ -393,7 +450,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
             instruction.HasLockPrefix = true; // where it is not allowed: #UD
         if (info.CanUseLockPrefix && instruction.Op0Kind == OpKind.Memory && random.Next(3) == 0)
             instruction.HasLockPrefix = true;
-        if (random.Next(24) == 0 && Enumerable.Range(0, instruction.OpCount).Any(IsMemory(instruction)))
+        if (segments is null && random.Next(24) == 0 && Enumerable.Range(0, instruction.OpCount).Any(IsMemory(instruction)))
             instruction.SegmentPrefix = Register.ES + random.Next(4); // ignored in 64-bit code; CS can't be written
         if (info.CanUseRepPrefix && instruction.IsStringInstruction)
         {
@@ -415,32 +472,33 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         if (instruction.IsStringInstruction)
         {
             // Ports: #GP before any access. Both may cross into an unmapped page in the middle of a repetition, and overlap.
-            var narrow = bitness == 32 || UsesNarrowAddress(instruction);
+            var bits = StringAddressBits(instruction);
+            PickSegment(ref instruction);
             var source = PickAddress(16);
             var destination = random.Next(3) == 0 ? source + (ulong)random.Next(-40, 40) : PickAddress(16);
-            if (!Load(Width(Register.RSI, narrow), source) || !Load(Width(Register.RDI, narrow), destination))
+            if (!Load(Width(Register.RSI, bits), OffsetIn(instruction.MemorySegment, source)) || !Load(Width(Register.RDI, bits), OffsetIn(Register.ES, destination)))
                 return false;
             if (random.Next(4) == 0)
                 _setup.Add(new Step(Instruction.Create(random.Next(2) == 0 ? Code.Std : Code.Cld)));
             var repetitions = random.Next(16) switch { 0 => random.Next(5000), 1 => random.Next(300), _ => random.Next(0, 12) };
-            return !(instruction.HasRepPrefix || instruction.HasRepnePrefix) || Load(Width(Register.RCX, narrow), (ulong)repetitions);
+            return !(instruction.HasRepPrefix || instruction.HasRepnePrefix) || Load(Width(Register.RCX, bits), (ulong)repetitions);
         }
 
         if (instruction.IsStackInstruction)
         {
             var inside = random.Next(1024, Arena.ScratchSize - 1024);
             var stack = random.Next(24) == 0 ? PickAddress(8) : arena.ScratchAddress + (ulong)(random.Next(4) == 0 ? inside : inside & ~7);
-            if (instruction.Mnemonic is Mnemonic.Leave && !Load(Full(Register.RBP), stack))
+            if (instruction.Mnemonic is Mnemonic.Leave && !Load(Width(Register.RBP, StackBits), OffsetIn(Register.SS, stack)))
                 return false;
-            if (instruction.Mnemonic is Mnemonic.Enter && !Load(Full(Register.RBP), arena.ScratchAddress + (ulong)random.Next(1024, Arena.ScratchSize - 1024)))
+            if (instruction.Mnemonic is Mnemonic.Enter && !Load(Width(Register.RBP, StackBits), OffsetIn(Register.SS, arena.ScratchAddress + (ulong)random.Next(1024, Arena.ScratchSize - 1024))))
                 return false;
             // RET must not find a constant of the read-only page: it would lead out of our code.
             if (instruction.FlowControl == FlowControl.Return)
                 stack = random.Next(16) == 0 ? arena.UnmappedAddress : arena.ScratchAddress + (ulong)inside;
-            if (!Load(Full(Register.RSP), stack))
+            if (!Load(Width(Register.RSP, StackBits), OffsetIn(Register.SS, stack)))
                 return false;
             if (instruction.FlowControl == FlowControl.Return)
-                return stack == arena.UnmappedAddress || PushTarget();
+                return segments is not null ? PushTarget(instruction) : stack == arena.UnmappedAddress || PushTarget();
             if (instruction.Mnemonic is Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq)
             {
                 // No trap flag, no alignment check: the host's way out would run with it.
@@ -455,7 +513,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
 
         if (instruction.FlowControl is FlowControl.IndirectBranch or FlowControl.IndirectCall)
         {
-            if (instruction.Op0Kind != OpKind.Register || instruction.Op0Register is Register.RSP or Register.ESP)
+            if (instruction.Op0Kind != OpKind.Register || instruction.Op0Register is Register.RSP or Register.ESP or Register.SP)
                 return false;
             _setup.Add(new Step(LoadImmediate(instruction.Op0Register, 0), Forward()));
             return true;
@@ -464,8 +522,11 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         switch (instruction.Mnemonic)
         {
             case Mnemonic.Xlatb:
-                return Load(Full(Register.RBX), arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - 256));
+                PickSegment(ref instruction);
+                return Load(instruction.MemoryBase, OffsetIn(instruction.MemorySegment, arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - 256)));
             case Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu or Mnemonic.Maskmovq:
+                if (segments is not null)
+                    return false; // how much of the segment they check depends on the processor
                 return Load(Full(Register.RDI), arena.ScratchAddress + (ulong)random.Next(Arena.ScratchSize - 16));
             case Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc when instruction.Op0Kind == OpKind.Memory && instruction.Op1Kind == OpKind.Register:
                 // The bit offset reaches far beyond the operand: all memory there must be ours.
@@ -479,7 +540,7 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
                 return true;
             case Mnemonic.Bswap when instruction.Op0Register.GetSize() == 2:
                 return false;
-            case Mnemonic.Jecxz or Mnemonic.Jrcxz or Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne:
+            case Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz or Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne:
                 return random.Next(2) == 0 || Load(Full(Register.RCX), (ulong)random.Next(3));
         }
 
@@ -503,18 +564,46 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
         return true;
     }
 
+    /// <summary>The same by a push, which goes by the stack segment as RET does.</summary>
+    private bool PushTarget(in Instruction instruction)
+    {
+        if (!_loaded.Add(Register.RAX))
+            return false;
+        var narrow = instruction.Code is Code.Retnw or Code.Retnw_imm16;
+        _setup.Add(new Step(LoadImmediate(Register.EAX, 0), Forward()));
+        _setup.Add(new Step(Instruction.Create(narrow ? Code.Push_r16 : Code.Push_r32, narrow ? Register.AX : Register.EAX)));
+        return true;
+    }
+
     private bool LoadBitOffset(Register register)
     {
         var bits = (ulong)(long)random.Next(-16_384, 16_384);
-        var full = register.GetFullRegister();
-        return Load(bitness == 64 ? full : full.GetFullRegister32(), bitness == 64 ? bits : (uint)bits);
+        return Load(Full(register.GetFullRegister()), bitness == 64 ? bits : (uint)bits);
     }
 
-    /// <summary>A string instruction with a 67 prefix: the upper halves of its registers don't count.</summary>
-    private static bool UsesNarrowAddress(Instruction instruction) =>
-        Enumerable.Range(0, instruction.OpCount).Any(i => instruction.GetOpKind(i) is OpKind.MemorySegESI or OpKind.MemoryESEDI);
+    /// <summary>A string instruction may have a 67 prefix: the upper halves of its registers don't count then.</summary>
+    private static int StringAddressBits(in Instruction instruction)
+    {
+        for (var i = 0; i < instruction.OpCount; i++)
+        {
+            switch (instruction.GetOpKind(i))
+            {
+                case OpKind.MemorySegSI or OpKind.MemorySegDI or OpKind.MemoryESDI:
+                    return 16;
+                case OpKind.MemorySegESI or OpKind.MemorySegEDI or OpKind.MemoryESEDI:
+                    return 32;
+            }
+        }
 
-    private static Register Width(Register register, bool narrow) => narrow ? register.GetFullRegister32() : register;
+        return 64;
+    }
+
+    private static Register Width(Register register, int bits) => bits switch
+    {
+        64 => register,
+        32 => register.GetFullRegister32(),
+        _ => Register.AX + (register - Register.RAX),
+    };
 
     private Register Full(Register register) => bitness == 64 ? register : register.GetFullRegister32();
 
@@ -531,7 +620,9 @@ internal sealed class ItemBuilder(Arena arena, int bitness, Random random, int i
     {
         if (register.GetSize() == 8)
             return Instruction.Create(Code.Mov_r64_imm64, register, value);
-        if (bitness == 32)
+        if (register.GetSize() == 2)
+            return Instruction.Create(Code.Mov_r16_imm16, register, (int)(ushort)value);
+        if (bitness != 64)
             return Instruction.Create(Code.Mov_r32_imm32, register, (uint)value);
 
         // The upper half is for a 67 prefix to ignore.

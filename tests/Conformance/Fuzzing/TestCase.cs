@@ -20,11 +20,12 @@ public sealed class TestCase
     private readonly int[] _offsets;
     private readonly uint[] _undefined;
 
-    private TestCase(long seed, int bitness, ulong start, IReadOnlyList<Item> items, in CpuImage initial, ReadOnlyMemory<byte> scratch,
+    private TestCase(long seed, int bitness, SegmentSet? segments, ulong start, IReadOnlyList<Item> items, in CpuImage initial, ReadOnlyMemory<byte> scratch,
         byte[] code, List<Instruction> instructions, int[] offsets, uint[] undefined)
     {
         Seed = seed;
         Bitness = bitness;
+        Segments = segments;
         Start = start;
         Items = items;
         Initial = initial;
@@ -39,6 +40,10 @@ public sealed class TestCase
 
     public int Bitness { get; }
 
+    /// <summary>Null: flat.</summary>
+    public SegmentSet? Segments { get; }
+
+    /// <summary>The first RIP.</summary>
     public ulong Start { get; }
 
     public ulong End => Start + (ulong)Code.Length;
@@ -56,7 +61,7 @@ public sealed class TestCase
     public IReadOnlyList<Instruction> Instructions { get; }
 
     /// <summary>Encodes a sequence; null when it can't be, does not fit, or depends on flags that are undefined.</summary>
-    public static TestCase? TryCreate(long seed, int bitness, ulong start, IReadOnlyList<Item> items, in CpuImage initial, ReadOnlyMemory<byte> scratch)
+    public static TestCase? TryCreate(long seed, int bitness, ulong start, IReadOnlyList<Item> items, in CpuImage initial, ReadOnlyMemory<byte> scratch, SegmentSet? segments = null)
     {
         List<Instruction> instructions = [];
         List<int> offsets = [];
@@ -101,13 +106,13 @@ public sealed class TestCase
             code = [.. writer.Bytes];
         }
 
-        if (code.Length > Arena.MaximumCode - 16 || UndefinedFlags.Track(instructions) is not { } undefined)
+        if (code.Length > Arena.MaximumCode - 32 || UndefinedFlags.Track(instructions) is not { } undefined)
             return null;
-        return new TestCase(seed, bitness, start, items, initial, scratch, code, instructions, [.. offsets], undefined);
+        return new TestCase(seed, bitness, segments, start, items, initial, scratch, code, instructions, [.. offsets], undefined);
     }
 
     /// <summary>The same start for other instructions: to make a difference smaller.</summary>
-    public TestCase? With(IReadOnlyList<Item> items) => TryCreate(Seed, Bitness, Start, items, Initial, ScratchMemory);
+    public TestCase? With(IReadOnlyList<Item> items) => TryCreate(Seed, Bitness, Start, items, Initial, ScratchMemory, Segments);
 
     /// <summary>Arithmetic flags without a defined value when the run ends at <paramref name="rip"/>.</summary>
     public uint UndefinedFlagsAt(ulong rip)
@@ -149,6 +154,12 @@ public sealed class TestCase
         {
             case OpKind.NearBranch64 or OpKind.NearBranch32:
                 instruction.NearBranch64 = target;
+                break;
+            case OpKind.NearBranch16:
+                instruction.NearBranch16 = (ushort)target;
+                break;
+            case OpKind.Register when instruction.Op1Kind == OpKind.Immediate16:
+                instruction.Immediate16 = (ushort)target;
                 break;
             default:
                 if (instruction.Op1Kind == OpKind.Immediate64)

@@ -31,7 +31,7 @@ public static class UndefinedFlags
                 mask &= ~Map(instruction.RflagsModified);
             mask |= Map(UndefinedBy(instruction));
             masks[i + 1] = mask;
-            if (instruction.Op0Kind is OpKind.NearBranch64 or OpKind.NearBranch32)
+            if (instruction.Op0Kind is OpKind.NearBranch64 or OpKind.NearBranch32 or OpKind.NearBranch16)
                 skippedTo = Math.Max(skippedTo, instruction.NearBranchTarget);
             else if (instruction.FlowControl is FlowControl.IndirectBranch or FlowControl.IndirectCall or FlowControl.Return)
                 skippedTo = ulong.MaxValue;

@@ -98,7 +98,8 @@ public sealed class GuestRunner : IDisposable
         outcome.Cr2 = vector == 14 ? state.Cr2 : 0;
         if (vector == 13 && outcome.Rip == test.End)
             outcome.Vector = Outcome.End;
-        if (cs != (test.Bitness == 64 ? GuestTables.UserCs64 : GuestTables.UserCs32) || ss != GuestTables.UserData)
+        var start = GuestTables.StartState(test);
+        if (cs != start.Segments[1].Selector || ss != start.Segments[2].Selector)
             outcome.Trouble = $"the frame has cs {cs:x} and ss {ss:x}";
     }
 

@@ -75,6 +75,12 @@ internal sealed class GuestTables
             state.Segments[3] = data;
         }
 
+        if (test.Segments is { } segments)
+        {
+            for (var i = 0; i < SegmentSet.Count; i++)
+                state.Segments[i] = segments[i];
+        }
+
         state.Rip = test.Start;
         state.Rflags = test.Initial.Rflags;
         state.Gpr = test.Initial.Gpr;

@@ -9,8 +9,7 @@ internal static unsafe class NativeCode
 {
     private const int ContextToGregs = 40; // offsetof(ucontext_t, uc_mcontext.gregs)
     private const ushort Cs64 = 0x33;
-    private const ushort Cs32 = 0x23;
-    private const ushort DataSelector = 0x2B;
+    public const ushort Cs32 = 0x23, DataSelector = 0x2B;
 
     private static readonly AssemblerRegister64[] s_gpr =
         [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
@@ -27,7 +26,7 @@ internal static unsafe class NativeCode
     {
         var end = (byte*)((ulong)at + 3072);
 
-        // Far pointers (offset, selector) for the way to 32-bit code and back; filled when the addresses are known.
+        // A far pointer (offset, selector) for the way back from 32-bit code; filled when the address is known.
         var far = (uint*)end;
         var handler = new Assembler(64);
         var a = new Assembler(64);
@@ -46,11 +45,16 @@ internal static unsafe class NativeCode
         a.Label(ref enter32);
         Prologue(a, context);
         a.call(loadCommon);
-        a.mov(ax, DataSelector);
+        a.mov(ax, __word_ptr[(long)(ulong)&context->Ds]);
         a.mov(ds, ax);
+        a.mov(ax, __word_ptr[(long)(ulong)&context->Es]);
         a.mov(es, ax);
+        a.mov(ax, __word_ptr[(long)(ulong)&context->Gs]);
+        a.mov(gs, ax);
+        a.mov(ax, __word_ptr[(long)(ulong)&context->Ss]);
+        a.mov(ss, ax);
         LoadGprs(a, context, 8);
-        a.AddInstruction(Instruction.Create(Iced.Intel.Code.Jmp_m1632, new MemoryOperand(Register.None, (long)(ulong)far, 8)));
+        a.AddInstruction(Instruction.Create(Iced.Intel.Code.Jmp_m1632, new MemoryOperand(Register.None, (long)(ulong)&context->FarOffset, 8)));
 
         // Everything but the general registers. RFLAGS last: the moves behind leave it alone.
         a.Label(ref loadCommon);
@@ -83,6 +87,9 @@ internal static unsafe class NativeCode
         a.xor(eax, eax);
         a.mov(ds, ax);
         a.mov(es, ax);
+        a.mov(gs, ax);
+        a.mov(ax, DataSelector);
+        a.mov(ss, ax);
         a.fninit();
         a.fldcw(__word_ptr[(long)(ulong)&context->HostFcw]);
         a.ldmxcsr(__dword_ptr[(long)(ulong)&context->HostMxcsr]);
@@ -95,15 +102,13 @@ internal static unsafe class NativeCode
         var leaveAddress = result.GetLabelRIP(leave);
         var faultAddress = result.GetLabelRIP(leaveFault);
         var enter32Address = result.GetLabelRIP(enter32);
-        far[0] = (uint)code;
-        *(ushort*)(far + 1) = Cs32;
-        far[2] = (uint)leaveAddress;
-        *(ushort*)(far + 3) = Cs64;
+        far[0] = (uint)leaveAddress;
+        *(ushort*)(far + 1) = Cs64;
 
-        var handlerAt = (byte*)(far + 4);
+        var handlerAt = (byte*)(far + 2);
         EmitHandler(handler, context, code, faultAddress);
         Assemble(handler, handlerAt, at + 4096);
-        return new Addresses((nint)at, (nint)enter32Address, (nint)handlerAt, leaveAddress, (ulong)(far + 2));
+        return new Addresses((nint)at, (nint)enter32Address, (nint)handlerAt, leaveAddress, (ulong)far);
     }
 
     private static void Prologue(Assembler a, NativeContext* context)
@@ -128,10 +133,14 @@ internal static unsafe class NativeCode
     private static void EmitHandler(Assembler a, NativeContext* context, ulong code, ulong faultAddress)
     {
         var chain = a.CreateLabel();
+        var ours = a.CreateLabel();
+        a.test(__byte_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Selectors))], 4); // CS of the LDT
+        a.jne(ours);
         a.mov(rax, __qword_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Rip))]);
         a.sub(rax, (int)code);
         a.cmp(rax, 2 * Arena.PageSize); // with the unmapped page behind, into which a sequence may run
         a.jae(chain);
+        a.Label(ref ours);
         a.lea(rsi, __[rdx + ContextToGregs]);
         a.mov(edi, (int)(ulong)&context->Signal);
         a.mov(ecx, SignalRegisters.Count);
@@ -140,7 +149,8 @@ internal static unsafe class NativeCode
         a.mov(__dword_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Rip))], (int)faultAddress);
         a.mov(__dword_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Rip) + 4)], 0);
         a.mov(__qword_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Efl))], 0x202);
-        a.mov(__word_ptr[rdx + (ContextToGregs + (8 * 18))], Cs64); // CSGSFS: from 32-bit code back to 64-bit
+        a.mov(__word_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Selectors))], Cs64); // from 32-bit code back to 64-bit
+        a.mov(__word_ptr[rdx + (ContextToGregs + (8 * SignalRegisters.Selectors) + 6)], DataSelector); // SS
         a.ret();
         a.Label(ref chain);
         a.mov(eax, edi);

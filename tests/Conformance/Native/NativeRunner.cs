@@ -14,6 +14,8 @@ public sealed unsafe class NativeRunner
         _arena = arena;
         _context = (NativeContext*)arena.Stubs;
         _code = NativeCode.Emit(_context, arena.Stubs + Arena.PageSize, arena.CodeAddress);
+        LocalDescriptors.Set(SegmentSet.Make(arena, 16));
+        LocalDescriptors.Set(SegmentSet.Make(arena, 32));
     }
 
     /// <summary>Runs each case from its own start.</summary>
@@ -32,6 +34,12 @@ public sealed unsafe class NativeRunner
         test.Scratch.CopyTo(new Span<byte>(_arena.Scratch, Arena.ScratchSize));
         _context->Cpu = test.Initial;
         _context->Faulted = 0;
+        _context->FarOffset = (uint)test.Start;
+        _context->FarSelector = test.Segments?[SegmentSet.CS].Selector ?? NativeCode.Cs32;
+        _context->Ds = test.Segments?[SegmentSet.DS].Selector ?? NativeCode.DataSelector;
+        _context->Es = test.Segments?[SegmentSet.ES].Selector ?? NativeCode.DataSelector;
+        _context->Ss = test.Segments?[SegmentSet.SS].Selector ?? NativeCode.DataSelector;
+        _context->Gs = test.Segments?[SegmentSet.GS].Selector ?? 0;
 
         var enter = (delegate* unmanaged<void>)(test.Bitness == 64 ? _code.Enter64 : _code.Enter32);
         enter();
@@ -54,13 +62,26 @@ public sealed unsafe class NativeRunner
         outcome.Cr2 = outcome.Vector == 14 ? signal[SignalRegisters.Cr2] : 0;
     }
 
-    /// <summary>JMP rel32 in 64-bit code, JMP FAR [m16:32] in 32-bit code: both leave registers and flags alone.</summary>
+    /// <summary>JMP rel32 in 64-bit code, JMP FAR [m16:32] in other code: both leave registers and flags alone.</summary>
     private void WriteJumpOut(Span<byte> at, TestCase test)
     {
         if (test.Bitness == 64)
         {
             at[0] = 0xE9;
             BitConverter.TryWriteBytes(at[1..], (int)(_code.Leave - (test.End + 5)));
+        }
+        else if (test.Segments is not null)
+        {
+            // JMP FAR CS:[m16:32], with the pointer behind it.
+            ReadOnlySpan<byte> jump = test.Bitness == 16 ? [0x66, 0x2E, 0xFF, 0x2E] : [0x2E, 0xFF, 0x2D];
+            jump.CopyTo(at);
+            var length = jump.Length + (test.Bitness == 16 ? 2 : 4);
+            var pointer = (uint)test.End + (uint)length;
+            if (test.Bitness == 16)
+                BitConverter.TryWriteBytes(at[jump.Length..], (ushort)pointer);
+            else
+                BitConverter.TryWriteBytes(at[jump.Length..], pointer);
+            new ReadOnlySpan<byte>((void*)_code.LeaveFarPointer, 6).CopyTo(at[length..]);
         }
         else
         {

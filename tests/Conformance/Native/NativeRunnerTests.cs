@@ -104,11 +104,13 @@ public sealed class NativeRunnerTests : IDisposable
     }
 
     [Theory]
-    [InlineData(64)]
-    [InlineData(32)]
-    public void The_host_gives_the_same_result_twice(int bitness)
+    [InlineData(64, false)]
+    [InlineData(32, false)]
+    [InlineData(32, true)]
+    [InlineData(16, true)]
+    public void The_host_gives_the_same_result_twice(int bitness, bool segmented)
     {
-        var generator = new InstructionGenerator(_arena, bitness);
+        var generator = new InstructionGenerator(_arena, bitness, segmented: segmented);
         var cases = Enumerable.Range(0, 400).Select(seed => generator.Generate(seed)).ToArray();
         var first = cases.Select(_ => new Outcome()).ToArray();
         var second = cases.Select(_ => new Outcome()).ToArray();

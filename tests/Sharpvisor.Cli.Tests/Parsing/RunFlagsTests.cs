@@ -1,4 +1,5 @@
 using Sharpvisor.Backends.Char;
+using Sharpvisor.Boot;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Cpu;
 
@@ -63,6 +64,34 @@ public sealed class RunFlagsTests
         Assert.Equal(TraceKinds.Int | TraceKinds.InAsm, settings.Trace);
         Assert.True(settings.TraceGuestErrors);
         Assert.Equal(((ushort)0x501, 2), Parse("-device", "isa-debug-exit").DebugExit!.Value);
+    }
+
+    [Fact]
+    public void The_command_lines_of_low_level_test_kernels()
+    {
+        var settings = Parse(
+            "--no-reboot", "-nodefaults", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4", "-vnc", "none", "-serial", "stdio",
+            "-device", "pci-testdev", "-machine", "accel=tcg", "-kernel", "apic.flat", "-initrd", "env", "-smp", "2", "-cpu", "max", "-append", "a b");
+        Assert.True(settings.HasTestDevice && settings.HasPciTestDevice && settings.NoReboot);
+        Assert.Equal(("tcg", "max", 2), (settings.Engine, settings.Cpu, settings.Processors));
+    }
+
+    [Fact]
+    public void Firmware_and_what_it_starts()
+    {
+        var settings = Parse("-bios", "bios.bin", "-boot", "order=dc,once=n,menu=on,splash-time=500,reboot-timeout=-1,strict=on", "-machine", "pc,max-ram-below-4g=2G");
+        Assert.Equal("bios.bin", settings.Bios);
+        Assert.Equal(new BootOptions { Order = "dc", Once = "n", Menu = true, SplashTime = 500, Strict = true }, settings.Boot);
+        Assert.Equal(2UL << 30, settings.MaximumBelow4G);
+        Assert.Equal("cd", Parse("-boot", "cd").Boot.Order);
+        Assert.Equal(Guid.Parse("12345678-1234-1234-1234-123456789abc"), Parse("-uuid", "12345678-1234-1234-1234-123456789abc").Uuid);
+    }
+
+    [Fact]
+    public void Actions()
+    {
+        Assert.True(Parse("-action", "reboot=shutdown,shutdown=pause,panic=pause") is { NoReboot: true, NoShutdown: true });
+        Assert.True(Parse("-no-shutdown", "-no-reboot", "-action", "reboot=reset", "-action", "shutdown=poweroff") is { NoReboot: false, NoShutdown: false });
     }
 
     [Theory]

@@ -16,10 +16,7 @@ public sealed partial class LayerTests
     [InlineData("Sharpvisor.Backends", new[] { "Sharpvisor.Core" })]
     public void The_lower_layers_know_only_Core(string project, string[] allowed)
     {
-        var references = XDocument.Load(Path.Combine(Root, "src", project, project + ".csproj"))
-            .Descendants("ProjectReference")
-            .Select(r => Path.GetFileNameWithoutExtension(((string)r.Attribute("Include")!).Replace('\\', '/')));
-        Assert.Equal(allowed, references);
+        Assert.Equal(allowed, ReferencesOf(project));
     }
 
     [Fact]
@@ -38,6 +35,18 @@ public sealed partial class LayerTests
             (File.ReadAllText(p).Contains("AspNetCore", StringComparison.Ordinal) || File.ReadAllText(p).Contains("Sdk.Web", StringComparison.Ordinal)));
         Assert.Empty(users);
     }
+
+    [Fact]
+    public void Servers_know_the_package_only_and_no_layer_knows_them()
+    {
+        Assert.Equal(["Sharpvisor"], ReferencesOf("Sharpvisor.Servers"));
+        var users = Projects.Select(p => Path.GetFileNameWithoutExtension(p)).Where(p => ReferencesOf(p).Contains("Sharpvisor.Servers"));
+        Assert.Empty(users.Except(["Sharpvisor.Cli"]));
+    }
+
+    [Fact]
+    public void A_VNC_server_does_not_wait_for_AspNet_to_load() =>
+        Assert.DoesNotContain(SourcesOf(Path.Combine(Root, "src", "Sharpvisor.Servers", "Vnc")), f => File.ReadAllText(f).Contains("AspNetCore", StringComparison.Ordinal));
 
     [Fact]
     public void The_namespace_of_a_file_is_its_folder()
@@ -79,6 +88,11 @@ public sealed partial class LayerTests
             .Where(f => Unfinished().IsMatch(File.ReadAllText(f)));
         Assert.Empty(marks.Select(f => Path.GetRelativePath(Root, f)));
     }
+
+    private static IEnumerable<string> ReferencesOf(string project) =>
+        XDocument.Load(Path.Combine(Root, "src", project, project + ".csproj"))
+            .Descendants("ProjectReference")
+            .Select(r => Path.GetFileNameWithoutExtension(((string)r.Attribute("Include")!).Replace('\\', '/')));
 
     private static IEnumerable<string> SourcesOf(string folder) =>
         Directory.GetFiles(folder, "*.cs", SearchOption.AllDirectories).Where(IsSource);

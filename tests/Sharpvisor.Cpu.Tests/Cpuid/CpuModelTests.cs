@@ -66,7 +66,7 @@ public class CpuModelTests
     }
 
     [Theory]
-    [InlineData("core2", "sharp64, host, qemu64, x86-64-v2")]
+    [InlineData("core2", "sharp64, host, max, qemu64, x86-64-v2")]
     [InlineData("", "sharp64")]
     [InlineData("sharp64,+avx3", "did you mean \"avx\"")]
     [InlineData("sharp64,-lahf_lmm", "did you mean \"lahf_lm\"")]

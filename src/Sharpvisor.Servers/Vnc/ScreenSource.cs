@@ -1,0 +1,58 @@
+using Sharpvisor.Core;
+using Sharpvisor.Core.Display;
+
+namespace Sharpvisor.Servers.Vnc;
+
+/// <summary>
+/// The screen as all clients of a server share it: drawn when one of them asks and the last drawing has become old, so
+/// not at all while nobody does.
+/// </summary>
+internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan interval, TimeProvider time)
+{
+    private readonly Lock _lock = new();
+    private readonly Framebuffer _current = new();
+    private long _sequence;
+    private long _renderedAt;
+
+    /// <summary>How long until <see cref="Capture"/> has something for a client that it has not seen.</summary>
+    public TimeSpan TimeToNext(ClientFrame frame)
+    {
+        lock (_lock)
+        {
+            if (_sequence == 0 || frame.Sequence != _sequence)
+                return TimeSpan.Zero;
+            var rest = interval - time.GetElapsedTime(_renderedAt);
+            return rest > TimeSpan.Zero ? rest : TimeSpan.Zero;
+        }
+    }
+
+    /// <summary>Brings a client's picture up to date.</summary>
+    /// <param name="resize">Whether the client's picture may take the size of the screen.</param>
+    /// <param name="beforeChange">Called with the screen before its changes are taken.</param>
+    /// <returns>Whether anything changed.</returns>
+    public bool Capture(ClientFrame frame, bool resize, Action<Framebuffer>? beforeChange = null)
+    {
+        lock (_lock)
+        {
+            Refresh();
+            if (frame.Sequence == _sequence)
+                return false;
+            frame.Sequence = _sequence;
+            if (resize && (frame.Width != _current.Width || frame.Height != _current.Height))
+                frame.Resize(_current.Width, _current.Height);
+            else
+                beforeChange?.Invoke(_current);
+            return frame.Update(_current);
+        }
+    }
+
+    private void Refresh()
+    {
+        if (_sequence != 0 && time.GetElapsedTime(_renderedAt) < interval)
+            return;
+        using (gate.Enter())
+            screen.Render(_current);
+        _sequence++;
+        _renderedAt = time.GetTimestamp();
+    }
+}
