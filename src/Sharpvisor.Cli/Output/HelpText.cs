@@ -32,7 +32,8 @@ internal static class HelpText
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
           -accel NAME            translator, interpreter, or both in lockstep
           -machine pc[,max-ram-below-4g=SIZE]  -name NAME  -uuid ID  -nodefaults
-          -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev | pci-testdev
+          -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev |
+                  pci-testdev
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE

@@ -14,10 +14,11 @@ internal static class GuestEngines
         ["interpreter"] = () => new InterpreterEngine(),
         ["translator"] = () => new TranslatorEngine(),
         ["small-cache"] = () => new TranslatorEngine { CodeCacheSize = 2 << 20, Threshold = 4 },
+        ["lockstep"] = () => new TranslatorEngine { Lockstep = true, Threshold = 0 }, // one processor only
     };
 
     public static IEnumerable<string> Names { get; } =
-        Environment.GetEnvironmentVariable("SHARPVISOR_TEST_ENGINES") is { Length: > 0 } names ? names.Split(',') : All.Keys.Where(name => name != "small-cache");
+        Environment.GetEnvironmentVariable("SHARPVISOR_TEST_ENGINES") is { Length: > 0 } names ? names.Split(',') : All.Keys.Where(name => name is not ("small-cache" or "lockstep"));
 
     public static ICpuEngine Create(string name) => All.TryGetValue(name, out var create)
         ? create()

@@ -4,7 +4,7 @@ using Sharpvisor.Cpu.Translator;
 
 namespace Sharpvisor.Tests.Guests;
 
-/// <summary>Interpreter and translator side by side on the first seconds of a real boot: 32-bit and 64-bit code of the kernel.</summary>
+/// <summary>Interpreter and translator side by side on the first seconds of real boots: code of the kernel, and of firmware.</summary>
 [Trait("Category", "Guest")]
 public sealed partial class LockstepTests
 {
@@ -21,6 +21,24 @@ public sealed partial class LockstepTests
             .WithInitrd(GuestCache.Open("demo/initrd.img"))
             .WithCommandLine(commandLine)
             .Build();
+        await CompareAsync(machine);
+    }
+
+    /// <summary>16-bit code in real mode and in protected mode, and flat 32-bit code: firmware, and the BIOS of the screen.</summary>
+    [GuestTheory("seabios/bios-256k.bin", "seabios/vgabios-stdvga.bin")]
+    [InlineData(64)]
+    public async Task Both_engines_do_the_same_in_firmware(int megabytes)
+    {
+        await using var machine = Machine.CreateBuilder()
+            .WithMemory((ulong)megabytes << 20)
+            .WithEngine(new TranslatorEngine { Lockstep = true, Threshold = 0 })
+            .WithFirmware(GuestCache.Open("seabios/bios-256k.bin"))
+            .Build();
+        await CompareAsync(machine);
+    }
+
+    private static async Task CompareAsync(Machine machine)
+    {
         await machine.StartAsync();
         if (await Task.WhenAny(machine.Exit, Task.Delay(Duration)) == machine.Exit)
             Assert.Fail((await machine.Exit).Message);
