@@ -14,18 +14,18 @@ internal sealed class TerminalKeys
     private const byte Escape = 0x1B, Delete = 0x7F;
     private const int LongestSequence = 16;
 
-    private static readonly Dictionary<char, Key> Letters = new()
+    private static readonly Dictionary<char, Key> Letters = new (char Letter, Key Key)[]
     {
-        ['A'] = Key.Up, ['B'] = Key.Down, ['C'] = Key.Right, ['D'] = Key.Left, ['H'] = Key.Home, ['F'] = Key.End, ['E'] = Key.Keypad5,
-        ['P'] = Key.F1, ['Q'] = Key.F2, ['R'] = Key.F3, ['S'] = Key.F4,
-    };
+        ('A', Key.Up), ('B', Key.Down), ('C', Key.Right), ('D', Key.Left), ('H', Key.Home), ('F', Key.End), ('E', Key.Keypad5),
+        ('P', Key.F1), ('Q', Key.F2), ('R', Key.F3), ('S', Key.F4),
+    }.ToDictionary(l => l.Letter, l => l.Key);
 
-    private static readonly Dictionary<int, Key> Numbers = new()
+    private static readonly Dictionary<int, Key> Numbers = new (int Number, Key Key)[]
     {
-        [1] = Key.Home, [2] = Key.Insert, [3] = Key.Delete, [4] = Key.End, [5] = Key.PageUp, [6] = Key.PageDown, [7] = Key.Home, [8] = Key.End,
-        [11] = Key.F1, [12] = Key.F2, [13] = Key.F3, [14] = Key.F4, [15] = Key.F5, [17] = Key.F6, [18] = Key.F7, [19] = Key.F8,
-        [20] = Key.F9, [21] = Key.F10, [23] = Key.F11, [24] = Key.F12,
-    };
+        (1, Key.Home), (2, Key.Insert), (3, Key.Delete), (4, Key.End), (5, Key.PageUp), (6, Key.PageDown), (7, Key.Home), (8, Key.End),
+        (11, Key.F1), (12, Key.F2), (13, Key.F3), (14, Key.F4), (15, Key.F5), (17, Key.F6), (18, Key.F7), (19, Key.F8),
+        (20, Key.F9), (21, Key.F10), (23, Key.F11), (24, Key.F12),
+    }.ToDictionary(n => n.Number, n => n.Key);
 
     private readonly List<byte> _pending = [];
 

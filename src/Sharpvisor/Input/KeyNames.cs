@@ -20,23 +20,23 @@ public static class KeyNames
 
     private static Dictionary<string, Key> Make()
     {
-        var all = new Dictionary<string, Key>(StringComparer.Ordinal)
+        var all = new (string Name, Key Key)[]
         {
-            ["esc"] = Key.Escape, ["minus"] = Key.Minus, ["equal"] = Key.Equal, ["backspace"] = Key.Backspace, ["tab"] = Key.Tab,
-            ["bracket_left"] = Key.LeftBracket, ["bracket_right"] = Key.RightBracket, ["ret"] = Key.Enter, ["semicolon"] = Key.Semicolon,
-            ["apostrophe"] = Key.Apostrophe, ["grave_accent"] = Key.Grave, ["backslash"] = Key.Backslash, ["comma"] = Key.Comma,
-            ["dot"] = Key.Period, ["slash"] = Key.Slash, ["spc"] = Key.Space, ["less"] = Key.Less,
-            ["shift"] = Key.LeftShift, ["shift_r"] = Key.RightShift, ["ctrl"] = Key.LeftControl, ["ctrl_r"] = Key.RightControl,
-            ["alt"] = Key.LeftAlt, ["alt_r"] = Key.RightAlt, ["meta_l"] = Key.LeftMeta, ["meta_r"] = Key.RightMeta,
-            ["menu"] = Key.Menu, ["compose"] = Key.Menu, ["caps_lock"] = Key.CapsLock, ["num_lock"] = Key.NumLock, ["scroll_lock"] = Key.ScrollLock,
-            ["print"] = Key.PrintScreen, ["sysrq"] = Key.PrintScreen, ["pause"] = Key.Pause,
-            ["home"] = Key.Home, ["end"] = Key.End, ["pgup"] = Key.PageUp, ["pgdn"] = Key.PageDown, ["insert"] = Key.Insert, ["delete"] = Key.Delete,
-            ["up"] = Key.Up, ["down"] = Key.Down, ["left"] = Key.Left, ["right"] = Key.Right,
-            ["asterisk"] = Key.KeypadMultiply, ["kp_divide"] = Key.KeypadDivide, ["kp_multiply"] = Key.KeypadMultiply, ["kp_subtract"] = Key.KeypadSubtract,
-            ["kp_add"] = Key.KeypadAdd, ["kp_enter"] = Key.KeypadEnter, ["kp_decimal"] = Key.KeypadDecimal,
-            ["audiomute"] = Key.Mute, ["volumedown"] = Key.VolumeDown, ["volumeup"] = Key.VolumeUp, ["audioplay"] = Key.Play, ["audiostop"] = Key.Stop,
-            ["audioprev"] = Key.Previous, ["audionext"] = Key.Next, ["power"] = Key.Power, ["sleep"] = Key.Sleep, ["wake"] = Key.Wake,
-        };
+            ("esc", Key.Escape), ("minus", Key.Minus), ("equal", Key.Equal), ("backspace", Key.Backspace), ("tab", Key.Tab),
+            ("bracket_left", Key.LeftBracket), ("bracket_right", Key.RightBracket), ("ret", Key.Enter), ("semicolon", Key.Semicolon),
+            ("apostrophe", Key.Apostrophe), ("grave_accent", Key.Grave), ("backslash", Key.Backslash), ("comma", Key.Comma),
+            ("dot", Key.Period), ("slash", Key.Slash), ("spc", Key.Space), ("less", Key.Less),
+            ("shift", Key.LeftShift), ("shift_r", Key.RightShift), ("ctrl", Key.LeftControl), ("ctrl_r", Key.RightControl),
+            ("alt", Key.LeftAlt), ("alt_r", Key.RightAlt), ("meta_l", Key.LeftMeta), ("meta_r", Key.RightMeta),
+            ("menu", Key.Menu), ("compose", Key.Menu), ("caps_lock", Key.CapsLock), ("num_lock", Key.NumLock), ("scroll_lock", Key.ScrollLock),
+            ("print", Key.PrintScreen), ("sysrq", Key.PrintScreen), ("pause", Key.Pause),
+            ("home", Key.Home), ("end", Key.End), ("pgup", Key.PageUp), ("pgdn", Key.PageDown), ("insert", Key.Insert), ("delete", Key.Delete),
+            ("up", Key.Up), ("down", Key.Down), ("left", Key.Left), ("right", Key.Right),
+            ("asterisk", Key.KeypadMultiply), ("kp_divide", Key.KeypadDivide), ("kp_multiply", Key.KeypadMultiply), ("kp_subtract", Key.KeypadSubtract),
+            ("kp_add", Key.KeypadAdd), ("kp_enter", Key.KeypadEnter), ("kp_decimal", Key.KeypadDecimal),
+            ("audiomute", Key.Mute), ("volumedown", Key.VolumeDown), ("volumeup", Key.VolumeUp), ("audioplay", Key.Play), ("audiostop", Key.Stop),
+            ("audioprev", Key.Previous), ("audionext", Key.Next), ("power", Key.Power), ("sleep", Key.Sleep), ("wake", Key.Wake),
+        }.ToDictionary(k => k.Name, k => k.Key, StringComparer.Ordinal);
         for (var i = 0; i < 26; i++)
             all[((char)('a' + i)).ToString()] = Key.A + i;
         for (var i = 0; i < 10; i++)
