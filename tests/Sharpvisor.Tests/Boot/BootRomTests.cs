@@ -74,6 +74,23 @@ public sealed class BootRomTests
     }
 
     [Theory]
+    [EngineData]
+    public async Task As_many_modules_as_the_rom_takes_are_loaded(string engine)
+    {
+        var builder = Machine.CreateBuilder().WithMemory(32 << 20).WithEngine(GuestEngines.Create(engine)).WithDebugExit(0xF4, 4)
+            .WithKernel(BootSource.FromBytes(MultibootKernel.Elf(), "kernel"))
+            .WithModules(Enumerable.Range(0, 2044).Select(i => new BootModule(BootSource.FromBytes(BitConverter.GetBytes(i), "m"), "m")))
+            .WithFirmware(ScriptedBios.Build([Low, new(0x100000, 0x1F00000, E820Type.Ram)]));
+        await using var machine = await builder.StartAsync();
+        Assert.Equal(0x21, (await machine.WaitForExitAsync().WaitAsync(Limit)).Code);
+        Assert.True(machine.Memory.TryRead(machine.BootPlan!.Segments[^1].Address, out int last));
+        Assert.Equal(2043, last);
+        Assert.Equal(
+            "kernel and modules are 2049 parts, a boot through firmware takes 2048: give fewer modules, or -machine kernel-boot=direct",
+            Assert.Throws<ConfigurationException>(builder.WithModule(BootSource.FromBytes([1], "m")).Build).Message);
+    }
+
+    [Theory]
     [InlineData(BootWay.Firmware, false, true, "a kernel is to be started through firmware, but there is none: give it with -bios")]
     [InlineData(BootWay.Direct, true, true, "a kernel is to be started directly, but there is firmware: leave -bios or kernel-boot=direct out")]
     [InlineData(BootWay.Direct, true, false, "kernel-boot is for a kernel: give one with -kernel")]
