@@ -54,6 +54,9 @@ internal sealed class BootPlanBuilder(BootRequest request)
             _needed.Add((address, end));
     }
 
+    /// <summary>Nothing lies there yet.</summary>
+    public bool IsFree(ulong address, ulong length) => _segments.TrueForAll(s => s.Address >= address + length || s.End <= address);
+
     public void AddData(string name, ulong address, byte[] bytes) =>
         Add(new BootSegment(name, address, BootSource.FromBytes(bytes, name), 0, (ulong)bytes.Length, (ulong)bytes.Length));
 

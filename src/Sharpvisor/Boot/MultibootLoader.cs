@@ -25,6 +25,9 @@ internal static class MultibootLoader
         builder.AddData("module list", BootLayout.CommandLine, strings);
         builder.AddData("multiboot information", BootLayout.StartInfo, MultibootInfo.Build(map, request.HasTextScreen && header.WantsVideo, modules.Count, commandLine, loaderName));
         builder.AddMemoryMap(MultibootInfo.MemoryMap);
+        var remains = BiosRemains.Build();
+        if (request.Way == BootWay.Direct && builder.IsFree(0, (ulong)remains.Length))
+            builder.AddData("BIOS data", 0, remains);
         return builder.Build(KernelKind.Multiboot, entry, BootLayout.StartInfo);
     }
 

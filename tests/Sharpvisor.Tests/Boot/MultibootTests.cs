@@ -91,6 +91,27 @@ public sealed class MultibootTests
     }
 
     [Fact]
+    public void A_kernel_that_looks_for_a_BIOS_finds_its_data_and_functions_that_fail()
+    {
+        using var memory = new GuestMemory(16 << 20);
+        BootPlan.Create(Request(MultibootKernel.Elf(), memory.Below4G)).WriteTo(memory);
+        Assert.True(memory.TryRead(0x15 * 4, out uint vector));
+        Assert.True(memory.TryRead(((vector >> 16) << 4) + (vector & 0xFFFF), out ulong code));
+        Assert.Equal(0x5D_01_06_4E_80_E5_89_55UL, code);
+
+        Assert.True(memory.TryRead(0x40E, out ushort extended));
+        Assert.True(memory.TryRead(0x413, out ushort kibibytes));
+        Assert.Equal((0x9FC0, 639), (extended, kibibytes));
+
+        // A kernel may lie there itself.
+        var low = ElfAt(0);
+        U32(low, 52 + 20, 0x100);
+        U32(low, 52 + 16, 0x100);
+        Assert.DoesNotContain(BootPlan.Create(Request(low)).Segments, s => s.Name == "BIOS data");
+        Assert.Equal(0UL, BootPlan.Create(Request(low)).LoadAddress);
+    }
+
+    [Fact]
     public void An_entry_that_is_linked_virtually_is_translated()
     {
         var kernel = MultibootKernel.Elf();
