@@ -64,22 +64,11 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             Ports = new AddressSpace("io", 0x10000, _gate, Errors);
             Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors);
             _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model)), options);
-            _plan = options.Kernel is null ? null : BootPlan.Create(new BootRequest
-            {
-                Kernel = options.Kernel,
-                Initrd = options.Initrd,
-                CommandLine = options.CommandLine,
-                Below4G = Memory.Below4G,
-                Above4G = Memory.Above4G,
-                RsdpAddress = PcFirmware.RsdpAddress,
-                HasTextScreen = _board.Vga is not null,
-            });
+            _plan = Plan(options);
+            if (_plan is { Way: BootWay.Firmware })
+                _board.Firmware.AddKernel(_plan);
             Screen = _board.Vga is null ? null : new GuestScreen(_board.Vga, _gate, _exit.Task);
             Keyboard = new GuestKeyboard(_board.Keyboard, _gate, _exit.Task);
-            if (_plan is null && options.Firmware is null)
-                throw new ConfigurationException("nothing to boot: give a kernel with -kernel, or firmware with -bios");
-            if (_plan is not null && options.Firmware is not null)
-                throw new ConfigurationException("a kernel and firmware: in this version -kernel starts without firmware; leave -bios out");
             var environment = new CpuEnvironment
             {
                 Memory = Memory,
@@ -245,6 +234,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _options.VgaBios?.Dispose();
         _options.Kernel?.Dispose();
         _options.Initrd?.Dispose();
+        foreach (var module in _options.Modules)
+            module.Source.Dispose();
     }
 
     /// <summary>Brings everything to the state at power-on. No vCPU runs.</summary>
@@ -255,7 +246,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _board.Reset();
             foreach (var vcpu in _vcpus)
                 vcpu.Reset();
-            if (_plan is null)
+            if (_plan is not { Way: BootWay.Direct })
                 return;
             _board.ActAsFirmware();
             _plan.WriteTo(Memory);
@@ -263,6 +254,36 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _plan.ApplyTo(ref state);
             _vcpus[0].SetState(state);
         }
+    }
+
+    private BootPlan? Plan(MachineOptions options)
+    {
+        if (options.Kernel is null)
+        {
+            if (options.KernelBoot is not null)
+                throw new ConfigurationException("kernel-boot is for a kernel: give one with -kernel");
+            return options.Firmware is null ? throw new ConfigurationException("nothing to boot: give a kernel with -kernel, or firmware with -bios") : null;
+        }
+
+        var way = options.KernelBoot ?? (options.Firmware is null ? BootWay.Direct : BootWay.Firmware);
+        if (options.KernelBoot is null && way == BootWay.Direct && BootPlan.NeedsFirmware(options.Kernel))
+            throw new ConfigurationException($"{options.Kernel.Name}: starts in real mode, by an old boot protocol, which takes firmware: give it with -bios");
+        if (way == BootWay.Firmware && options.Firmware is null)
+            throw new ConfigurationException("a kernel is to be started through firmware, but there is none: give it with -bios");
+        if (way == BootWay.Direct && options.Firmware is not null)
+            throw new ConfigurationException("a kernel is to be started directly, but there is firmware: leave -bios or kernel-boot=direct out");
+        return BootPlan.Create(new BootRequest
+        {
+            Kernel = options.Kernel,
+            Initrd = options.Initrd,
+            Modules = options.Modules,
+            Way = way,
+            CommandLine = options.CommandLine,
+            Below4G = Memory.Below4G,
+            Above4G = Memory.Above4G,
+            RsdpAddress = way == BootWay.Direct ? PcFirmware.RsdpAddress : 0,
+            HasTextScreen = _board.Vga is not null,
+        });
     }
 
     private async Task LoopAsync()

@@ -65,10 +65,23 @@ public sealed class MachineBuilder
 
     public MachineBuilder WithKernel(BootSource kernel) => With(Options with { Kernel = kernel });
 
+    /// <summary>Says how the kernel is started, when that is not to follow from <see cref="WithFirmware()"/>.</summary>
+    public MachineBuilder WithKernelBoot(BootWay way) => With(Options with { KernelBoot = way });
+
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));
 
     public MachineBuilder WithInitrd(BootSource initrd) => With(Options with { Initrd = initrd });
+
+    /// <summary>Adds what a multiboot kernel finds in memory.</summary>
+    /// <param name="arguments">Of the module's command line, behind its name.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
+    public MachineBuilder WithModule(string path, string arguments = "") => WithModule(BootSource.FromFile(path), arguments);
+
+    public MachineBuilder WithModule(BootSource module, string arguments = "") =>
+        WithModules([new BootModule(module, arguments.Length == 0 ? module.Name : $"{module.Name} {arguments}")]);
+
+    public MachineBuilder WithModules(IEnumerable<BootModule> modules) => With(Options with { Modules = [.. Options.Modules, .. modules] });
 
     public MachineBuilder WithCommandLine(string commandLine) => With(Options with { CommandLine = commandLine });
 

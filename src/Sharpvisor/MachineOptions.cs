@@ -27,7 +27,7 @@ public sealed record MachineOptions
     /// <summary>How much of the RAM lies below 4 GiB at most, in bytes; the rest starts at 4 GiB. Null: as QEMU's pc machine.</summary>
     public ulong? MaximumBelow4G { get; init; }
 
-    /// <summary>A BIOS image, which starts the machine when there is no kernel.</summary>
+    /// <summary>A BIOS image.</summary>
     public BootSource? Firmware { get; init; }
 
     /// <summary>The option ROM of the standard VGA that the machine has; null: it has none, and no screen.</summary>
@@ -40,7 +40,13 @@ public sealed record MachineOptions
 
     public BootSource? Kernel { get; init; }
 
+    /// <summary>How the kernel is started. Null: through firmware where there is firmware, else directly.</summary>
+    public BootWay? KernelBoot { get; init; }
+
     public BootSource? Initrd { get; init; }
+
+    /// <summary>What a multiboot kernel finds in memory.</summary>
+    public IReadOnlyList<BootModule> Modules { get; init; } = [];
 
     public string CommandLine { get; init; } = "";
 

@@ -103,7 +103,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-drive file=DIR/disk,if=virtio", "-drive file=DIR/disk,if=virtio: if=virtio: there is no such value; the nearest is ide")]
     [InlineData("-drive file=DIR/disk,cache=writebak", "-drive file=DIR/disk,cache=writebak: cache=writebak: there is no such value; the nearest is writeback")]
     [InlineData("-drive file=DIR/disk,media=cd", "-drive file=DIR/disk,media=cd: media=cd: there is no such value; the nearest is cdrom")]
-    [InlineData("-drive file=DIR/disk,werror=halt", "-drive file=DIR/disk,werror=halt: werror=halt: there is no such value; the nearest is report")]
+    [InlineData("-drive file=DIR/disk,werror=halt", "-drive file=DIR/disk,werror=halt: werror=halt: there is no such value; the nearest is stop")]
     [InlineData("-drive file=DIR/disk,index=4", "-drive file=DIR/disk,index=4: index=4: give a number from 0 to 3")]
     [InlineData("-drive file=DIR/disk,index=1,unit=1", "-drive file=DIR/disk,index=1,unit=1: index= and bus= or unit= say the same; give one of them")]
     [InlineData("-drive file=DIR/disk,readonly=maybe", "-drive file=DIR/disk,readonly=maybe: readonly=maybe: give on or off")]

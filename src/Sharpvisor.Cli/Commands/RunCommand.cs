@@ -36,12 +36,9 @@ internal static class RunCommand
             VncServer? vnc = null;
             try
             {
-                using var kernel = settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel);
-                // Without a kernel firmware starts the machine.
-                using var firmware = settings.Bios is null && kernel is not null ? null : OpenFirmware(settings.Bios);
-                using var initrd = settings.Initrd is null ? null : BootSource.FromFile(settings.Initrd);
+                using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
-                machine = Build(settings, firmware, kernel, initrd, ends, logger, log, quit);
+                machine = Build(settings, files, ends, logger, log, quit);
                 vnc = StartVnc(settings, machine, logger);
                 return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
             }
@@ -57,8 +54,7 @@ internal static class RunCommand
         }
     }
 
-    private static Machine Build(
-        RunSettings settings, BootSource? firmware, BootSource? kernel, BootSource? initrd, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
+    private static Machine Build(RunSettings settings, BootFiles files, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
     {
         var builder = Machine.CreateBuilder()
             .WithName(settings.Name)
@@ -75,14 +71,11 @@ internal static class RunCommand
             builder.WithCpu(settings.Cpu);
         if (settings.MaximumBelow4G is { } below)
             builder.WithMemoryBelow4G(below);
-        if (firmware is not null)
-            builder.WithFirmware(firmware);
-        if (OpenVgaBios(settings) is { } vga)
+        files.AddTo(builder);
+        if (OpenVgaBios(settings, files.Firmware is not null) is { } vga)
             builder.WithVga(vga);
-        if (kernel is not null)
-            builder.WithKernel(kernel);
-        if (initrd is not null)
-            builder.WithInitrd(initrd);
+        if (settings.KernelBoot is { } way)
+            builder.WithKernelBoot(way);
         if (settings.NoReboot)
             builder.WithoutReboot();
         if (settings.NoShutdown)
@@ -139,24 +132,15 @@ internal static class RunCommand
         };
     }
 
-    /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>
-    private static BootSource OpenFirmware(string? bios)
-    {
-        if (bios is null)
-            return BootSource.FromFile(FirmwareFiles.Require(FirmwareFiles.SeaBios, "-bios", GuestCache.Firmware));
-        var found = File.Exists(bios) || bios.Contains('/', StringComparison.Ordinal) ? bios : FirmwareFiles.Find(bios, GuestCache.Firmware);
-        return BootSource.FromFile(found ?? bios);
-    }
-
     /// <summary>
     /// The option ROM of a machine that has a VGA: one that is asked for, or that shows its screen, or that starts by
     /// firmware, which wants to show something, where the host has the file. A kernel finds its own way without.
     /// </summary>
-    private static BootSource? OpenVgaBios(RunSettings settings)
+    private static BootSource? OpenVgaBios(RunSettings settings, bool hasFirmware)
     {
         if (settings.HasVga == true || settings.IsCurses || settings.Vnc is not null)
             return BootSource.FromFile(FirmwareFiles.RequireVgaBios(GuestCache.Firmware));
-        var isWanted = settings.HasVga is null && settings.Kernel is null && !settings.NoDefaults;
+        var isWanted = settings.HasVga is null && hasFirmware && !settings.NoDefaults;
         return isWanted && FirmwareFiles.Find(FirmwareFiles.StandardVgaBios, GuestCache.Firmware) is { } path ? BootSource.FromFile(path) : null;
     }
 

@@ -22,8 +22,11 @@ internal static class HelpText
 
         What it boots
           -kernel FILE  -initrd FILE  -append TEXT
-                                 bzImage, ELF vmlinux, or ELF with a PVH entry
-          -bios FILE             firmware; SeaBIOS when there is no kernel
+                                 bzImage, ELF vmlinux, ELF with a PVH entry, or
+                                 multiboot, with -initrd "FILE args,FILE args"
+          -bios FILE             firmware, which starts the kernel, too; SeaBIOS when
+                                 there is no kernel, or an old one
+          -machine kernel-boot=firmware|direct   kernel by SeaBIOS, or without
           -boot [order=]cdn[,once=d][,menu=on][,strict=on]
                 [,splash-time=MS][,reboot-timeout=MS]
 

@@ -36,6 +36,9 @@ internal sealed class RunSettings
 
     public string? Kernel { get; set; }
 
+    /// <summary>Null: directly where that serves.</summary>
+    public BootWay? KernelBoot { get; set; }
+
     public string? Initrd { get; set; }
 
     public string? Append { get; set; }

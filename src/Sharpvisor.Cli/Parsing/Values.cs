@@ -1,5 +1,6 @@
 // The values of QEMU's flags as qemu(1) describes them: sizes with suffixes, lists of key=value.
 using System.Globalization;
+using Sharpvisor.Boot;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Cpu;
@@ -137,6 +138,14 @@ internal static class Values
                 case not null when part.StartsWith("max-ram-below-4g=", StringComparison.Ordinal):
                     settings.MaximumBelow4G = Below4G(value, part["max-ram-below-4g=".Length..]);
                     break;
+                case "kernel-boot=firmware":
+                    settings.KernelBoot = BootWay.Firmware;
+                    break;
+                case "kernel-boot=direct":
+                    settings.KernelBoot = BootWay.Direct;
+                    break;
+                case not null when part.StartsWith("kernel-boot=", StringComparison.Ordinal):
+                    throw new ConfigurationException($"-machine {value}: a kernel boots by kernel-boot=firmware or kernel-boot=direct");
                 case "help" or "?":
                     throw new ConfigurationException("-machine: there is one kind, pc");
                 default:

@@ -27,7 +27,7 @@ public sealed class FwCfg : IResettable
     private readonly GuestMemory _memory;
     private readonly Dictionary<ushort, Item> _items = [];
     private readonly List<string> _files = [];
-    private byte[]? _selected;
+    private Item? _selected;
     private uint _offset;
     private ulong _dmaAddress;
 
@@ -38,7 +38,7 @@ public sealed class FwCfg : IResettable
         Dma = new DmaPorts(this);
         AddItem(FwCfgItem.Signature, "QEMU"u8.ToArray());
         AddItem(FwCfgItem.Id, 3); // the traditional interface and DMA
-        _items[FileDirectory] = new Item(Directory);
+        _items[FileDirectory] = new ByteItem(Directory);
     }
 
     /// <summary>Two ports: selector and data.</summary>
@@ -50,7 +50,7 @@ public sealed class FwCfg : IResettable
     /// <summary>The names of the files, by number.</summary>
     public IReadOnlyList<string> Files => _files;
 
-    public void AddItem(FwCfgItem item, byte[] value) => _items[(ushort)item] = new Item(() => value);
+    public void AddItem(FwCfgItem item, byte[] value) => _items[(ushort)item] = new ByteItem(() => value);
 
     /// <summary>A number of 32 bits, little-endian.</summary>
     public void AddItem(FwCfgItem item, uint value)
@@ -60,12 +60,19 @@ public sealed class FwCfg : IResettable
         AddItem(item, bytes);
     }
 
+    /// <summary>Adds a file that is read where it lies, whenever the guest reads it.</summary>
+    /// <param name="length">In bytes.</param>
+    /// <returns>The key that selects it.</returns>
+    public ushort AddFile(string name, uint length, FwCfgRead read) => Add(name, new ReadItem(length, read));
+
     public void AddFile(string name, byte[] content) => AddFile(name, () => content);
 
     /// <summary>Adds a file, or replaces the one of that name.</summary>
     /// <param name="content">Asked for once between two resets, when the guest looks at it or at the directory.</param>
     /// <exception cref="ArgumentException">The name is too long or not ASCII.</exception>
-    public void AddFile(string name, Func<byte[]> content)
+    public void AddFile(string name, Func<byte[]> content) => Add(name, new ByteItem(content));
+
+    private ushort Add(string name, Item item)
     {
         if (name.Length is 0 or >= FileNameLength || !Ascii.IsValid(name))
             throw new ArgumentException($"\"{name}\" is no name of a fw_cfg file: 1 to {FileNameLength - 1} ASCII characters", nameof(name));
@@ -78,8 +85,10 @@ public sealed class FwCfg : IResettable
             _files.Add(name);
         }
 
-        _items[(ushort)(FirstFile + index)] = new Item(content);
+        var key = (ushort)(FirstFile + index);
+        _items[key] = item;
         _items[FileDirectory].Forget();
+        return key;
     }
 
     public void Reset()
@@ -99,7 +108,7 @@ public sealed class FwCfg : IResettable
         foreach (var (name, index) in _files.Select((n, i) => (n, i)).OrderBy(f => f.n, StringComparer.Ordinal))
         {
             var key = (ushort)(FirstFile + index);
-            BinaryPrimitives.WriteInt32BigEndian(entry, _items[key].Value.Length);
+            BinaryPrimitives.WriteUInt32BigEndian(entry, _items[key].Length);
             BinaryPrimitives.WriteUInt16BigEndian(entry[4..], key);
             Encoding.ASCII.GetBytes(name, entry[8..]);
             entry = entry[64..];
@@ -111,11 +120,18 @@ public sealed class FwCfg : IResettable
     private void Select(ushort key)
     {
         // Bit 14 asked old versions for a write channel; the rest is the key.
-        _selected = _items.GetValueOrDefault((ushort)(key & 0xBFFF))?.Value;
+        _selected = _items.GetValueOrDefault((ushort)(key & 0xBFFF));
         _offset = 0;
     }
 
-    private byte ReadData() => _selected is not null && _offset < _selected.Length ? _selected[_offset++] : (byte)0;
+    private byte ReadData()
+    {
+        Span<byte> value = stackalloc byte[1];
+        if (_selected is null || _offset >= _selected.Length || !_selected.TryRead(_offset, value))
+            return 0;
+        _offset++;
+        return value[0];
+    }
 
     private void RunDma(ulong address)
     {
@@ -137,24 +153,27 @@ public sealed class FwCfg : IResettable
         else if ((control & DmaWrite) != 0)
             done = length == 0;
         else if ((control & DmaSkip) != 0 && _selected is not null)
-            _offset = (uint)Math.Min(_offset + (ulong)length, (ulong)_selected.Length);
+            _offset = (uint)Math.Min(_offset + (ulong)length, _selected.Length);
         Answer(address, done ? 0 : DmaError);
     }
 
     /// <summary>Copies from the item, and zeroes from behind its end.</summary>
     private bool Copy(ulong target, uint length)
     {
-        var zeros = Array.Empty<byte>();
+        var buffer = new byte[Math.Min(length, ChunkLength)];
+        var isClear = true;
         while (length > 0)
         {
-            var rest = _selected is null || _offset >= _selected.Length ? [] : _selected.AsSpan((int)_offset);
-            if (rest.IsEmpty && zeros.Length == 0)
-                zeros = new byte[Math.Min(length, ChunkLength)];
-            var part = rest.IsEmpty ? zeros : rest;
-            part = part[..(int)Math.Min((uint)part.Length, length)];
+            var rest = _selected is null || _offset >= _selected.Length ? 0 : _selected.Length - _offset;
+            var part = buffer.AsSpan(0, (int)Math.Min(Math.Min(length, ChunkLength), rest == 0 ? uint.MaxValue : rest));
+            if (rest > 0 && !_selected!.TryRead(_offset, part))
+                return false;
+            if (rest == 0 && !isClear)
+                buffer.AsSpan().Clear();
+            isClear = rest == 0;
             if (!_memory.TryWrite(target, part))
                 return false;
-            if (!rest.IsEmpty)
+            if (rest > 0)
                 _offset += (uint)part.Length;
             target += (ulong)part.Length;
             length -= (uint)part.Length;
@@ -170,13 +189,40 @@ public sealed class FwCfg : IResettable
         _memory.TryWrite(address, answer);
     }
 
-    private sealed class Item(Func<byte[]> content)
+    private abstract class Item
+    {
+        public abstract uint Length { get; }
+
+        /// <summary>Fills <paramref name="destination"/>, which lies within the item.</summary>
+        public abstract bool TryRead(uint offset, Span<byte> destination);
+
+        public virtual void Forget()
+        {
+        }
+    }
+
+    private sealed class ByteItem(Func<byte[]> content) : Item
     {
         private byte[]? _value;
 
-        public byte[] Value => _value ??= content();
+        public override uint Length => (uint)Value.Length;
 
-        public void Forget() => _value = null;
+        private byte[] Value => _value ??= content();
+
+        public override bool TryRead(uint offset, Span<byte> destination)
+        {
+            Value.AsSpan((int)offset, destination.Length).CopyTo(destination);
+            return true;
+        }
+
+        public override void Forget() => _value = null;
+    }
+
+    private sealed class ReadItem(uint length, FwCfgRead read) : Item
+    {
+        public override uint Length => length;
+
+        public override bool TryRead(uint offset, Span<byte> destination) => read(offset, destination);
     }
 
     private sealed class RegisterPorts(FwCfg device) : IBusDevice
@@ -217,6 +263,10 @@ public sealed class FwCfg : IResettable
         }
     }
 }
+
+/// <summary>Reads a part of a file, which lies within its length.</summary>
+/// <returns>False: the host can't; the guest's request fails.</returns>
+public delegate bool FwCfgRead(uint offset, Span<byte> destination);
 
 /// <summary>Items with a number of their own; everything newer is a file.</summary>
 public enum FwCfgItem : ushort

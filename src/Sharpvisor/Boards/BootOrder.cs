@@ -20,6 +20,9 @@ internal sealed class BootOrder
             throw new ConfigurationException($"two devices have bootindex={index}: give each its own");
     }
 
+    /// <summary>Puts a ROM before all devices, whatever their index.</summary>
+    public void PutFirst(string path) => _paths[-1] = path;
+
     /// <param name="strict">Nothing else may be started.</param>
     public byte[] ToFile(bool strict)
     {

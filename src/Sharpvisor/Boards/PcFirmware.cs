@@ -1,7 +1,9 @@
 // What a PC and its firmware tell each other: fw_cfg and CMOS for firmware that runs, and all that such firmware would
 // leave behind, for a kernel that is started without it.
 using System.Buffers.Binary;
+using Microsoft.Extensions.Logging;
 using Sharpvisor.Boot;
+using Sharpvisor.Boot.BootRom;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Acpi;
@@ -74,6 +76,30 @@ internal sealed class PcFirmware
         _rtc.SetCmos(BootFlag1, (byte)(((order >> 8) << 4) | NoDisketteCheck));
         _rtc.SetCmos(BootFlag2, (byte)order);
         _rtc.SetCmos(SmpCount, (byte)(_options.ProcessorCount - 1));
+    }
+
+    /// <summary>Has firmware start a kernel: by an option ROM, first in the boot order, that finds everything in fw_cfg.</summary>
+    public void AddKernel(BootPlan plan)
+    {
+        var logger = _options.Logger;
+        var loads = plan.Segments.Select((segment, i) => new RomLoad(
+            Config.AddFile($"opt/sharpvisor/boot/{i}", (uint)segment.FileLength, (offset, bytes) => TryRead(segment, offset, bytes, logger)), segment));
+        Config.AddFile(KernelRom.FileName, KernelRom.Build(plan, [.. loads]));
+        BootOrder.PutFirst(KernelRom.BootPath);
+    }
+
+    private static bool TryRead(BootSegment segment, uint offset, Span<byte> bytes, ILogger logger)
+    {
+        try
+        {
+            segment.Source.Read(segment.Offset + offset, bytes);
+            return true;
+        }
+        catch (ConfigurationException e)
+        {
+            logger.LogError("{Message}", e.Message);
+            return false;
+        }
     }
 
     /// <summary>Puts ACPI and SMBIOS tables where an operating system looks for them.</summary>

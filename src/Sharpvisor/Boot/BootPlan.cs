@@ -18,6 +18,12 @@ public enum KernelKind
 
     /// <summary>An ELF image at its PVH entry.</summary>
     Pvh,
+
+    /// <summary>A bzImage or zImage by the 16-bit boot protocol, which needs a BIOS.</summary>
+    LinuxRealMode,
+
+    /// <summary>By the Multiboot Specification, version 1.</summary>
+    Multiboot,
 }
 
 /// <summary>Bytes that go into guest RAM: <paramref name="FileLength"/> of them from the source, zeroes up to <paramref name="MemoryLength"/>.</summary>
@@ -34,12 +40,20 @@ public sealed class BootPlan
 {
     public required KernelKind Kind { get; init; }
 
+    public BootWay Way { get; init; }
+
     /// <summary>Where the kernel is loaded (its lowest segment).</summary>
     public required ulong LoadAddress { get; init; }
 
     public required ulong Entry { get; init; }
 
-    /// <summary>RSI of the 64- and 32-bit protocol (boot_params), RBX of PVH (hvm_start_info).</summary>
+    /// <summary>SP of a kernel that is entered in real mode.</summary>
+    public ulong StackOffset { get; init; }
+
+    /// <summary>Ranges that must be RAM, by first and last address + 1: the segments, and what the kernel uses besides.</summary>
+    public required IReadOnlyList<(ulong Start, ulong End)> NeededMemory { get; init; }
+
+    /// <summary>The setup code's segment in real mode, RSI of the 64- and 32-bit protocol (boot_params), RBX of PVH (hvm_start_info) and multiboot.</summary>
     public required ulong ParametersAddress { get; init; }
 
     public required IReadOnlyList<E820Entry> MemoryMap { get; init; }
@@ -50,6 +64,12 @@ public sealed class BootPlan
     /// <summary>Finds out what kind of kernel it is, and where everything goes.</summary>
     /// <exception cref="ConfigurationException">It is no x86 kernel, is damaged, or does not fit.</exception>
     public static BootPlan Create(BootRequest request) => KernelProbe.Plan(request);
+
+    /// <summary>Whether only firmware can start a kernel: one by an old boot protocol, which is all real mode.</summary>
+    public static bool NeedsFirmware(BootSource kernel) => KernelProbe.NeedsFirmware(kernel);
+
+    /// <summary>Whether a kernel takes a list of modules (multiboot) instead of one initial RAM disk.</summary>
+    public static bool TakesModules(BootSource kernel) => KernelProbe.IsMultiboot(kernel);
 
     /// <summary>The segment that holds the initial RAM disk.</summary>
     public BootSegment? Initrd => Segments.FirstOrDefault(s => s.Name == BootPlanBuilder.InitrdName);
@@ -81,6 +101,6 @@ public sealed class BootPlan
         if (Kind is KernelKind.Linux64 or KernelKind.LinuxElf64)
             EntryState.SetLongMode(ref state, Entry, ParametersAddress);
         else
-            EntryState.SetProtectedMode(ref state, Entry, ParametersAddress, Kind == KernelKind.Pvh);
+            EntryState.SetProtectedMode(ref state, Kind, Entry, ParametersAddress);
     }
 }

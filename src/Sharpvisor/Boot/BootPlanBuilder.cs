@@ -8,27 +8,39 @@ internal sealed class BootPlanBuilder(BootRequest request)
 {
     public const string InitrdName = "initrd";
 
+    private const string KernelName = "kernel";
+
+    // What firmware keeps for itself below the end of RAM: ACPI tables, its own code. SeaBIOS takes some 300 KiB.
+    private const ulong FirmwareTop = 1 << 20;
+
     private readonly List<BootSegment> _segments = [];
+    private readonly List<(ulong Start, ulong End)> _needed = [];
+
+    /// <summary>The end of RAM below 4 GiB that a kernel and its data may fill.</summary>
+    private ulong RamEnd { get; } = request.Way == BootWay.Direct ? request.Below4G : request.Below4G - Math.Min(FirmwareTop, request.Below4G);
 
     public IReadOnlyList<E820Entry> MemoryMap { get; } = E820.ForPc(request.Below4G, request.Above4G);
 
-    /// <summary>Adds a part of a kernel; its range must be RAM above the boot data.</summary>
-    public void AddKernel(ulong address, long offset, ulong fileLength, ulong memoryLength)
+    /// <summary>Adds a part of a kernel; its range must be RAM.</summary>
+    /// <param name="lowest">The lowest address that it may have.</param>
+    public void AddKernel(ulong address, long offset, ulong fileLength, ulong memoryLength, ulong lowest = BootLayout.KernelStart)
     {
         var source = request.Kernel;
-        CheckRange(address, memoryLength);
+        CheckRange(address, memoryLength, lowest);
         if (offset < 0 || fileLength > (ulong)source.Length || (ulong)offset > (ulong)source.Length - fileLength)
             throw new ConfigurationException($"{source.Name}: truncated: a segment of {fileLength} bytes at offset {offset}, but {source.Length} bytes in all; copy it again");
-        Add(new BootSegment("kernel", address, source, offset, fileLength, memoryLength));
+        Add(new BootSegment(KernelName, address, source, offset, fileLength, memoryLength));
     }
 
-    /// <summary>Refuses a range that the kernel will use if it is not RAM at 1 MiB or above.</summary>
-    public void CheckRange(ulong address, ulong length)
+    /// <summary>Refuses a range that the kernel will use if it is not RAM.</summary>
+    public void CheckRange(ulong address, ulong length, ulong lowest = BootLayout.KernelStart)
     {
-        if (address < BootLayout.KernelStart)
+        if (address < lowest)
             throw new ConfigurationException($"{request.Kernel.Name}: wants to be loaded at 0x{address:x}, below 1 MiB, where a direct boot keeps its parameters; link it at 1 MiB or above");
         var end = address + length;
-        var fits = end >= address && (end <= request.Below4G
+        if (address < BootLayout.KernelStart && end > E820.EbdaStart)
+            throw new ConfigurationException($"{request.Kernel.Name}: the kernel needs memory at 0x{address:x} to 0x{end - 1:x}, across 0x{E820.EbdaStart:x} to 0x{E820.OneMiB - 1:x}, where a PC has no RAM; link it at 1 MiB or above");
+        var fits = end >= address && (end <= RamEnd
             || (address >= E820.FourGiB && end <= E820.FourGiB + request.Above4G));
         if (!fits)
         {
@@ -37,22 +49,52 @@ internal sealed class BootPlanBuilder(BootRequest request)
                 : $"the guest has {request.Below4G >> 20} MiB there: give it at least {(end + 0xFFFFF) >> 20}M with -m";
             throw new ConfigurationException($"{request.Kernel.Name}: the kernel needs memory at 0x{address:x} to 0x{end - 1:x}; {needed}");
         }
+
+        if (length > 0)
+            _needed.Add((address, end));
     }
 
     public void AddData(string name, ulong address, byte[] bytes) =>
         Add(new BootSegment(name, address, BootSource.FromBytes(bytes, name), 0, (ulong)bytes.Length, (ulong)bytes.Length));
 
+    /// <summary>Adds a file at an address behind the kernel.</summary>
+    public void AddModule(BootSource source, ulong address)
+    {
+        var size = (ulong)source.Length;
+        if (address > RamEnd || size > RamEnd - address)
+            throw new ConfigurationException($"{source.Name}: the module has {ToMiB(size)} MiB, the guest has room for {(RamEnd - Math.Min(address, RamEnd)) >> 20} MiB behind the kernel: give it at least {ToMiB(address + size + request.Below4G - RamEnd)}M with -m");
+        if (size > 0)
+            Add(new BootSegment("module", address, source, 0, size, size));
+    }
+
+    /// <summary>Adds the memory map, unless firmware will tell it.</summary>
+    public void AddMemoryMap(Func<IReadOnlyList<E820Entry>, byte[]> format)
+    {
+        if (request.Way == BootWay.Direct)
+            AddData("memory map", BootLayout.MemoryMap, format(MemoryMap));
+    }
+
+    /// <exception cref="ConfigurationException">A zero would end the text early.</exception>
+    public static void CheckText(string text, string what)
+    {
+        if (text.Contains('\0', StringComparison.Ordinal))
+            throw new ConfigurationException($"{what} holds a NUL character: leave it out");
+    }
+
     /// <summary>Adds the command line with its terminating zero.</summary>
     /// <param name="limit">The longest that the kernel takes, in bytes without the zero.</param>
-    public void AddCommandLine(ulong limit)
+    /// <param name="end">Where it ends; null: it begins at its usual place.</param>
+    /// <returns>Its address.</returns>
+    public ulong AddCommandLine(ulong limit, ulong? end = null)
     {
         limit = Math.Min(limit, BootLayout.CommandLineSpace - 1);
         var bytes = Encoding.UTF8.GetBytes(request.CommandLine + "\0");
-        if (bytes.AsSpan(..^1).Contains((byte)0))
-            throw new ConfigurationException("the kernel command line holds a NUL character: leave it out of -append");
+        CheckText(request.CommandLine, "the kernel command line");
         if ((ulong)bytes.Length - 1 > limit)
             throw new ConfigurationException($"the kernel command line has {bytes.Length - 1} bytes, {request.Kernel.Name} takes {limit} at most: shorten -append");
-        AddData("command line", BootLayout.CommandLine, bytes);
+        var address = end is null ? BootLayout.CommandLine : (end.Value - (ulong)bytes.Length) & ~0xFUL;
+        AddData("command line", address, bytes);
+        return address;
     }
 
     /// <summary>Puts the initrd as high as allowed, out of the way of a kernel that unpacks itself.</summary>
@@ -67,12 +109,12 @@ internal sealed class BootPlanBuilder(BootRequest request)
         var size = (ulong)source.Length;
         if (size == 0)
             throw new ConfigurationException($"{source.Name}: the initrd is empty; give a cpio archive or leave -initrd out");
-        var address = PlaceBelow(Math.Min(request.Below4G, highestByte + 1), size);
+        var address = PlaceBelow(Math.Min(RamEnd, highestByte + 1), size);
         if ((address is null || address < kernelEnd) && above4G && request.Above4G > size)
             address = PlaceBelow(E820.FourGiB + request.Above4G, size);
         if (address is null || address < kernelEnd)
         {
-            var end = Math.Min(request.Below4G, highestByte + 1);
+            var end = Math.Min(RamEnd, highestByte + 1);
             var room = end - Math.Min(kernelEnd, end);
             throw new ConfigurationException(
                 $"{source.Name}: the initrd has {ToMiB(size)} MiB, the guest has room for {room >> 20} MiB next to the kernel: give it at least {ToMiB(kernelEnd + size) + 1}M with -m");
@@ -82,19 +124,23 @@ internal sealed class BootPlanBuilder(BootRequest request)
         return (address.Value, size);
     }
 
-    public BootPlan Build(KernelKind kind, ulong entry, ulong parametersAddress)
+    public BootPlan Build(KernelKind kind, ulong entry, ulong parametersAddress, ulong stackOffset = 0)
     {
         var longMode = kind is KernelKind.Linux64 or KernelKind.LinuxElf64;
-        AddData("gdt", BootLayout.Gdt, EntryState.Gdt(longMode));
+        if (kind != KernelKind.LinuxRealMode)
+            AddData("gdt", BootLayout.Gdt, EntryState.Gdt(longMode));
         if (longMode)
             AddData("page tables", BootLayout.PageTables, EntryState.IdentityPageTables());
         _segments.Sort((a, b) => a.Address.CompareTo(b.Address));
         return new BootPlan
         {
             Kind = kind,
-            LoadAddress = _segments.First(s => s.Name == "kernel").Address,
+            Way = request.Way,
+            LoadAddress = _segments.First(s => s.Name == KernelName).Address,
             Entry = entry,
             ParametersAddress = parametersAddress,
+            StackOffset = stackOffset,
+            NeededMemory = [.. _needed.Union(_segments.Select(s => (s.Address, s.End)))],
             MemoryMap = MemoryMap,
             Segments = _segments,
         };
@@ -106,10 +152,15 @@ internal sealed class BootPlanBuilder(BootRequest request)
 
     private void Add(BootSegment segment)
     {
+        if (request.Way == BootWay.Firmware && segment.Address < BootLayout.StackTop && segment.End > BootLayout.MemoryMap)
+            throw new ConfigurationException($"{request.Kernel.Name}: the kernel lies over 0x{BootLayout.MemoryMap:x} to 0x{BootLayout.StackTop - 1:x}, where the memory map goes; link it at 1 MiB or above");
         foreach (var other in _segments)
         {
-            if (segment.Address < other.End && other.Address < segment.End)
-                throw new ConfigurationException($"{request.Kernel.Name}: corrupt: two parts at 0x{segment.Address:x} and 0x{other.Address:x} overlap; copy it again");
+            if (segment.Address >= other.End || other.Address >= segment.End)
+                continue;
+            if (segment.Name == KernelName != (other.Name == KernelName))
+                throw new ConfigurationException($"{request.Kernel.Name}: the kernel lies over 0x{Math.Max(segment.Address, other.Address):x}, where the {(segment.Name == KernelName ? other : segment).Name} goes; link it at 1 MiB or above");
+            throw new ConfigurationException($"{request.Kernel.Name}: corrupt: two parts at 0x{segment.Address:x} and 0x{other.Address:x} overlap; copy it again");
         }
 
         _segments.Add(segment);

@@ -3,10 +3,15 @@ namespace Sharpvisor.Boot;
 /// <summary>What to boot, and what the machine offers for it.</summary>
 public sealed record BootRequest
 {
-    /// <summary>A bzImage, an ELF vmlinux, or an ELF image with a PVH entry.</summary>
+    /// <summary>A bzImage, an ELF vmlinux, an ELF image with a PVH entry, or a multiboot kernel.</summary>
     public required BootSource Kernel { get; init; }
 
     public BootSource? Initrd { get; init; }
+
+    /// <summary>For a multiboot kernel, behind <see cref="Initrd"/>.</summary>
+    public IReadOnlyList<BootModule> Modules { get; init; } = [];
+
+    public BootWay Way { get; init; }
 
     public string CommandLine { get; init; } = "";
 

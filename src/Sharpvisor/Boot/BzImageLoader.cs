@@ -1,5 +1,6 @@
 // Loads a Linux bzImage: Documentation/arch/x86/boot.rst. The 64-bit protocol (entry 0x200 behind the load address)
-// where the kernel has it, else the 32-bit one. Left out: the 16-bit protocol, which needs a BIOS.
+// where the kernel has it, else the 32-bit one. For the 16-bit protocol, which needs a
+// BIOS, there is RealModeLoader.
 using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Boot;
@@ -10,11 +11,11 @@ internal static class BzImageLoader
 
     public static BootPlan Plan(BootRequest request)
     {
-        var header = LinuxSetupHeader.Parse(request.Kernel);
+        var header = LinuxSetupHeader.Parse(request.Kernel, BootWay.Direct);
         var builder = new BootPlanBuilder(request);
         var (load, run) = Place(request, header);
         builder.CheckRange(run, header.InitSize);
-        builder.AddKernel(load, header.SetupLength, (ulong)header.SystemLength, (ulong)header.SystemLength);
+        builder.AddKernel(load, header.SetupLength, (ulong)Math.Min(header.SystemLength, request.Kernel.Length - header.SetupLength), (ulong)header.SystemLength);
         builder.AddCommandLine(header.CommandLineLimit);
         var kernelEnd = Math.Max(load + (ulong)header.SystemLength, run + header.InitSize);
         var (initrd, initrdSize) = builder.AddInitrd(header.InitrdHighestByte, kernelEnd, header.Is64Bit && header.CanBeLoadedAbove4G);

@@ -12,13 +12,16 @@ internal sealed class ElfImage
     private const ushort Machine386 = 3, MachineX86_64 = 62;
     private const uint TypeLoad = 1, TypeNote = 4;
 
+    /// <summary>EI_CLASS of a 64-bit file.</summary>
+    public const byte Class64 = 2;
+
     public static ReadOnlySpan<byte> Magic => [0x7F, (byte)'E', (byte)'L', (byte)'F'];
 
     public required bool Is64Bit { get; init; }
 
     public required ulong Entry { get; init; }
 
-    /// <summary>PT_LOAD with a size: physical address, offset in the file, bytes in file and memory.</summary>
+    /// <summary>PT_LOAD with a size: addresses, offset in the file, bytes in file and memory.</summary>
     public required IReadOnlyList<Segment> LoadSegments { get; init; }
 
     private IReadOnlyList<Segment> NoteSegments { get; init; } = [];
@@ -32,7 +35,7 @@ internal sealed class ElfImage
         var machine = BinaryPrimitives.ReadUInt16LittleEndian(header.AsSpan(18));
         if (header[5] != 1 || machine is not (Machine386 or MachineX86_64))
             throw new ConfigurationException($"{source.Name}: is an ELF file for {NameOf(header[5], machine)}; give one for x86-64");
-        var is64 = header[4] == 2;
+        var is64 = header[4] == Class64;
         if (is64 && header.Length < 64)
             throw new ConfigurationException($"{source.Name}: truncated ELF file of {header.Length} bytes; copy it again");
         var type = BinaryPrimitives.ReadUInt16LittleEndian(header.AsSpan(16));
@@ -52,8 +55,8 @@ internal sealed class ElfImage
             var p = table.AsSpan(i * size, size);
             var kind = BinaryPrimitives.ReadUInt32LittleEndian(p);
             var segment = is64
-                ? new Segment(U64(p, 24), U64(p, 8), U64(p, 32), U64(p, 40), U64(p, 48))
-                : new Segment(U32(p, 12), U32(p, 4), U32(p, 16), U32(p, 20), U32(p, 28));
+                ? new Segment(U64(p, 16), U64(p, 24), U64(p, 8), U64(p, 32), U64(p, 40), U64(p, 48))
+                : new Segment(U32(p, 8), U32(p, 12), U32(p, 4), U32(p, 16), U32(p, 20), U32(p, 28));
             if (kind == TypeLoad && segment.MemoryLength > 0)
             {
                 if (segment.FileLength > segment.MemoryLength)
@@ -120,5 +123,5 @@ internal sealed class ElfImage
 
     private static ulong U64(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[offset..]);
 
-    public sealed record Segment(ulong PhysicalAddress, ulong Offset, ulong FileLength, ulong MemoryLength, ulong Alignment);
+    public sealed record Segment(ulong VirtualAddress, ulong PhysicalAddress, ulong Offset, ulong FileLength, ulong MemoryLength, ulong Alignment);
 }

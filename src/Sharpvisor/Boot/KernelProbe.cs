@@ -1,5 +1,5 @@
-// Tells kernels apart by their magic numbers: bzImage ("HdrS" at 0x202, 0xAA55 at 0x1FE), ELF, and what people give by
-// mistake: an ARM64 Image ("ARM\x64" at 0x38, Documentation/arch/arm64/booting.rst), an EFI zboot image ("zimg" at 4),
+// Tells kernels apart by their magic numbers, in QEMU's order: bzImage ("HdrS" at 0x202, 0xAA55 at 0x1FE), multiboot, ELF;
+// and what people give by mistake: an ARM64 Image ("ARM\x64" at 0x38, Documentation/arch/arm64/booting.rst), an EFI zboot image ("zimg" at 4),
 // compressed files, text.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Guests;
@@ -8,18 +8,46 @@ namespace Sharpvisor.Boot;
 
 internal static class KernelProbe
 {
-    private const string WhatToGive = "give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry";
+    private const string WhatToGive = "give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, an ELF image with a PVH entry, or a multiboot kernel";
 
     public static BootPlan Plan(BootRequest request)
     {
         var kernel = request.Kernel;
-        var head = kernel.Read(0, (int)Math.Min(kernel.Length, 0x400));
+        var head = Head(kernel);
+        if (IsBzImage(head))
+            return request.Way == BootWay.Direct ? BzImageLoader.Plan(NoModules(request)) : RealModeLoader.Plan(NoModules(request));
+        if (FindMultiboot(kernel, head) is { } header)
+            return MultibootLoader.Plan(request, header);
         if (head.AsSpan().StartsWith(ElfImage.Magic))
-            return ElfLoader.Plan(request);
-        if (IsAt(head, 0x202, LinuxSetupHeader.Magic))
-            return BzImageLoader.Plan(request);
+            return ElfLoader.Plan(NoModules(request));
         throw new ConfigurationException($"{kernel.Name}: {Describe(head)}; {WhatToGive}");
     }
+
+    public static bool IsMultiboot(BootSource kernel)
+    {
+        var head = Head(kernel);
+        return !IsBzImage(head) && FindMultiboot(kernel, head) is not null;
+    }
+
+    public static bool NeedsFirmware(BootSource kernel) =>
+        IsBzImage(Head(kernel)) && LinuxSetupHeader.Parse(kernel, BootWay.Firmware).IsRealModeOnly;
+
+    private static byte[] Head(BootSource kernel) => kernel.Read(0, (int)Math.Min(kernel.Length, 0x400));
+
+    private static bool IsBzImage(byte[] head) => IsAt(head, 0x202, LinuxSetupHeader.Magic);
+
+    /// <summary>The header of a kernel that multiboot can load; a 64-bit one may have a PVH entry beside it.</summary>
+    private static MultibootHeader? FindMultiboot(BootSource kernel, byte[] head)
+    {
+        if (MultibootHeader.Find(kernel) is not { } header)
+            return null;
+        var isElf64 = head.AsSpan().StartsWith(ElfImage.Magic) && head[4] == ElfImage.Class64;
+        return isElf64 && !header.HasAddresses && ElfLoader.HasPvhEntry(kernel) ? null : header;
+    }
+
+    private static BootRequest NoModules(BootRequest request) => request.Modules.Count == 0
+        ? request
+        : throw new ConfigurationException($"{request.Kernel.Name}: modules are for multiboot kernels, and it is none; give one -initrd");
 
     private static string Describe(byte[] head)
     {

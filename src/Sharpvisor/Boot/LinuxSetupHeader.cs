@@ -12,6 +12,7 @@ internal sealed class LinuxSetupHeader
 
     private const int End = 0x268;
     private const byte LoadedHigh = 1;
+    private const int ParagraphRest = 15;
     private readonly byte[] _bytes;
 
     private LinuxSetupHeader(byte[] bytes)
@@ -23,6 +24,14 @@ internal sealed class LinuxSetupHeader
 
     /// <summary>Bytes of real-mode code before the protected-mode kernel.</summary>
     public long SetupLength => ((_bytes[0x1F1] == 0 ? 4 : _bytes[0x1F1]) + 1) * 512;
+
+    public bool IsLoadedHigh => (_bytes[0x211] & LoadedHigh) != 0;
+
+    /// <summary>
+    /// Nothing says that the kernel has an entry for 32-bit loaders: those of Linux since 2.6.26 tell where their payload
+    /// is. Older ones, and other programs in this format (iPXE, memdisk), are entered in real mode.
+    /// </summary>
+    public bool IsRealModeOnly => !IsLoadedHigh || Version < 0x208;
 
     /// <summary>Size of the protected-mode kernel, in bytes.</summary>
     public long SystemLength => U32(0x1F4) * 16L;
@@ -49,17 +58,19 @@ internal sealed class LinuxSetupHeader
     /// <summary>The header as it goes into boot_params, from <see cref="Start"/> on.</summary>
     public ReadOnlySpan<byte> Bytes => _bytes.AsSpan(Start, Math.Min(End, 0x202 + _bytes[0x201]) - Start);
 
-    /// <exception cref="ConfigurationException">Truncated, or too old a boot protocol.</exception>
-    public static LinuxSetupHeader Parse(BootSource kernel)
+    /// <exception cref="ConfigurationException">Truncated, or too old a boot protocol for this way.</exception>
+    public static LinuxSetupHeader Parse(BootSource kernel, BootWay way)
     {
         var header = new LinuxSetupHeader(kernel.Read(0, End));
         if (header.U16(0x1FE) != 0xAA55)
             throw new ConfigurationException($"{kernel.Name}: corrupt bzImage: no 0xAA55 at 0x1fe; copy it again");
-        if (header.Version < 0x202)
-            throw new ConfigurationException($"{kernel.Name}: boot protocol {header.Version >> 8}.{header.Version & 0xff:d2} is too old, 2.02 is the oldest that works; give a newer kernel");
-        if ((header._bytes[0x211] & LoadedHigh) == 0)
-            throw new ConfigurationException($"{kernel.Name}: is a zImage, which loads below 1 MiB; give a bzImage");
-        var whole = header.SetupLength + header.SystemLength;
+        const string throughFirmware = "-machine kernel-boot=firmware";
+        if (way == BootWay.Direct && header.Version < 0x202)
+            throw new ConfigurationException($"{kernel.Name}: boot protocol {header.Version >> 8}.{header.Version & 0xff:d2} is too old, 2.02 is the oldest that works without firmware; give a newer kernel, or {throughFirmware}");
+        if (way == BootWay.Direct && !header.IsLoadedHigh)
+            throw new ConfigurationException($"{kernel.Name}: is a zImage, which loads below 1 MiB; give a bzImage, or {throughFirmware}");
+        // The size is in whole paragraphs, and before 2.04 not to be trusted: the field was two bytes wide.
+        var whole = header.SetupLength + (header.Version >= 0x204 ? header.SystemLength : 1) - ParagraphRest;
         if (kernel.Length < whole)
             throw new ConfigurationException($"{kernel.Name}: truncated bzImage: {whole} bytes expected, {kernel.Length} there; copy it again");
         return header;

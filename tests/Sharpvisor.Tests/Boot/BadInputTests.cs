@@ -8,7 +8,7 @@ namespace Sharpvisor.Tests.Boot;
 
 public sealed class BadInputTests
 {
-    private const string WhatToGive = "; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry";
+    private const string WhatToGive = "; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, an ELF image with a PVH entry, or a multiboot kernel";
 
     public static TheoryData<string, byte[], string> Kernels => new()
     {
@@ -18,10 +18,10 @@ public sealed class BadInputTests
         { "noise", [.. Enumerable.Repeat((byte)0, 4096)], "kernel: is not a kernel" + WhatToGive },
         { "arm64", Arm64(), "kernel: is an ARM64 kernel" + WhatToGive },
         { "gzip", [0x1F, 0x8B, 8, 0], "kernel: is compressed with gzip: unpack it first, or it is the kernel of another architecture" + WhatToGive },
-        { "truncated bzImage", BzImage()[..3000], "kernel: truncated bzImage: 6656 bytes expected, 3000 there; copy it again" },
+        { "truncated bzImage", BzImage()[..3000], "kernel: truncated bzImage: 6641 bytes expected, 3000 there; copy it again" },
         { "bzImage cut in its header", BzImage()[..0x210], "kernel: truncated or corrupt: 616 bytes expected at offset 0, 528 in all; copy it again" },
-        { "old protocol", BzImage(k => U16(k, 0x206, 0x201)), "kernel: boot protocol 2.01 is too old, 2.02 is the oldest that works; give a newer kernel" },
-        { "zImage", BzImage(k => k[0x211] = 0), "kernel: is a zImage, which loads below 1 MiB; give a bzImage" },
+        { "old protocol", BzImage(k => U16(k, 0x206, 0x201)), "kernel: boot protocol 2.01 is too old, 2.02 is the oldest that works without firmware; give a newer kernel, or -machine kernel-boot=firmware" },
+        { "zImage", BzImage(k => k[0x211] = 0), "kernel: is a zImage, which loads below 1 MiB; give a bzImage, or -machine kernel-boot=firmware" },
         { "elf32 without pvh", Elf(is64: false), "kernel: is a 32-bit ELF file without a PVH entry (Xen note 18); give a 64-bit vmlinux, a bzImage, or a kernel built with CONFIG_PVH" },
         { "elf for arm64", Elf(is64: true, machine: 183), "kernel: is an ELF file for ARM64; give one for x86-64" },
         { "truncated elf", Elf(is64: true)[..0x280], "kernel: truncated: a segment of 256 bytes at offset 512, but 640 bytes in all; copy it again" },
