@@ -7,6 +7,7 @@
 #   busybox32/busybox                busybox-static for i386
 #   installer/{linux,initrd.gz}      Debian's network installer
 #   seabios/{bios-256k.bin,vgabios-stdvga.bin}  seabios
+#   ipxe/ipxe.lkrn                   ipxe
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
@@ -35,7 +36,7 @@ image_is_current() { # NAME: is newer than this script and everything in guest/N
 have() { [[ -d $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios tcc; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe tcc; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
 }
 ! all_there || exit 0
@@ -135,6 +136,13 @@ if ! have seabios; then
   stage seabios
   mv "$work"/seabios.d/usr/share/seabios/{bios-256k.bin,vgabios-stdvga.bin} "$work/seabios.new/"
   publish seabios
+fi
+
+if ! have ipxe; then
+  fetch ipxe named ipxe
+  stage ipxe
+  mv "$work/ipxe.d/boot/ipxe.lkrn" "$work/ipxe.new/"
+  publish ipxe
 fi
 
 if ! have tcc; then

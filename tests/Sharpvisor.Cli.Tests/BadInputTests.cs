@@ -14,6 +14,7 @@ public sealed class BadInputTests : IDisposable
         File.WriteAllBytes(Path.Combine(_directory, "elf32"), SyntheticKernel.Elf(is64: false));
         File.WriteAllBytes(Path.Combine(_directory, "empty"), []);
         File.WriteAllBytes(Path.Combine(_directory, "bios"), new byte[64 << 10]);
+        File.WriteAllBytes(Path.Combine(_directory, "multiboot"), MultibootKernel.Elf());
         File.WriteAllText(Path.Combine(_directory, "text"), "not a kernel\n");
         var arm = new byte[128];
         SyntheticKernel.U32(arm, 0x38, 0x644D5241);
@@ -49,7 +50,13 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-serial null -bios DIR/empty", "DIR/empty: is empty; give a BIOS image, such as bios-256k.bin of the package seabios")]
     [InlineData("-serial null -bios DIR/text", "DIR/text: has 13 bytes, a BIOS image has a multiple of 64 KiB up to 8 MiB; give one, such as bios-256k.bin of the package seabios")]
     [InlineData("-serial null -bios DIR/initrd", "DIR/initrd: has 629145600 bytes, a BIOS image has a multiple of 64 KiB up to 8 MiB; give one, such as bios-256k.bin of the package seabios")]
-    [InlineData("-serial null -bios DIR/bios -kernel DIR/vmlinuz", "a kernel and firmware: in this version -kernel starts without firmware; leave -bios out")]
+    [InlineData("-serial null -bios DIR/bios -machine kernel-boot=direct -kernel DIR/vmlinuz", "a kernel is to be started directly, but there is firmware: leave -bios or kernel-boot=direct out")]
+    [InlineData("-serial null -bios DIR/bios -machine kernel-boot=firmware", "kernel-boot is for a kernel: give one with -kernel")]
+    [InlineData("-serial null -bios DIR/bios -m 64 -kernel DIR/vmlinuz", "DIR/vmlinuz: the kernel needs memory at 0x1000000 to 0x3ffffff; the guest has 63 MiB there: give it at least 65M with -m")]
+    [InlineData("-machine kernel-boot=bios", "-machine kernel-boot=bios: a kernel boots by kernel-boot=firmware or kernel-boot=direct")]
+    [InlineData("-serial null -kernel DIR/multiboot -initrd DIR/text,DIR/missing", "DIR/missing: no such file; check the path")]
+    [InlineData("-serial null -kernel DIR/multiboot -initrd DIR/text,,x", "DIR/text,x: no such file; check the path")]
+    [InlineData("-serial null -kernel DIR/multiboot -initrd DIR/initrd,DIR/text", "DIR/initrd: the module has 600 MiB, the guest has room for 509 MiB behind the kernel: give it at least 603M with -m")]
     [InlineData("-boot e", "-boot e: there is no boot device 'e'; give a (floppy), c (disk), d (CD-ROM), n (network)")]
     [InlineData("-boot order=cc", "-boot order=cc: a boot device is named twice; name each once")]
     [InlineData("-boot cdna", "-boot cdna: give 1 to 3 boot devices, such as cad")]
@@ -68,10 +75,10 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-append quiet", "-append needs a kernel: give one with -kernel")]
     [InlineData("-kernel DIR/missing", "DIR/missing: no such file; check the path")]
     [InlineData("-kernel DIR", "DIR: is a directory; give a file")]
-    [InlineData("-serial null -kernel DIR/text", "DIR/text: is a text file, not a kernel; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry")]
-    [InlineData("-serial null -kernel DIR/cut", "DIR/cut: truncated bzImage: 6656 bytes expected, 3000 there; copy it again")]
+    [InlineData("-serial null -kernel DIR/text", "DIR/text: is a text file, not a kernel; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, an ELF image with a PVH entry, or a multiboot kernel")]
+    [InlineData("-serial null -kernel DIR/cut", "DIR/cut: truncated bzImage: 6641 bytes expected, 3000 there; copy it again")]
     [InlineData("-serial null -kernel DIR/elf32", "DIR/elf32: is a 32-bit ELF file without a PVH entry (Xen note 18); give a 64-bit vmlinux, a bzImage, or a kernel built with CONFIG_PVH")]
-    [InlineData("-serial null -kernel DIR/arm64", "DIR/arm64: is an ARM64 kernel; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, or an ELF image with a PVH entry")]
+    [InlineData("-serial null -kernel DIR/arm64", "DIR/arm64: is an ARM64 kernel; give an x86-64 Linux bzImage (vmlinuz), an ELF vmlinux, an ELF image with a PVH entry, or a multiboot kernel")]
     [InlineData("-serial null -kernel DIR/vmlinuz -initrd DIR/initrd", "DIR/initrd: the initrd has 600 MiB, the guest has room for 448 MiB next to the kernel: give it at least 665M with -m")]
     [InlineData("-kernel DIR/vmlinuz -initrd DIR/missing", "DIR/missing: no such file; check the path")]
     [InlineData("-serial null -kernel DIR/vmlinuz -append LONG", "the kernel command line has 2048 bytes, DIR/vmlinuz takes 2047 at most: shorten -append")]

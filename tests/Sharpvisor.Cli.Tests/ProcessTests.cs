@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text;
 using Sharpvisor.Boot;
+using Sharpvisor.Tests.Boot;
 
 namespace Sharpvisor.Cli.Tests;
 
@@ -18,6 +19,19 @@ public sealed class ProcessTests : IDisposable
         TinyGuest.WriteDebugExit(Kernel, 0x10);
         using var tool = Start("dotnet", [.. Tool("-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
         Assert.Equal(0x21, await ExitCode(tool));
+    }
+
+    [Fact]
+    public async Task A_multiboot_kernel_takes_a_list_of_modules()
+    {
+        File.WriteAllBytes(Kernel, MultibootKernel.Elf());
+        var module = Path.Combine(_directory, "a,b");
+        File.WriteAllText(module, "its text");
+        var list = module.Replace(",", ",,", StringComparison.Ordinal);
+        using var tool = Start("dotnet", [.. Tool("-append", "x=y", "-initrd", $"{list} one,{list}", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
+        var output = await tool.StandardOutput.ReadToEndAsync();
+        Assert.Equal(0x21, await ExitCode(tool));
+        Assert.Contains($"\n{Kernel} x=y\nsharpvisor\n{module} one\nits text\n{module}\nits text\n", output.ReplaceLineEndings("\n"), StringComparison.Ordinal);
     }
 
     [Fact]

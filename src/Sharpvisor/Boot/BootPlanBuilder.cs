@@ -41,12 +41,12 @@ internal sealed class BootPlanBuilder(BootRequest request)
         if (address < BootLayout.KernelStart && end > E820.EbdaStart)
             throw new ConfigurationException($"{request.Kernel.Name}: the kernel needs memory at 0x{address:x} to 0x{end - 1:x}, across 0x{E820.EbdaStart:x} to 0x{E820.OneMiB - 1:x}, where a PC has no RAM; link it at 1 MiB or above");
         var fits = end >= address && (end <= RamEnd
-            || (address >= E820.FourGiB && end <= E820.FourGiB + request.Above4G));
+            || (request.Way == BootWay.Direct && address >= E820.FourGiB && end <= E820.FourGiB + request.Above4G));
         if (!fits)
         {
             var needed = end < address || end > E820.FourGiB
                 ? $"the guest has no RAM there"
-                : $"the guest has {request.Below4G >> 20} MiB there: give it at least {(end + 0xFFFFF) >> 20}M with -m";
+                : $"the guest has {RamEnd >> 20} MiB there: give it at least {ToMiB(end + request.Below4G - RamEnd)}M with -m";
             throw new ConfigurationException($"{request.Kernel.Name}: the kernel needs memory at 0x{address:x} to 0x{end - 1:x}; {needed}");
         }
 
@@ -117,7 +117,7 @@ internal sealed class BootPlanBuilder(BootRequest request)
             var end = Math.Min(RamEnd, highestByte + 1);
             var room = end - Math.Min(kernelEnd, end);
             throw new ConfigurationException(
-                $"{source.Name}: the initrd has {ToMiB(size)} MiB, the guest has room for {room >> 20} MiB next to the kernel: give it at least {ToMiB(kernelEnd + size) + 1}M with -m");
+                $"{source.Name}: the initrd has {ToMiB(size)} MiB, the guest has room for {room >> 20} MiB next to the kernel: give it at least {ToMiB(kernelEnd + size + request.Below4G - RamEnd) + 1}M with -m");
         }
 
         Add(new BootSegment(InitrdName, address.Value, source, 0, size, size));

@@ -1,7 +1,6 @@
 // The header that makes a file a multiboot kernel: Multiboot Specification 0.6.96, section 3.1. Of the flags, 0 (modules
 // on pages) and 1 (memory map) hold always; 2 asks for a video mode, by preference: the kernel is told of the text
-// screen that there is; 16 says that the header itself
-// tells where to load the file.
+// screen that there is; 16 says that the header itself tells where to load the file.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Guests;
 

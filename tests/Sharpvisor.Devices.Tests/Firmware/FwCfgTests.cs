@@ -49,6 +49,33 @@ public sealed class FwCfgTests : IDisposable
     }
 
     [Fact]
+    public void AFileMayBeReadWhereItLies()
+    {
+        var works = true;
+        var key = _config.AddFile("big", 0x2_0005, (offset, bytes) =>
+        {
+            Assert.True(offset + (uint)bytes.Length <= 0x2_0005);
+            for (var i = 0; i < bytes.Length; i++)
+                bytes[i] = (byte)(offset + i + 1);
+            return works;
+        });
+        Assert.Equal(("big", 0x2_0005, 0x20), Entry(Read(0x19, 68), 0));
+        Assert.Equal(0x20, key);
+        Assert.Equal<byte>([1, 2, 3], Read(key, 3));
+        _memory.TryWrite(Target + 0x2_0004, ulong.MaxValue);
+        Assert.Equal(0u, Run(((uint)key << 16) | 8 | 2, 0x2_0008, Target));
+        Assert.True(_memory.TryRead(Target + 0xFFFF, out ushort middle));
+        Assert.Equal(0x0100, middle);
+        Assert.True(_memory.TryRead(Target + 0x2_0004, out ulong end));
+        Assert.Equal(0xFFFFFFFF_00000005UL, end);
+
+        // A file that the host can't read fails the request; the port gives zeroes.
+        works = false;
+        Assert.Equal(1u, Run(((uint)key << 16) | 8 | 2, 8, Target));
+        Assert.Equal<byte>([0, 0], Read(key, 2));
+    }
+
+    [Fact]
     public void DmaReadsSkipsAndSaysWhatFails()
     {
         Assert.Equal("QEMU CFG"u8.ToArray(), BitConverter.GetBytes(_config.Dma.Read(0, 8)));

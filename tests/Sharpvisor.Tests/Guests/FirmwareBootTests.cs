@@ -9,7 +9,7 @@ namespace Sharpvisor.Tests.Guests;
 [Trait("Category", "Guest")]
 public sealed class FirmwareBootTests
 {
-    private const string Bios = "seabios/bios-256k.bin";
+    private const string Bios = "seabios/bios-256k.bin", VgaBios = "seabios/vgabios-stdvga.bin";
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(2);
 
     [GuestTheory(Bios)]
@@ -108,15 +108,20 @@ public sealed class FirmwareBootTests
     /// iPXE has Linux's format, but an old protocol and no code but its own; its RAM disk is a script. It looks for the
     /// script where it isn't with 64 MiB or less, on QEMU too.
     /// </summary>
-    [GuestTheory(Bios, "ipxe/ipxe.lkrn")]
+    [GuestTheory(Bios, VgaBios, "ipxe/ipxe.lkrn")]
     [EngineData]
-    public async Task IPXE_executes_its_script(string engine)
+    public async Task IPXE_executes_its_script_and_gives_a_prompt(string engine)
     {
         using var limit = new CancellationTokenSource(Limit);
         await using var machine = await Start(Machine.CreateBuilder().WithMemory(128 << 20).WithEngine(GuestEngines.Create(engine))
+            .WithVga(GuestCache.Open(VgaBios))
             .WithKernel(GuestCache.Open("ipxe/ipxe.lkrn"))
-            .WithInitrd(BootSource.FromBytes("#!ipxe\nreboot\n"u8.ToArray(), "script"))
+            .WithInitrd(BootSource.FromBytes("#!ipxe\necho a script\nshell\n"u8.ToArray(), "script"))
             .WithoutReboot());
+        await machine.Screen!.ExpectTextAsync("a script\niPXE>", limit.Token);
+        await machine.Keyboard.TypeAsync("echo typed-in\n", limit.Token);
+        await machine.Screen.ExpectTextAsync("\ntyped-in", limit.Token);
+        await machine.Keyboard.TypeAsync("reboot\n", limit.Token);
         Assert.Equal(MachineExitReason.Reset, (await machine.WaitForExitAsync(limit.Token)).Reason);
     }
 

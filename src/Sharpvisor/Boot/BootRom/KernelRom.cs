@@ -5,6 +5,7 @@
 // Follows: QEMU docs/specs/fw_cfg.rst for the DMA requests.
 using System.Buffers.Binary;
 using System.Text;
+using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Boot.BootRom;
 
@@ -21,8 +22,14 @@ internal static class KernelRom
     private const string Product = "Sharpvisor: -kernel";
     private const uint DmaRead = 2, DmaSelect = 8;
 
+    // 24 bytes each: half of what firmware has for option ROMs is left to others.
+    private const int MaximumSegments = 2048;
+
+    /// <exception cref="ConfigurationException">There are too many segments for a ROM.</exception>
     public static byte[] Build(BootPlan plan, IReadOnlyList<RomLoad> loads)
     {
+        if (loads.Count > MaximumSegments)
+            throw new ConfigurationException($"kernel and modules are {loads.Count} parts, a boot through firmware takes {MaximumSegments}: give fewer modules, or -machine kernel-boot=direct");
         using var data = new MemoryStream();
         var ranges = plan.NeededMemory;
         var tables = new RomTables { Ranges = Offset(), RangeCount = ranges.Count };

@@ -11,7 +11,7 @@ internal static class OptionRom
     /// <summary>Offset of what the ROM carries.</summary>
     public const int DataStart = 0x80;
 
-    public const int BlockSize = 512, LargestSize = 0xFF * BlockSize;
+    public const int BlockSize = 512, LargestSize = 0x10000;
 
     private const string Manufacturer = "Sharpvisor";
     private const int InitEntry = 3, PnpPointer = 0x1A, Pnp = 0x20, PnpSize = 0x20, Strings = 0x40;
