@@ -87,7 +87,7 @@ public sealed class BootRomTests
         Assert.Equal(2043, last);
         Assert.Equal(
             "kernel and modules are 2049 parts, a boot through firmware takes 2048: give fewer modules, or -machine kernel-boot=direct",
-            Assert.Throws<ConfigurationException>(builder.WithModule(BootSource.FromBytes([1], "m")).Build).Message);
+            Assert.Throws<ConfigurationException>(builder.WithModule(BootSource.FromBytes(new byte[1], "m")).Build).Message);
     }
 
     [Theory]
