@@ -1,3 +1,4 @@
+// The values of cache=, by the names and with the meaning that qemu(1) gives them under -drive.
 namespace Sharpvisor.Backends.Block;
 
 /// <summary>How writes reach the host's disk, by QEMU's names.</summary>

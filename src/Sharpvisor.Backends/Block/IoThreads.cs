@@ -1,3 +1,4 @@
+// The threads of one drive that wait in preadv, pwritev and fsync, so that no vCPU does. Leaves out io_uring.
 namespace Sharpvisor.Backends.Block;
 
 /// <summary>

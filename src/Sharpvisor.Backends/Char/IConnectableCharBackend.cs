@@ -1,3 +1,4 @@
+// A serial line whose other side comes later: tcp:…,server=on,wait=on as qemu(1) describes it.
 namespace Sharpvisor.Backends.Char;
 
 /// <summary>A backend that may want to wait for its other side before the machine starts.</summary>

@@ -1,3 +1,4 @@
+// What the ACPI tables of a machine have to tell. Leaves out everything that a PC of 1996 has not: NUMA, hot plugging, MCFG.
 namespace Sharpvisor.Devices.Acpi;
 
 /// <summary>What a machine has that its ACPI tables tell.</summary>

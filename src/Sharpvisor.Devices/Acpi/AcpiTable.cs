@@ -1,3 +1,4 @@
+// The form that all ACPI tables share. Follows ACPI 6.4, 5.2.6 (System Description Table Header).
 using System.Buffers.Binary;
 using System.Text;
 

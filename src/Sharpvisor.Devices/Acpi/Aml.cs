@@ -1,3 +1,5 @@
+// The terms of ACPI machine language that the bodies of our methods need. Follows ACPI 6.4, 20.2.5 (Term Objects Encoding).
+// Leaves out every term that no table here uses.
 using System.Text;
 
 namespace Sharpvisor.Devices.Acpi;

@@ -1,3 +1,5 @@
+// Resource descriptors of ACPI devices. Follows ACPI 6.4, 6.4.2 (small) and 6.4.3 (large).
+// Leaves out DMA, GPIO, serial buses and extended address spaces.
 using System.Buffers.Binary;
 
 namespace Sharpvisor.Devices.Acpi;

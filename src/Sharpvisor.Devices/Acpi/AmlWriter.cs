@@ -1,3 +1,4 @@
+// Writes ACPI machine language: scopes, devices, methods, names, packages. Follows ACPI 6.4, chapter 20.
 using System.Buffers.Binary;
 using System.Text;
 
