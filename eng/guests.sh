@@ -7,10 +7,14 @@
 #   busybox32/busybox                busybox-static for i386
 #   installer/{linux,initrd.gz}      Debian's network installer
 #   seabios/{bios-256k.bin,vgabios-stdvga.bin}  seabios
-#   ipxe/ipxe.lkrn                   ipxe
+#   ipxe/{ipxe.lkrn,ipxe.iso}        ipxe
+#   isolinux/{isolinux.bin,isohdpfx.bin,ldlinux.c32}  isolinux and syslinux-common
+#   memtest/memtest86+x64.iso        memtest86+
+#   grub/{i386-pc,lib,...}           grub-pc-bin, and grub-mkimage and mke2fs with the libraries they need
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
+#   grub-disk/disk.img               a disk whose GRUB starts the cloud kernel with that RAM disk, made here
 #   i386/initrd.img                  the i386 busybox and guest/i386, made here
 #   soak/initrd.img                  busybox, tcc and guest/soak, made here
 #
@@ -29,15 +33,16 @@ fail() {
 say() { echo "guests: $*" >&2; }
 
 images=(demo disk i386 soak)
-image_is_current() { # NAME: is newer than this script and everything in guest/NAME; the directory's time tells of removed files
-  local image=$guests/$1/initrd.img
-  [[ -f $image && -z $(find "$home/guest/$1" "$home/eng/guests.sh" -newer "$image" -print -quit) ]]
-}
-have() { [[ -d $guests/$1 ]]; }
+# FILE SOURCE...: is newer than this script and all of the sources; a directory's time tells of removed files.
+is_current() { [[ -f $1 && -z $(find "${@:2}" "$home/eng/guests.sh" -newer "$1" -print -quit) ]]; }
+image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1"; } # NAME
+grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/grub" "$guests"/disk/initrd.img; }
+have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe tcc; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso isolinux memtest grub tcc; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
+  grub_disk_is_current
 }
 ! all_there || exit 0
 
@@ -138,11 +143,47 @@ if ! have seabios; then
   publish seabios
 fi
 
-if ! have ipxe; then
+if ! have ipxe/ipxe.iso; then
   fetch ipxe named ipxe
   stage ipxe
-  mv "$work/ipxe.d/boot/ipxe.lkrn" "$work/ipxe.new/"
+  mv "$work"/ipxe.d/{boot/ipxe.lkrn,usr/lib/ipxe/ipxe.iso} "$work/ipxe.new/"
   publish ipxe
+fi
+
+if ! have isolinux; then
+  fetch isolinux named isolinux
+  fetch syslinux named syslinux-common
+  stage isolinux
+  mv "$work"/isolinux.d/usr/lib/ISOLINUX/{isolinux,isohdpfx}.bin "$work/syslinux.d/usr/lib/syslinux/modules/bios/ldlinux.c32" "$work/isolinux.new/"
+  publish isolinux
+fi
+
+if ! have memtest; then
+  fetch memtest named memtest86+
+  stage memtest
+  mv "$work/memtest.d/usr/lib/memtest86+/memtest86+x64.iso" "$work/memtest.new/"
+  publish memtest
+fi
+
+libraries() { # PACKAGE: those that it names; the C library is everywhere
+  apt-cache "${apt_options[@]}" depends "$1" 2>>"$log" | sed -n 's/^ *\(Pre\)\?Depends: \(lib.*\)/\2/p' | grep -v '^libc6'
+}
+if ! have grub; then
+  stage grub
+  mkdir "$work/grub.new/lib"
+  for package in grub-common e2fsprogs; do
+    fetch $package named $package:amd64
+    for library in $(libraries $package); do
+      fetch "$library" named "$library:amd64"
+      find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/grub.new/lib" {} +
+      rm -rf "${work:?}/$library.d"
+    done
+  done
+  mv "$work/grub-common.d/usr/bin/grub-mkimage" "$(find "$work/e2fsprogs.d" -name mke2fs)" "$work/grub.new/"
+  rm -rf "$work"/{grub-common,e2fsprogs}.d
+  fetch grub named grub-pc-bin:amd64
+  mv "$work/grub.d/usr/lib/grub/i386-pc" "$work/grub.new/"
+  publish grub
 fi
 
 if ! have tcc; then
@@ -227,5 +268,35 @@ for image in "${images[@]}"; do
   chmod 755 "$work/root/init"
   pack "$image" "$work/root"
 done
+
+# A PC's disk: GRUB's boot.img in the master boot record, its core in the sectors behind, a partition with GRUB's modules
+# and configuration, a kernel and a RAM disk. Both images look for what follows them in the next sector by themselves.
+grub_tool() { # PROGRAM ARGUMENT...
+  LD_LIBRARY_PATH=$guests/grub/lib "$guests/grub/$@" >>"$log" 2>&1 || fail "$1 failed: $(tail -1 "$log")"
+}
+if ! grub_disk_is_current; then
+  say "making grub-disk/disk.img"
+  stage grub-disk
+  first=2048 sectors=129024 disk=$work/grub-disk.new/disk.img modules=$guests/grub/i386-pc
+  rm -rf "$work/root"
+  mkdir -p "$work/root/boot/grub/i386-pc"
+  cp "$modules"/*.{mod,lst} "$work/root/boot/grub/i386-pc/"
+  cp "$home/guest/grub/grub.cfg" "$work/root/boot/grub/"
+  cp "$guests/cloud/vmlinuz" "$guests/disk/initrd.img" "$work/root/boot/"
+  grub_tool grub-mkimage -O i386-pc -d "$modules" -p '(hd0,msdos1)/boot/grub' -o "$work/core.img" biosdisk part_msdos ext2
+  (($(stat -c %s "$work/core.img") <= (first - 1) * 512)) || fail "GRUB's core does not fit before the first partition"
+  grub_tool mke2fs -q -t ext2 -d "$work/root" -L debian "$work/partition.img" $((sectors / 2))k
+  head -c 440 "$modules/boot.img" >"$disk"
+  # Disk signature; one active partition of type 83h, with the CHS addresses that say: use the other ones.
+  little() { printf '\\x%02x\\x%02x\\x%02x\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24)); }
+  printf "SHRP\0\0\x80\xfe\xff\xff\x83\xfe\xff\xff$(little $first)$(little $sectors)" >>"$disk"
+  head -c 48 /dev/zero >>"$disk"
+  printf '\x55\xaa' >>"$disk"
+  cat "$work/core.img" >>"$disk"
+  truncate -s $((first * 512)) "$disk"
+  dd if="$work/partition.img" of="$disk" bs=1M seek=$((first / 2048)) conv=sparse,notrunc status=none
+  truncate -s $(((first + sectors) * 512)) "$disk"
+  publish grub-disk
+fi
 rm -rf "$work" "$guests/.apt"
 say "ready in $guests ($(du -sh "$guests" | cut -f1))"

@@ -386,7 +386,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         while (c->InstructionCount < limit)
         {
             // INTR (bit 0) counts only with EFLAGS.IF (bit 9).
-            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && CanServePending())
+            if (c->HasEvents && CanServePending())
                 return;
             if (c->Slow != 0)
             {

@@ -205,52 +205,71 @@ internal static unsafe class StringHandlers
             c->Arch.Rflags |= Rflags.RF; // an instruction breakpoint is for the first iteration only
     }
 
-    /// <summary>After a few runs events are looked for; single steps stop after each element or run.</summary>
+    /// <summary>
+    /// After each run events are looked for, but not an interrupt that is barred: firmware copies with one waiting.
+    /// Single steps stop after each element or run.
+    /// </summary>
     internal static bool MustLeave(CpuContext* c, int visits) =>
-        visits > 0 && (Volatile.Read(ref c->Pending) != 0 || (c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0
-            || c->CurrentBlock->Stale || visits > MaxElementsPerVisit);
+        visits > 0 && (c->HasEvents || (c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0 || c->CurrentBlock->Stale || visits > MaxElementsPerVisit);
 
-    /// <summary>How many elements from an offset on lie within a segment, before the offset wraps round.</summary>
-    private static ulong Within(long limit, ulong mask, ulong offset, int size)
+    /// <summary>How many elements from an offset on, up or down, lie within a segment, before the offset wraps round.</summary>
+    private static ulong Within(long limit, ulong mask, ulong offset, int size, bool down)
     {
         var last = Math.Min(limit, (long)mask);
-        return last < (long)offset ? 0 : ((ulong)last - offset + 1) / (ulong)size;
+        var above = last < (long)offset ? 0 : ((ulong)last - offset + 1) / (ulong)size;
+        return !down ? above : above == 0 ? 0 : (offset / (ulong)size) + 1;
+    }
+
+    /// <summary>How many elements from an address on, up or down, lie within its page.</summary>
+    private static ulong InPage(ulong address, int size, bool down)
+    {
+        var offset = address & 0xFFF;
+        var above = (4096 - offset) / (ulong)size;
+        return !down ? above : above == 0 ? 0 : (offset / (ulong)size) + 1;
     }
 
     /// <summary>Does as many elements at once as both pages allow; 0 if this element needs the slow way.</summary>
     private static long FastRun<T>(CpuContext* c, Op* op, ulong left, ulong mask, bool move) where T : unmanaged
     {
-        if ((c->Arch.Rflags & Rflags.DF) != 0 || (c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0)
+        if ((c->CurrentBlock->Mode & (uint)BlockMode.Single) != 0)
             return 0;
+        var down = (c->Arch.Rflags & Rflags.DF) != 0;
         var rdi = c->Arch.Gpr[7] & mask;
-        var count = Math.Min(left, (4096 - (rdi & 0xFFF)) / (ulong)sizeof(T));
+        var count = Math.Min(left, InPage(rdi, sizeof(T), down));
         ulong rsi = 0;
         if (move)
         {
             rsi = c->Arch.Gpr[6] & mask;
-            count = Math.Min(count, (4096 - (rsi & 0xFFF)) / (ulong)sizeof(T));
+            count = Math.Min(count, InPage(rsi, sizeof(T), down));
         }
 
         if (c->Is64 == 0)
         {
-            count = Math.Min(count, Within(c->WriteLimits[0], mask, rdi, sizeof(T)));
+            count = Math.Min(count, Within(c->WriteLimits[0], mask, rdi, sizeof(T), down));
             if (move)
-                count = Math.Min(count, Within(c->ReadLimits[op->Segment], mask, rsi, sizeof(T)));
+                count = Math.Min(count, Within(c->ReadLimits[op->Segment], mask, rsi, sizeof(T), down));
         }
 
         if (count < 2)
             return 0;
-        var to = Destination(c, op, rdi, (int)count * sizeof(T), true);
-        count = Math.Min(count, (4096 - (to & 0xFFF)) / (ulong)sizeof(T));
+        // Within() has seen to the limits: what is left to check is the segment itself.
+        var to = Destination(c, op, rdi, sizeof(T), true);
+        count = Math.Min(count, InPage(to, sizeof(T), down));
         var from = 0UL;
         if (move)
         {
-            from = Source(c, op, rsi, (int)count * sizeof(T));
-            count = Math.Min(count, (4096 - (from & 0xFFF)) / (ulong)sizeof(T));
+            from = Source(c, op, rsi, sizeof(T));
+            count = Math.Min(count, InPage(from, sizeof(T), down));
         }
 
         if (count < 2)
             return 0;
+        if (down)
+        {
+            to -= (count - 1) * (ulong)sizeof(T);
+            from -= (count - 1) * (ulong)sizeof(T);
+        }
+
         var bytes = (uint)count * (uint)sizeof(T);
         var target = c->Tlb + Paging.Tlb.Index(to);
         if ((to ^ target->WriteTag) >= 4096)
@@ -274,11 +293,17 @@ internal static unsafe class StringHandlers
         if ((from ^ origin->ReadTag) >= 4096)
             return 0;
         var source = (byte*)(origin->Delta + from);
-        if (destination > source && destination < source + bytes)
+        // Where the operands overlap such that an element read was written before, the guest relies on their order (a
+        // pattern is repeated).
+        if (!down && destination > source && destination < source + bytes)
         {
-            // Overlap forward: the guest relies on element order (a pattern is repeated).
-            for (ulong i = 0; i < count; i++)
-                Width.WriteRaw<T>(destination + (i * (ulong)sizeof(T)), Width.ReadRaw<T>(source + (i * (ulong)sizeof(T))));
+            for (long i = 0; i < (long)count; i++)
+                Width.WriteRaw<T>(destination + (i * sizeof(T)), Width.ReadRaw<T>(source + (i * sizeof(T))));
+        }
+        else if (down && destination < source && source < destination + bytes)
+        {
+            for (var i = (long)count - 1; i >= 0; i--)
+                Width.WriteRaw<T>(destination + (i * sizeof(T)), Width.ReadRaw<T>(source + (i * sizeof(T))));
         }
         else
         {

@@ -66,6 +66,13 @@ internal unsafe struct CpuContext
     /// <summary><see cref="PendingEvents"/>, set by any thread.</summary>
     public int Pending;
 
+    /// <summary>Whether anything is pending that the flags do not bar: interrupts need IF. Shadows and blocked NMIs are not looked at.</summary>
+    public readonly bool HasEvents
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => (Volatile.Read(in Pending) & (~(int)PendingEvents.Interrupt | ((int)(Arch.Rflags >> 9) & (int)PendingEvents.Interrupt))) != 0;
+    }
+
     /// <summary>The TLB for data accesses at the current privilege level.</summary>
     public TlbEntry* Tlb;
 

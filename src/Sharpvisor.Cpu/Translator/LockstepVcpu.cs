@@ -37,7 +37,7 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
         _counted = true;
         while (c->InstructionCount < limit)
         {
-            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && CanServePending())
+            if (c->HasEvents && CanServePending())
                 return;
             if (c->Slow != 0)
                 SlowStep();

@@ -180,7 +180,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _counted = limit - c->InstructionCount < UncountedBudget;
         while (c->InstructionCount < limit)
         {
-            if ((Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0 && CanServePending())
+            if (c->HasEvents && CanServePending())
                 return;
             if (c->Slow != 0)
             {
@@ -609,7 +609,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                         ((delegate*<CpuContext*, Op*, void>)exit.Op->Fn)(c, exit.Op);
                         if (resume == 0 || c->Arch.Rip != next || c->Slow != 0 || block.Stale || c->Arch.Activity != ActivityState.Active
                             || CurrentKey != t->Key || !IsTranslatable
-                            || (Volatile.Read(ref c->Pending) & (0x7FFF_FFFE | ((int)(c->Arch.Rflags >> 9) & 1))) != 0)
+                            || c->HasEvents)
                         {
                             Synchronize();
                             return;
