@@ -50,7 +50,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
         if (options.DebugConsole is { } console)
             _owned.Add(console.Backend);
-        _owned.AddRange(options.IdeDrives.Select(d => d.Drive));
+        _owned.AddRange(options.Drives);
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
             throw new ConfigurationException($"{options.ProcessorCount} processors: give 1 to {MachineOptions.MaximumProcessors}");
@@ -124,7 +124,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public IReadOnlyList<IVcpu> Processors => _vcpus;
 
-    public IEnumerable<BlockDrive> Drives => _options.IdeDrives.Select(d => d.Drive);
+    public IEnumerable<BlockDrive> Drives => _options.Drives;
 
     /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
     /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>

@@ -96,6 +96,9 @@ public sealed class RawImage : IBlockImage, IDisposable
         return ValueTask.CompletedTask;
     }
 
+    public bool TryReadAtOnce(long offset, BlockBuffers buffers) =>
+        offset >= 0 && offset <= Length - buffers.Length && _file.TryReadCached(offset, buffers);
+
     public ValueTask WriteAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default)
     {
         CheckWritable(offset, buffers.Length);

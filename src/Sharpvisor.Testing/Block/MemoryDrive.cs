@@ -57,6 +57,12 @@ public sealed class MemoryDrive(int sectors, string name = "memory") : IBlockDri
         request.Complete(Error);
     }
 
+    public void Drain()
+    {
+        while (_held.TryDequeue(out var request))
+            request.Complete(BlockError.Canceled);
+    }
+
     /// <param name="bytes">Null: the medium is taken out.</param>
     public void ChangeMedium(byte[]? bytes)
     {
