@@ -100,7 +100,7 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
         _inFlight++;
         if (request is { Operation: BlockOperation.Read, Length: <= AtOnceLength } && _atOnce < AtOnceLimit && _gate.IsHeld)
         {
-            _atOnce++;
+            Interlocked.Increment(ref _atOnce);
             _gate.AfterLeave(this, request);
             return;
         }
