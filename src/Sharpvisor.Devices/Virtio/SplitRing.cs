@@ -90,6 +90,8 @@ internal sealed class SplitRing : VirtqueueRing
         {
             if (index >= limit)
                 return Fail("a descriptor index out of range");
+            if (count > limit)
+                return Fail("a chain that loops");
             var descriptor = isIndirect ? Descriptor.Read(indirect.Span, index) : _descriptors.ReadDescriptor(index);
             if ((descriptor.SplitFlags & Descriptor.Indirect) != 0)
             {
@@ -108,8 +110,6 @@ internal sealed class SplitRing : VirtqueueRing
                 return Fail(fault);
             if ((descriptor.SplitFlags & Descriptor.Next) == 0)
                 return true;
-            if (count >= limit)
-                return Fail("a chain that loops");
             index = descriptor.SplitNext;
         }
     }

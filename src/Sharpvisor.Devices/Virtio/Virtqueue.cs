@@ -11,6 +11,7 @@ public sealed class Virtqueue
     private readonly VirtioDevice _device;
     private VirtqueueRing? _ring;
     private int _inFlight;
+    private bool _hasNews;
 
     internal Virtqueue(VirtioDevice device, int index, int maximumSize)
     {
@@ -81,13 +82,15 @@ public sealed class Virtqueue
             return;
         chain.MarkWritten(_device.Memory, written);
         ring.Push(chain, written);
+        _hasNews = true;
     }
 
     /// <summary>Interrupts the driver, if it wants that, for what was pushed since the last time.</summary>
     public void Interrupt()
     {
-        if (_ring is null || !_device.MayUseQueues)
+        if (_ring is null || !_hasNews || !_device.MayUseQueues)
             return;
+        _hasNews = false;
         var isForced = _inFlight == 0 && _device.Has(VirtioFeature.NotifyOnEmpty) && _ring.IsEmpty;
         if (_ring.WantsInterrupt() || isForced)
             _device.Transport.InterruptQueue(Index);
@@ -115,6 +118,7 @@ public sealed class Virtqueue
     {
         _ring = null;
         _inFlight = 0;
+        _hasNews = false;
         IsEnabled = false;
         Size = MaximumSize;
         DescriptorArea = DriverArea = DeviceArea = 0;

@@ -65,8 +65,8 @@ public abstract class DriverRing(GuestMemory memory, GuestAllocator allocator, i
     }
 }
 
-/// <summary>Gives out guest memory, never twice.</summary>
-public sealed class GuestAllocator(ulong start, ulong end)
+/// <summary>Gives out guest memory, zeroed and never twice.</summary>
+public sealed class GuestAllocator(GuestMemory memory, ulong start, ulong end)
 {
     private ulong _next = start;
 
@@ -75,6 +75,8 @@ public sealed class GuestAllocator(ulong start, ulong end)
     {
         var at = (_next + alignment - 1) & ~(alignment - 1);
         _next = at + length;
-        return _next <= end ? at : throw new InvalidOperationException("no guest memory left");
+        if (_next > end || (length > 0 && !memory.TryWrite(at, new byte[length])))
+            throw new InvalidOperationException("no guest memory left");
+        return at;
     }
 }

@@ -24,7 +24,7 @@ public abstract class VirtioPciDriver
     {
         (_ports, _mmio, _slot) = (ports, mmio, slot);
         Memory = memory;
-        Allocator = new GuestAllocator(0x10000, 0x90000);
+        Allocator = new GuestAllocator(memory, memory.Size / 2, memory.Size);
         WriteConfig(0x14, 4, (uint)MsixTable);
         WriteConfig(PciCommand, 2, 7);
     }
