@@ -41,7 +41,8 @@ internal static class HelpText
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
           -drive file=FILE[,format=raw][,if=ide|virtio|none][,index=N][,id=ID]
-                 [,media=cdrom][,readonly=on][,cache=MODE][,discard=on][,werror=stop][,serial=S]
+                 [,media=cdrom][,readonly=on][,cache=MODE][,discard=on]
+                 [,werror=stop][,serial=S]
           -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]
           -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=S][,bootindex=N]
                   [,disable-modern=on|disable-legacy=on][,packed=on][,addr=N]

@@ -67,7 +67,7 @@ public sealed class Virtqueue
     /// <summary>The driver still waits for a chain: nothing was reset or broken since it was taken, and memory can be reached.</summary>
     public bool IsWaitingFor(DescriptorChain chain) => chain.Ring is not null && chain.Ring == _ring && _device.MayUseQueues;
 
-    /// <summary>Gives a chain back. One of before a reset is only forgotten.</summary>
+    /// <summary>Gives a chain back. One of before a reset does not get to the driver.</summary>
     /// <param name="written">Bytes that the device has written, from the start of the chain's writable part.</param>
     public void Push(DescriptorChain chain, int written)
     {
@@ -75,12 +75,12 @@ public sealed class Virtqueue
             throw new InvalidOperationException("the chain was not taken from a queue, or was given back");
         var ring = chain.Ring == _ring ? _ring : null;
         chain.Ring = null;
+        chain.MarkWritten(_device.Memory, written); // after a reset, too: the bytes are there
         if (ring is null)
             return;
         _inFlight--;
         if (!_device.MayUseQueues)
             return;
-        chain.MarkWritten(_device.Memory, written);
         ring.Push(chain, written);
         _hasNews = true;
     }

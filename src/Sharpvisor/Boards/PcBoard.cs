@@ -225,7 +225,7 @@ internal sealed class PcBoard
             }
             catch (InvalidOperationException e)
             {
-                throw new ConfigurationException($"{described.Kind}: {e.Message}; give it another place by addr=", e);
+                throw new ConfigurationException($"{e.Message}; give it another place by addr=", e);
             }
 
             if (described.BootIndex is not { } index)

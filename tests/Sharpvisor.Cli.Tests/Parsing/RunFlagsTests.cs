@@ -1,3 +1,4 @@
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Parsing;
@@ -85,6 +86,23 @@ public sealed class RunFlagsTests
         Assert.Equal(2UL << 30, settings.MaximumBelow4G);
         Assert.Equal("cd", Parse("-boot", "cd").Boot.Order);
         Assert.Equal(Guid.Parse("12345678-1234-1234-1234-123456789abc"), Parse("-uuid", "12345678-1234-1234-1234-123456789abc").Uuid);
+    }
+
+    [Fact]
+    public void Virtio_devices_in_their_order()
+    {
+        var settings = Parse(
+            "-drive", "file=a,if=virtio,serial=first", "-device", "virtio-rng-pci,addr=1e.0", "-drive", "file=b,if=none,id=b,werror=stop",
+            "-device", "virtio-blk-pci,drive=b,disable-legacy=on,packed=on,num-queues=3,bootindex=2,rerror=ignore", "-device", "virtio-rng-pci-non-transitional,vectors=0");
+        Assert.Empty(settings.PlacedDrives);
+        Assert.Equal(["a", null, "b", null], settings.VirtioDevices.Select(d => d.Drive?.File));
+        Assert.Equal(0x1E, settings.VirtioDevices[1].Device.Slot);
+        Assert.Equal((ErrorPolicy.Stop, ErrorPolicy.Ignore), (settings.VirtioDevices[2].Drive!.Options.WriteErrors, settings.VirtioDevices[2].Drive!.Options.ReadErrors));
+        var drive = new BlockDrive("b", null, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var disk = settings.VirtioDevices[2].Disk!(drive);
+        Assert.True(disk is { QueueCount: 3, BootIndex: 2, OffersPackedRings: true, Pci: { DisableLegacy: true, DisableModern: false } });
+        Assert.Equal("first", settings.VirtioDevices[0].Disk!(drive).Options.Serial);
+        Assert.True(settings.VirtioDevices[3].Device.Pci is { DisableLegacy: true, Vectors: 0 });
     }
 
     [Fact]
