@@ -13,6 +13,27 @@ public sealed class BootLoaderTests : IDisposable
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
+    [GuestTheory(Bios, VgaBios, "grub-disk/disk.img", "ipxe/ipxe.iso")]
+    [InlineData("translator")]
+    public async Task The_boot_menu_starts_what_is_chosen(string engine)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var disk = Path.Combine(_directory, "disk.img");
+        File.Copy(GuestCache.PathOf("grub-disk/disk.img"), disk);
+        await using var machine = await Builder(engine)
+            .WithDisk(disk)
+            .WithCdrom(GuestCache.PathOf("ipxe/ipxe.iso"))
+            .WithBoot(new BootOptions { Menu = true })
+            .StartAsync(limit.Token);
+        await machine.Screen!.ExpectTextAsync("Press ESC for boot menu.", limit.Token);
+        await machine.Keyboard.SendKeysAsync("esc", limit.Token);
+        var menu = (await machine.Screen.ExpectTextAsync("2. DVD/CD", limit.Token)).ToString();
+        ScreenTests.Capture(machine.Screen, $"menu-{engine}");
+        Assert.Contains("1. ata0-0: SHARPVISOR HARDDISK", menu, StringComparison.OrdinalIgnoreCase);
+        await machine.Keyboard.TypeAsync("2", limit.Token);
+        await machine.Screen.ExpectTextAsync("iPXE initialising devices", limit.Token);
+    }
+
     [GuestTheory(Bios, VgaBios, "grub-disk/disk.img")]
     [InlineData("translator")]
     public async Task GRUB_starts_Linux_from_a_disk(string engine)
