@@ -44,6 +44,7 @@ internal enum Encoding
     CompressionLevel9 = -247,
     PointerMotionChange = -257,
     QemuExtendedKey = -258,
+    QemuLedState = -261,
     ExtendedDesktopSize = -308,
 }
 

@@ -90,6 +90,36 @@ public sealed class InputTests
     }
 
     [Fact]
+    public async Task A_client_is_told_the_lights_at_once_and_when_they_change()
+    {
+        var console = new FakeConsole { Leds = KeyboardLeds.NumLock };
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, -261);
+        await client.SyncAsync(c => c.Leds.Count == 1);
+        await client.SyncAsync(c => c.Shows(console));
+        console.Change(_ => console.Leds = KeyboardLeds.CapsLock | KeyboardLeds.ScrollLock);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(default, -261)], client.Rectangles);
+        Assert.Equal([2, 5], client.Leds);
+    }
+
+    [Fact]
+    public async Task Who_does_not_ask_for_the_lights_is_not_told_them()
+    {
+        var console = new FakeConsole { Leds = KeyboardLeds.NumLock };
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, -258);
+        await client.SyncAsync(c => c.Shows(console));
+        console.Change(p => (console.Leds, p.Pixels[0]) = (KeyboardLeds.CapsLock, 1));
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([0], client.Rectangles.Select(r => r.Encoding));
+    }
+
+    [Fact]
     public void Each_key_has_one_scan_code_and_a_keysym()
     {
         var codes = Enumerable.Range(1, 255).Select(c => XtKeys.ToKey((uint)c)).Where(k => k != Key.None).ToList();
