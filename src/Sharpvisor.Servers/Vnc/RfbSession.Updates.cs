@@ -61,8 +61,7 @@ internal sealed partial class RfbSession
         {
             WriteSize(work.Settings, reason: 0, status: 0);
             (_toldWidth, _toldHeight) = (_frame.Width, _frame.Height);
-            if (work.Announce)
-                _requests.PutBackAnnouncement();
+            _requests.PutBackNews(work);
             await _writer.FlushAsync(_end.Token).ConfigureAwait(false);
             return true;
         }
@@ -78,11 +77,11 @@ internal sealed partial class RfbSession
         var hasUpdate = hasPixels || move is not null || announcements > 0;
         if (work.Settings.ExtendedDesktopSize)
         {
-            if (work.Announce)
+            if (work.TellSize)
                 WriteSize(work.Settings, reason: 0, status: 0);
             for (var i = 0; i < work.Refusals; i++)
                 WriteSize(work.Settings, reason: 1, status: 1);
-            hasUpdate |= work.Announce || work.Refusals > 0;
+            hasUpdate |= work.TellSize || work.Refusals > 0;
         }
 
         if (!hasUpdate)
