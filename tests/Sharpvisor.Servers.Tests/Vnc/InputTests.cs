@@ -1,4 +1,5 @@
 using Sharpvisor.Core.Input;
+using Sharpvisor.Servers.Vnc;
 using Sharpvisor.Servers.Vnc.Input;
 
 namespace Sharpvisor.Servers.Tests.Vnc;
@@ -50,6 +51,19 @@ public sealed class InputTests
         await FakeConsole.WaitAsync(() => console.Keys.Length == 4 && console.Moves.Length == 2);
         Assert.Equal(new HashSet<(Key, bool)> { (Key.LeftControl, false), (Key.X, false) }, console.Keys[2..].ToHashSet());
         Assert.Equal((0, 0, 0, PointerButtons.None), console.Moves[1]);
+    }
+
+    [Fact]
+    public async Task A_button_of_the_very_last_message_comes_up_as_well()
+    {
+        var console = new FakeConsole();
+        byte[] hello = [.. "RFB 003.008\n"u8, 1, 1, 3, 0, 0, 0, 0, 0, 0, 160, 0, 96]; // with a request, whose answer fails
+        await using var stream = new LateStream(hello, [5, 1, 0, 10, 0, 10], writes: 4);
+        var screen = new ScreenSource(console.Gate, console, TimeSpan.Zero, TimeProvider.System);
+        var context = new SessionContext(console.Console, screen, FakeConsole.FastLimits, TimeProvider.System, false, () => null, (_, _) => true);
+        using var session = new RfbSession(stream, context, CancellationToken.None);
+        await Assert.ThrowsAsync<IOException>(session.RunAsync);
+        Assert.Equal([PointerButtons.Left, PointerButtons.None], console.Moves.Select(m => m.Buttons));
     }
 
     [Fact]
