@@ -144,7 +144,9 @@ public sealed class EncodingTests
         await using var server = console.Serve();
         await using var client = await TestClient.ConnectAsync(server);
         await client.SetEncodingsAsync(0, ExtendedDesktopSize);
-        await client.SyncAsync(c => c.Shows(console));
+        await client.RequestAsync();
+        await client.ReadUpdateAsync(); // the layout
+        await client.ReadUpdateAsync(); // and the pixels: no request is open now
         await client.WriteAsync([251, 0, 3, 0, 2, 0, 0, 0]); // SetDesktopSize of 768 by 512, no screens
         console.Change(p => p.Resize(200, 100));
         await Task.Delay(10 * FakeConsole.FastLimits.Frame); // the drawing of before is old then
