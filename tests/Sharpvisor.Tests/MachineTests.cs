@@ -289,6 +289,18 @@ public sealed class MachineTests
         Assert.Equal(MachineExitReason.Stopped, (await machine.Exit).Reason);
     }
 
+    /// <summary>The power button, a viewer's key: they reach devices, and these their processors, from other threads.</summary>
+    [Fact]
+    public async Task No_processor_goes_while_a_device_may_be_telling_it_something()
+    {
+        var engine = new ScriptedEngine(_ => VcpuExit.Halted);
+        var machine = await Machine.CreateBuilder().WithEngine(engine).WithProcessors(2).WithMemory(64 << 20)
+            .WithKernel(BootSource.FromBytes(SyntheticKernel.BzImage(), "kernel")).StartAsync();
+        await machine.DisposeAsync();
+        Assert.All(engine.Vcpus, v => Assert.False(v.DisposedWithoutGate));
+        machine.PressPowerButton(); // too late, and harmless
+    }
+
     [Fact]
     public void Mistakes_are_refused()
     {
