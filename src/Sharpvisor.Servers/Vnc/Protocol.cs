@@ -36,8 +36,6 @@ internal enum Encoding
     Zlib = 6,
     Tight = 7,
     Zrle = 16,
-    JpegQuality0 = -32,
-    JpegQuality9 = -23,
     DesktopSize = -223,
     LastRect = -224,
     CompressionLevel0 = -256,
