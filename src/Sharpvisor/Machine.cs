@@ -305,6 +305,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 request.Done?.TrySetResult();
             }
         }
+        catch (ConfigurationException e)
+        {
+            exit = new MachineExit(MachineExitReason.Configuration, MachineExit.ConfigurationCode, e.Message);
+        }
         catch (Exception e)
         {
             exit = Describe(e, "machine");

@@ -73,6 +73,31 @@ public sealed class MachineTests
     }
 
     [Fact]
+    public async Task A_kernel_that_has_become_shorter_by_the_reset_is_the_users_mistake()
+    {
+        var path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllBytes(path, SyntheticKernel.BzImage());
+            var engine = new ScriptedEngine(v =>
+            {
+                File.WriteAllBytes(path, []);
+                v.Out(0x92, 1);
+                return VcpuExit.Halted;
+            });
+            await using var machine = await Machine.CreateBuilder().WithEngine(engine).WithMemory(128 << 20).WithKernel(path).WithLogger(_log).StartAsync();
+            var exit = await machine.WaitForExitAsync().WaitAsync(Limit);
+            Assert.Equal((MachineExitReason.Configuration, 2), (exit.Reason, exit.Code));
+            Assert.StartsWith(path, exit.Message, StringComparison.Ordinal);
+            Assert.DoesNotContain(_log.Lines, l => l.Contains("please report", StringComparison.Ordinal));
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    [Fact]
     public async Task Without_reboot_a_reset_ends_the_machine_with_0()
     {
         await using var machine = await Builder(v =>
