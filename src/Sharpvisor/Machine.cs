@@ -226,8 +226,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         foreach (var backend in _owned)
             await backend.DisposeAsync().ConfigureAwait(false);
         _clock.Dispose();
-        foreach (var vcpu in _vcpus)
-            vcpu.Dispose();
+        using (_gate.Enter())
+        {
+            // A device, reached from another thread, may be telling a processor something.
+            foreach (var vcpu in _vcpus)
+                vcpu.Dispose();
+        }
+
         Screen?.End();
         Memory.Dispose();
         _options.Firmware?.Dispose();
@@ -299,6 +304,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 await DoAsync(request.Kind).ConfigureAwait(false);
                 request.Done?.TrySetResult();
             }
+        }
+        catch (ConfigurationException e)
+        {
+            exit = new MachineExit(MachineExitReason.Configuration, MachineExit.ConfigurationCode, e.Message);
         }
         catch (Exception e)
         {
