@@ -214,7 +214,7 @@ internal static class RunCommand
         if (display is not null)
             await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
-        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
+        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped or MachineExitReason.Configuration)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);
         return signalCode != 0 ? signalCode : exit.Code;
     }
