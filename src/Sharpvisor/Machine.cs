@@ -41,6 +41,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private Task? _loop;
     private int _faults;
     private int _resetRequested;
+    private bool _isShutDown;
     private int _disposed;
 
     internal Machine(MachineOptions options)
@@ -169,7 +170,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Stops processors and guest time.</summary>
     public Task PauseAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Pause, cancellation);
 
-    public Task ResumeAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Resume, cancellation);
+    /// <exception cref="InvalidOperationException">The guest has powered itself off: only a reset lets it start again.</exception>
+    public Task ResumeAsync(CancellationToken cancellation = default) => Volatile.Read(ref _isShutDown)
+        ? Task.FromException(new InvalidOperationException("the guest has powered off: reset the machine first"))
+        : AskAsync(RequestKind.Resume, cancellation);
 
     /// <summary>As the reset button does, whatever was said about rebooting.</summary>
     public Task ResetAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Reset, cancellation);
@@ -351,6 +355,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 await DrainAsync(cancelWaiting: true).ConfigureAwait(false);
                 PowerOn();
                 Volatile.Write(ref _resetRequested, 0);
+                Volatile.Write(ref _isShutDown, false);
                 if (!IsPaused)
                     _threads.Release();
                 break;
@@ -394,6 +399,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         }
 
         _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
+        Volatile.Write(ref _isShutDown, true);
         Ask(new Request(RequestKind.Pause));
     }
 

@@ -151,6 +151,11 @@ public sealed class MachineTests
             await Task.Delay(1);
         Assert.Contains("the guest powered off (ACPI S5); the machine stays paused", _log.Lines);
         Assert.False(machine.Exit.IsCompleted);
+        await Assert.ThrowsAsync<InvalidOperationException>(() => machine.ResumeAsync());
+        Assert.True(machine.IsPaused);
+        await machine.ResetAsync().WaitAsync(Limit);
+        await machine.ResumeAsync().WaitAsync(Limit);
+        Assert.False(machine.IsPaused);
         await machine.StopAsync().WaitAsync(Limit);
     }
 
