@@ -13,6 +13,7 @@ using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
 
@@ -70,6 +71,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 _board.Firmware.AddKernel(_plan);
             Screen = _board.Vga is null ? null : new GuestScreen(_board.Vga, _gate, _exit.Task);
             Keyboard = new GuestKeyboard(_board.Keyboard, _gate, _exit.Task);
+            Balloon = FindBalloon();
             var environment = new CpuEnvironment
             {
                 Memory = Memory,
@@ -136,6 +138,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     public GuestScreen? Screen { get; }
 
     public GuestKeyboard Keyboard { get; }
+
+    /// <summary>The memory balloon; null on a machine without one (<see cref="VirtioMemoryBalloon"/>).</summary>
+    public GuestBalloon? Balloon { get; }
 
     /// <summary>The mouse, used under <see cref="Gate"/>.</summary>
     public IPointerInput Mouse => _board.Mouse;
@@ -402,6 +407,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         Volatile.Write(ref _isShutDown, true);
         Ask(new Request(RequestKind.Pause));
     }
+
+    private GuestBalloon? FindBalloon() => _board.VirtioDevices.OfType<VirtioBalloon>().ToList() switch
+    {
+        [] => null,
+        [var device] => new GuestBalloon(device, Memory.Size, _gate, _exit.Task),
+        _ => throw new ConfigurationException("two memory balloons: a machine has one; leave the others out"),
+    };
 
     private static ulong ProcessorId(CpuModel model)
     {

@@ -71,3 +71,14 @@ public sealed record VirtioEntropy : VirtioPciDevice
     internal override VirtioDevice Create(BoardContext context, int processors) =>
         new VirtioRng(part => RandomNumberGenerator.Fill(part.Span), context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
 }
+
+/// <summary>A memory balloon, which <see cref="Machine.Balloon"/> drives.</summary>
+public sealed record VirtioMemoryBalloon : VirtioPciDevice
+{
+    public VirtioBalloonOptions Options { get; init; } = new();
+
+    internal override string Kind => "virtio-balloon-pci";
+
+    internal override VirtioDevice Create(BoardContext context, int processors) =>
+        new VirtioBalloon(Options, context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+}

@@ -209,6 +209,27 @@ public sealed unsafe partial class GuestMemory : IDisposable
             CodeWritten?.Invoke(gpa / PageSize, lines);
     }
 
+    /// <summary>
+    /// Zeroes whole pages of RAM and gives them back to the host until they are touched again. Processors may run: they
+    /// see the old bytes or zeroes. Whoever does it must not need what is there.
+    /// </summary>
+    /// <returns>False: not whole pages, or not all of it is RAM; nothing was done.</returns>
+    /// <remarks>
+    /// The host's khugepaged may fill a hole in a huge page again. A page of a huge page is free for the host when it
+    /// splits that one, or when all of it was given back.
+    /// </remarks>
+    public bool TryDiscard(ulong gpa, ulong length)
+    {
+        if (((gpa | length) & (PageSize - 1)) != 0 || length == 0)
+            return false;
+        var range = TryGetRange(gpa, length);
+        if (range == null || range < _ram || (ulong)(range - _ram) >= Size)
+            return false;
+        HostMemory.Discard(range, length);
+        MarkLines(gpa, length);
+        return true;
+    }
+
     /// <summary>Fills RAM with zeroes, as at power-on.</summary>
     public void Clear()
     {

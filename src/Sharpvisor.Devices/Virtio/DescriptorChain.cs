@@ -27,6 +27,9 @@ public sealed class DescriptorChain
 
     public int WritableLength => (int)_writableLength;
 
+    /// <summary>How many parts the answer's place has.</summary>
+    public int WritableParts => _count - _readable;
+
     /// <summary>Of a split ring the first descriptor's index, of a packed ring the buffer id.</summary>
     internal ushort Id { get; set; }
 
@@ -35,6 +38,14 @@ public sealed class DescriptorChain
 
     /// <summary>Which life of the queue it is from; null: from none, or it was given back.</summary>
     internal object? Ring { get; set; }
+
+    /// <summary>Where one of the writable parts lies: for devices to which the place itself is the message.</summary>
+    public (ulong Address, ulong Length) WritablePlace(int part)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(part);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(part, WritableParts);
+        return (_addresses[_readable + part], (ulong)_parts[_readable + part].Length);
+    }
 
     internal void Clear()
     {

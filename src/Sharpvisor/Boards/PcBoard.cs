@@ -15,6 +15,7 @@ using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
+using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Virtio.Transports;
 
 namespace Sharpvisor.Boards;
@@ -32,6 +33,7 @@ internal sealed class PcBoard
 
     private readonly BoardContext _context;
     private readonly List<IResettable> _resettable = [];
+    private readonly List<VirtioDevice> _virtioDevices = [];
     private readonly KvmClock[] _kvmClocks;
     private readonly Pic _pic;
     private readonly AcpiPm _acpiPm;
@@ -129,6 +131,8 @@ internal sealed class PcBoard
     /// <summary>Null on a machine without a screen.</summary>
     public StandardVga? Vga { get; }
 
+    public IReadOnlyList<VirtioDevice> VirtioDevices => _virtioDevices;
+
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public IReadOnlyList<IMsrDevice> MsrDevices(int index) => [_kvmClocks[index]];
 
@@ -215,7 +219,9 @@ internal sealed class PcBoard
         // Those that name their place first, so that the others don't take it.
         foreach (var described in options.VirtioDevices.OrderBy(d => d.Slot is null))
         {
-            var function = new VirtioPci(described.Create(_context, options.ProcessorCount), described.Pci);
+            var device = described.Create(_context, options.ProcessorCount);
+            _virtioDevices.Add(device);
+            var function = new VirtioPci(device, described.Pci);
             try
             {
                 if (described.Slot is { } slot)
