@@ -257,7 +257,7 @@ virtio_root() {
   cp "$home/guest/virtio/init" "$1/init"
   mkdir -p "$1"/{modules,lib64,lib/x86_64-linux-gnu}
   local name
-  for name in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng; do
+  for name in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_mmio virtio_blk virtio-rng virtio_balloon virtio_console; do
     cp "$(find "$guests/cloud/modules" -name $name.ko)" "$1/modules/"
   done
   # With these names and places each finds what it needs, and what it is.

@@ -128,6 +128,29 @@ public static unsafe partial class HostMemory
             NativeMemory.Clear(memory, (nuint)size);
     }
 
+    /// <summary>Bytes of page-aligned memory of <see cref="Reserve"/> that the host has pages for; where it does not tell, all.</summary>
+    public static ulong CountResident(void* memory, ulong size)
+    {
+        const ulong page = 4096, atOnce = 16384;
+        if (!OperatingSystem.IsLinux() || Environment.SystemPageSize != (int)page)
+            return size;
+        var isResident = new byte[atOnce];
+        var count = 0ul;
+        for (ulong done = 0; done < size; done += atOnce * page)
+        {
+            var part = Math.Min(size - done, atOnce * page);
+            fixed (byte* vector = isResident)
+            {
+                if (MInCore((byte*)memory + done, (nuint)part, vector) != 0)
+                    return size;
+            }
+
+            count += (ulong)isResident.AsSpan(0, (int)((part + page - 1) / page)).Count((byte)1);
+        }
+
+        return Math.Min(size, count * page);
+    }
+
     public static void Release(void* memory, ulong size)
     {
         if (OperatingSystem.IsLinux())
@@ -150,6 +173,9 @@ public static unsafe partial class HostMemory
 
     [LibraryImport("libc", EntryPoint = "munmap")]
     private static partial int MUnmap(void* address, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "mincore")]
+    private static partial int MInCore(void* address, nuint length, byte* vector);
 
     [LibraryImport("libc", EntryPoint = "madvise")]
     private static partial int MAdvise(void* address, nuint length, int advice);

@@ -74,6 +74,9 @@ public sealed unsafe partial class GuestMemory : IDisposable
     /// <summary>Bytes of RAM from 4 GiB on.</summary>
     public ulong Above4G { get; }
 
+    /// <summary>Bytes of RAM that the host has pages for: what was touched and not given back.</summary>
+    public ulong ResidentSize => HostMemory.CountResident(_ram, Size);
+
     /// <summary>Start of the host allocation: for CPU engines only.</summary>
     public byte* HostBase => _ram;
 

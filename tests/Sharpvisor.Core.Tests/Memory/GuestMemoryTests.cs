@@ -171,4 +171,47 @@ public sealed class GuestMemoryTests
             memory.TrySlice(place, 0x1000, out _);
         Assert.Equal(before, GC.GetAllocatedBytesForCurrentThread());
     }
+
+    [Fact]
+    public void Pages_given_back_are_zero_and_the_hosts()
+    {
+        using var memory = new GuestMemory(16 << 20, maxBelow4G: 8 << 20);
+        Assert.True(memory.TryWrite(2 << 20, Enumerable.Repeat((byte)0xA5, 4 << 20).ToArray()));
+        var before = memory.ResidentSize;
+        Assert.InRange(before, 4ul << 20, 16ul << 20);
+        Assert.True(memory.TryDiscard(2 << 20, (4 << 20) - 4096));
+        Assert.True(memory.TryRead<byte>((2 << 20) + 5, out var gone) && gone == 0);
+        Assert.True(memory.TryRead<byte>((6 << 20) - 1, out var kept) && kept == 0xA5);
+        if (OperatingSystem.IsLinux())
+            Assert.InRange(memory.ResidentSize, 1u, before - (3 << 20));
+        Assert.True(memory.TryDiscard(0, 0x1000));
+        Assert.True(memory.TryDiscard(0x1_0000_0000, 8 << 20));
+    }
+
+    [Theory]
+    [InlineData(0x1000, 0x800)]
+    [InlineData(0x1800, 0x1000)]
+    [InlineData(0x1000, 0)]
+    [InlineData(0x9F000, 0x2000)] // reaches into the VGA window
+    [InlineData(0x7F_F000, 0x2000)] // and behind RAM
+    [InlineData(ulong.MaxValue - 0xFFF, 0x1000)]
+    [InlineData(0x1000, ulong.MaxValue - 0xFFF)]
+    public void What_is_not_whole_pages_of_RAM_is_not_given_back(ulong address, ulong length)
+    {
+        using var memory = new GuestMemory(8 << 20);
+        memory.TryWrite<byte>(0x1FFF, 0xA5);
+        Assert.False(memory.TryDiscard(address, length));
+        Assert.True(memory.TryRead<byte>(0x1FFF, out var kept) && kept == 0xA5);
+    }
+
+    [Fact]
+    public void A_ROM_is_not_given_back()
+    {
+        using var memory = new GuestMemory(8 << 20);
+        var rom = memory.AddRegion("rom", 0x1000);
+        rom.Bytes(0, 1)[0] = 0xA5;
+        memory.Map(0xC0000, rom);
+        Assert.False(memory.TryDiscard(0xC0000, 0x1000));
+        Assert.Equal(0xA5, rom.Bytes(0, 1)[0]);
+    }
 }
