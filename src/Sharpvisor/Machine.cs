@@ -52,6 +52,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
         if (options.DebugConsole is { } console)
             _owned.Add(console.Backend);
+        _owned.AddRange(options.VirtioDevices.SelectMany(d => d.Backends));
         _owned.AddRange(options.Drives);
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
@@ -328,7 +329,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _threads.End();
         while (_requests.Reader.TryRead(out var late))
             late.Done?.TrySetException(new InvalidOperationException("the machine has ended"));
-        foreach (var line in _options.Serial.OfType<MemoryCharBackend>())
+        foreach (var line in _owned.OfType<MemoryCharBackend>())
             line.End(exit!.Message);
         _exit.TrySetResult(exit!);
     }

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boards;
+using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Virtio.Transports;
@@ -12,6 +13,9 @@ public abstract record VirtioPciDevice
 {
     /// <summary>Number of its device on the bus, 0 to 31; null: the first free one.</summary>
     public int? Slot { get; init; }
+
+    /// <summary>Its registers lie in memory, where ACPI tells of them, rather than on PCI (virtio-mmio).</summary>
+    public bool IsMmio { get; init; }
 
     /// <summary>By which registers drivers see it.</summary>
     public VirtioPciOptions Pci { get; init; } = new();
@@ -30,6 +34,12 @@ public abstract record VirtioPciDevice
 
     /// <summary>How firmware calls what can be started from it, behind the name of the PCI device; null: nothing.</summary>
     internal virtual string? BootPath => null;
+
+    /// <summary>Messages of MSI-X when nothing else is said; null: one for each queue and one for the configuration.</summary>
+    internal virtual int? DefaultVectors => null;
+
+    /// <summary>The character devices that it leads to.</summary>
+    internal virtual IEnumerable<ICharBackend> Backends => [];
 
     internal abstract VirtioDevice Create(BoardContext context, int processors);
 }

@@ -1,4 +1,4 @@
-// The values of QEMU's -serial: stdio, mon:stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server][,wait=off].
+// The values of QEMU's -serial: stdio, mon:stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server][,wait=off], chardev:ID.
 using System.Globalization;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Char;
@@ -42,6 +42,8 @@ public abstract record CharSpec
                 return new FileOutput(rest);
             case "file":
                 throw new ConfigurationException($"{flag} {value}: no path; give file:PATH");
+            case "chardev" when rest.Length > 0:
+                return new Named(rest);
             case "tcp":
                 return ParseTcp(value, rest, flag);
             default:
@@ -99,6 +101,12 @@ public abstract record CharSpec
     public sealed record NoDevice : CharSpec
     {
         public override ICharBackend Open(ILogger logger, Action quit) => throw new InvalidOperationException("none is no device");
+    }
+
+    /// <summary>What a -chardev of this id says: whoever knows those puts it here instead.</summary>
+    public sealed record Named(string Id) : CharSpec
+    {
+        public override ICharBackend Open(ILogger logger, Action quit) => throw new InvalidOperationException($"nobody has looked for chardev {Id}");
     }
 
     public sealed record Pty : CharSpec

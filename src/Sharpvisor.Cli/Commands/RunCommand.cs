@@ -91,14 +91,16 @@ internal static class RunCommand
 
         foreach (var placed in settings.PlacedDrives)
             builder.WithIdeDrive(OpenDrive(placed, ends, logger));
-        foreach (var virtio in settings.VirtioDevices)
-            builder.WithVirtioDevice(OpenDevice(virtio, builder.Options.VirtioDevices.OfType<VirtioDisk>().Count(), ends, logger));
+        var disks = new Dictionary<VirtioSpec, BlockDrive>(ReferenceEqualityComparer.Instance);
+        foreach (var (virtio, spec) in settings.VirtioDevices.Where(d => d.Drive is not null).Select(d => (d, d.Drive!)))
+            disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
         List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];
         if (settings.DebugConsole is { } console)
             wanted.Add((console, "debugcon"));
+        wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null).Select(p => (p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
         foreach (var (spec, label) in wanted.Where(w => !w.Spec.IsNone).OrderBy(w => w.Spec.IsStdio))
         {
             var backend = spec.Open(logger, quit);
@@ -114,6 +116,8 @@ internal static class RunCommand
             builder.WithSerial(null);
         if (settings.DebugConsole is { IsNone: false } debug)
             builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
+        foreach (var virtio in settings.VirtioDevices)
+            builder.WithVirtioDevice(Describe(virtio, disks.GetValueOrDefault(virtio), opened));
         return builder.Build();
     }
 
@@ -140,8 +144,15 @@ internal static class RunCommand
         return drive;
     }
 
-    private static VirtioPciDevice OpenDevice(VirtioSpec virtio, int index, List<IAsyncDisposable> ends, StandardErrorLogger logger) =>
-        virtio is { Disk: { } disk, Drive: { } spec } ? disk(OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(index), ends, logger)) : virtio.Device;
+    private static VirtioPciDevice Describe(VirtioSpec virtio, BlockDrive? drive, Dictionary<CharSpec, ICharBackend> opened) => virtio switch
+    {
+        { Disk: { } disk } => disk(drive!),
+        { Device: VirtioSerialBus bus } => bus with
+        {
+            Ports = [.. virtio.Ports.Select(p => new VirtioSerialPort(p.Where is null ? null : opened[p.Where]) { IsConsole = p.IsConsole, Name = p.Name, Number = p.Number })],
+        },
+        _ => virtio.Device,
+    };
 
     /// <summary>
     /// The option ROM of a machine that has a VGA: one that is asked for, or that shows its screen, or that starts by

@@ -27,6 +27,7 @@ internal static class RunFlags
         new("cdrom", "FILE", (s, v) => DriveValues.Short(s, "-cdrom", v, DriveValues.CdromIndex, isCdrom: true)),
         new("drive", "OPTIONS", DriveValues.Drive),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
+        new("chardev", "OPTIONS", CharValues.Chardev),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
         new("machine", "KIND", Values.Machine),
@@ -82,6 +83,7 @@ internal static class RunFlags
             flag.Apply(settings, value ?? "");
         }
 
+        CharValues.Resolve(settings);
         Check(settings);
         settings.PlacedDrives = DriveValues.Resolve(settings);
         return settings;
@@ -92,6 +94,7 @@ internal static class RunFlags
         List<string> onStdio = [.. settings.Serial.Where(s => s.IsStdio).Select(_ => "-serial stdio")];
         if (settings.DebugConsole is { IsStdio: true })
             onStdio.Add("-debugcon stdio");
+        onStdio.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is { IsStdio: true }).Select(p => p.What));
         if (settings.IsCurses)
             onStdio.Add("-display curses");
         // As QEMU: a machine that is told nothing else has its first serial port on stdio.

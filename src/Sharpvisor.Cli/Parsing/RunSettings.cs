@@ -45,6 +45,11 @@ internal sealed class RunSettings
 
     public List<CharSpec> Serial { get; } = [];
 
+    public List<ChardevSpec> Chardevs { get; } = [];
+
+    /// <summary>Before <see cref="CharValues.Resolve"/> has given them to their devices.</summary>
+    public List<SerialPortSpec> SerialPorts { get; } = [];
+
     public List<DriveSpec> Drives { get; } = [];
 
     public List<IdeDeviceSpec> IdeDevices { get; } = [];

@@ -1,4 +1,4 @@
-// -device virtio-blk-pci and virtio-rng-pci, as qemu(1) and their property lists describe them, and -drive if=virtio.
+// -device virtio-…-pci and virtio-…-device, as qemu(1) and their property lists describe them, and -drive if=virtio.
 using System.Globalization;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Core.Guests;
@@ -10,11 +10,13 @@ namespace Sharpvisor.Cli.Parsing;
 /// <summary>What a -device of virtio says, nothing opened yet.</summary>
 internal sealed record VirtioSpec(string What)
 {
-    /// <summary>The device without a drive.</summary>
+    /// <summary>The device without a drive, and without ports.</summary>
     public required VirtioPciDevice Device { get; init; }
 
+    public string? Id { get; init; }
+
     /// <summary>Makes the disk of its drive; null: the device has none.</summary>
-    public Func<BlockDrive, VirtioDisk>? Disk { get; init; }
+    public Func<BlockDrive, VirtioPciDevice>? Disk { get; init; }
 
     public string? DriveId { get; init; }
 
@@ -24,59 +26,63 @@ internal sealed record VirtioSpec(string What)
 
     /// <summary>Found by <see cref="VirtioValues.Resolve"/>.</summary>
     public DriveSpec? Drive { get; init; }
+
+    /// <summary>Of a virtio-serial, given by <see cref="VirtioValues.AddPort"/>.</summary>
+    public IReadOnlyList<SerialPortSpec> Ports { get; init; } = [];
 }
 
 internal static class VirtioValues
 {
-    private static readonly string[] CommonKeys =
-        ["driver", "id", "bus", "addr", "disable-modern", "disable-legacy", "packed", "indirect_desc", "event_idx", "vectors"];
+    private static readonly string[] CommonKeys = ["driver", "id", "packed", "indirect_desc", "event_idx"];
+    private static readonly string[] PciKeys = ["bus", "addr", "disable-modern", "disable-legacy", "vectors"];
 
-    private static readonly string[] DiskKeys =
-    [
-        .. CommonKeys, "drive", "serial", "bootindex", "num-queues", "queue-size", "logical_block_size", "physical_block_size", "min_io_size", "opt_io_size",
-        "werror", "rerror",
-    ];
+    /// <summary>QEMU's names without what they are connected by, each with the properties that only it has.</summary>
+    private static readonly Dictionary<string, string[]> Kinds = new(StringComparer.Ordinal)
+    {
+        ["virtio-blk"] =
+        [
+            "drive", "serial", "bootindex", "num-queues", "queue-size", "logical_block_size", "physical_block_size", "min_io_size", "opt_io_size",
+            "werror", "rerror",
+        ],
+        ["virtio-rng"] = ["rng"],
+        ["virtio-balloon"] = ["free-page-reporting", "deflate-on-oom"],
+        ["virtio-serial"] = ["max_ports"],
+    };
 
-    private static readonly string[] EntropyKeys = [.. CommonKeys, "rng"];
-
-    private static readonly (string, bool?)[] Kinds = [("", null), ("-pci", null), ("-pci-transitional", true), ("-pci-non-transitional", false)];
+    private static readonly (string Text, bool? IsTransitional, bool IsMmio)[] Suffixes =
+        [("", null, false), ("-pci", null, false), ("-pci-transitional", true, false), ("-pci-non-transitional", false, false), ("-device", null, true)];
 
     /// <summary>The names of the devices that there are.</summary>
-    public static IReadOnlyList<string> Names { get; } = ["virtio-blk-pci", "virtio-rng-pci"];
+    public static IReadOnlyList<string> Names { get; } = [.. Kinds.Keys.Select(k => $"{k}-pci")];
 
     /// <summary>Whether a -device is one of these, by any of QEMU's names.</summary>
-    public static bool Knows(string driver) => TryParse(driver, out _, out _);
+    public static bool Knows(string driver) => Find(driver) is not null;
 
     public static void Device(RunSettings settings, string value)
     {
-        TryParse(value.Split(',')[0], out var isDisk, out var isTransitional);
-        var keys = new KeyValues("-device", value, implied: "driver", isDisk ? DiskKeys : EntropyKeys);
-        var what = $"-device {value}";
-        var common = new VirtioEntropy
+        var (kind, isTransitional, isMmio) = Find(value.Split(',')[0]) ?? throw new InvalidOperationException($"{value} is not known");
+        var keys = new KeyValues("-device", value, implied: "driver", [.. CommonKeys, .. isMmio ? [] : PciKeys, .. Kinds[kind]]);
+        VirtioPciDevice Place(VirtioPciDevice device) => device with
         {
+            IsMmio = isMmio,
             Slot = Slot(keys),
             Pci = Pci(keys, isTransitional),
             OffersPackedRings = keys.OnOff("packed", false),
             WithheldFeatures = (keys.OnOff("indirect_desc", true) ? 0 : 1UL << VirtioFeature.IndirectDescriptors) | (keys.OnOff("event_idx", true) ? 0 : 1UL << VirtioFeature.EventIndex),
-            BootIndex = isDisk ? keys.Number("bootindex", 0, int.MaxValue) : null,
         };
-        if (!isDisk)
+        var spec = new VirtioSpec($"-device {value}") { Device = Place(new VirtioEntropy()), Id = keys["id"] };
+        settings.VirtioDevices.Add(kind switch
         {
-            settings.VirtioDevices.Add(new VirtioSpec(what) { Device = common });
-            return;
-        }
-
-        if (keys["drive"] is not { } drive)
-            throw keys.Error("drive= is missing; give the id of a -drive if=none");
-        var options = Options(keys);
-        var queues = keys.Number("num-queues", 1, 1024);
-        settings.VirtioDevices.Add(new VirtioSpec(what)
-        {
-            Device = common,
-            Disk = d => DiskOf(d, common) with { QueueCount = queues, Options = options },
-            DriveId = drive,
-            WriteErrors = keys.Word("werror", DriveValues.WritePolicies),
-            ReadErrors = keys.Word("rerror", DriveValues.ReadPolicies),
+            "virtio-blk" => Disk(spec, keys, Place),
+            "virtio-balloon" => spec with
+            {
+                Device = Place(new VirtioMemoryBalloon
+                {
+                    Options = new() { ReportsFreePages = keys.OnOff("free-page-reporting", false), DeflatesOnOom = keys.OnOff("deflate-on-oom", false) },
+                }),
+            },
+            "virtio-serial" => spec with { Device = Place(new VirtioSerialBus([]) { MaximumPorts = keys.Number("max_ports", 1, VirtioConsole.MaximumPorts) ?? 31 }) },
+            _ => spec,
         });
     }
 
@@ -88,6 +94,20 @@ internal static class VirtioValues
         Drive = drive,
     });
 
+    /// <summary>Puts a port on the virtio-serial that it names, or on the first one.</summary>
+    public static void AddPort(RunSettings settings, SerialPortSpec port)
+    {
+        var at = settings.VirtioDevices.FindIndex(d => d.Device is VirtioSerialBus && (port.Bus is null || d.Id == port.Bus));
+        if (at < 0)
+        {
+            throw new ConfigurationException(port.Bus is null
+                ? $"{port.What}: there is no virtio-serial that it could be on; give -device virtio-serial-pci"
+                : $"{port.What}: there is no virtio-serial {port.Bus}; give -device virtio-serial-pci,id={port.Bus}, or leave bus= out");
+        }
+
+        settings.VirtioDevices[at] = settings.VirtioDevices[at] with { Ports = [.. settings.VirtioDevices[at].Ports, port] };
+    }
+
     /// <summary>Gives every disk its drive, out of those that are loose.</summary>
     public static void Resolve(RunSettings settings, List<DriveSpec> loose)
     {
@@ -98,30 +118,34 @@ internal static class VirtioValues
         }
     }
 
-    private static VirtioDisk DiskOf(BlockDrive drive, VirtioPciDevice common) => new(drive)
+    private static (string Kind, bool? IsTransitional, bool IsMmio)? Find(string driver)
     {
-        Slot = common.Slot,
-        Pci = common.Pci,
-        OffersPackedRings = common.OffersPackedRings,
-        WithheldFeatures = common.WithheldFeatures,
-        BootIndex = common.BootIndex,
-    };
-
-    private static bool TryParse(string driver, out bool isDisk, out bool? isTransitional)
-    {
-        isDisk = driver.StartsWith("virtio-blk", StringComparison.Ordinal);
-        isTransitional = null;
-        if (!isDisk && !driver.StartsWith("virtio-rng", StringComparison.Ordinal))
-            return false;
-        foreach (var (suffix, meaning) in Kinds)
+        foreach (var kind in Kinds.Keys)
         {
-            if (driver["virtio-blk".Length..] != suffix)
-                continue;
-            isTransitional = meaning;
-            return true;
+            foreach (var (suffix, isTransitional, isMmio) in Suffixes)
+            {
+                if (driver == kind + suffix)
+                    return (kind, isTransitional, isMmio);
+            }
         }
 
-        return false;
+        return null;
+    }
+
+    private static VirtioSpec Disk(VirtioSpec spec, KeyValues keys, Func<VirtioPciDevice, VirtioPciDevice> place)
+    {
+        if (keys["drive"] is not { } drive)
+            throw keys.Error("drive= is missing; give the id of a -drive if=none");
+        var options = Options(keys);
+        var queues = keys.Number("num-queues", 1, 1024);
+        var bootIndex = keys.Number("bootindex", 0, int.MaxValue);
+        return spec with
+        {
+            Disk = d => place(new VirtioDisk(d) { QueueCount = queues, Options = options, BootIndex = bootIndex }),
+            DriveId = drive,
+            WriteErrors = keys.Word("werror", DriveValues.WritePolicies),
+            ReadErrors = keys.Word("rerror", DriveValues.ReadPolicies),
+        };
     }
 
     private static VirtioPciOptions Pci(KeyValues keys, bool? isTransitional)

@@ -221,7 +221,7 @@ internal sealed class PcBoard
         {
             var device = described.Create(_context, options.ProcessorCount);
             _virtioDevices.Add(device);
-            var function = new VirtioPci(device, described.Pci);
+            var function = new VirtioPci(device, described.Pci with { Vectors = described.Pci.Vectors ?? described.DefaultVectors });
             try
             {
                 if (described.Slot is { } slot)
