@@ -32,7 +32,7 @@ public sealed class VirtioBalloon : VirtioDevice
     private readonly byte[] _statistics = new byte[BalloonStatistics.MaximumLength];
     private readonly List<Action<BalloonStatistics?>> _waiting = [];
     private DescriptorChain _held = new(), _next = new();
-    private bool _isHolding, _isAsking;
+    private bool _isAsking;
 
     public VirtioBalloon(VirtioBalloonOptions options, GuestErrorLog errors)
         : base("virtio-balloon", VirtioDeviceType.Balloon, ConfigLength, QueueSizes(options), errors)
@@ -98,7 +98,7 @@ public sealed class VirtioBalloon : VirtioDevice
 
     protected override void OnReset()
     {
-        _isHolding = _isAsking = false;
+        _isAsking = false;
         Configuration[Actual..].Clear(); // and the pattern: the next driver has given nothing yet
         Answer(null);
     }
@@ -153,10 +153,9 @@ public sealed class VirtioBalloon : VirtioDevice
     {
         while (queue.TryPop(_next))
         {
-            if (_isHolding)
+            if (queue.Has(_held))
                 queue.Complete(_held, 0); // one is enough
             (_held, _next) = (_next, _held);
-            _isHolding = true;
             if (!_isAsking)
                 continue;
             _isAsking = false;
@@ -170,9 +169,8 @@ public sealed class VirtioBalloon : VirtioDevice
 
     private void AskForStatistics()
     {
-        if (_isAsking || !_isHolding || _waiting.Count == 0)
+        if (_isAsking || !Queues[StatsQueue].Has(_held) || _waiting.Count == 0)
             return;
-        _isHolding = false;
         _isAsking = true;
         Queues[StatsQueue].Complete(_held, 0);
     }

@@ -14,8 +14,8 @@ internal sealed class VirtioConsolePort : ICharFrontend
 
     private readonly VirtioConsole _device;
     private readonly Virtqueue _receive, _transmit;
+    /// <summary>The buffers in use: those that their queue has given out.</summary>
     private readonly DescriptorChain _input = new(), _output = new();
-    private bool _hasInput, _hasOutput;
     private int _sent;
 
     public VirtioConsolePort(VirtioConsole device, VirtioConsolePortOptions options, Virtqueue receive, Virtqueue transmit)
@@ -32,7 +32,7 @@ internal sealed class VirtioConsolePort : ICharFrontend
     {
         get
         {
-            if (!IsOpen || (!_hasInput && !(_hasInput = _receive.TryPop(_input))))
+            if (!IsOpen || (!_receive.Has(_input) && !_receive.TryPop(_input)))
                 return 0;
             if (_input.WritableLength == 0)
                 _device.Break("a receive buffer without room");
@@ -43,7 +43,6 @@ internal sealed class VirtioConsolePort : ICharFrontend
     void ICharFrontend.Receive(ReadOnlySpan<byte> data)
     {
         _input.Writable.CopyFrom(data);
-        _hasInput = false;
         _receive.Complete(_input, data.Length);
     }
 
@@ -70,11 +69,10 @@ internal sealed class VirtioConsolePort : ICharFrontend
     /// <summary>Sends what there is, as long as the host takes it.</summary>
     public void Transmit()
     {
-        while (_hasOutput || TryTakeOutput())
+        while (_transmit.Has(_output) || TryTakeOutput())
         {
             if (!_transmit.IsWaitingFor(_output) || !TrySend())
                 break;
-            _hasOutput = false;
             _transmit.Push(_output, 0);
         }
 
@@ -84,17 +82,13 @@ internal sealed class VirtioConsolePort : ICharFrontend
     /// <summary>Past all queues, for a guest in need; lost if the host does not take it.</summary>
     public void SendAtOnce(byte value) => Options.Backend?.Write([value]);
 
-    public void Reset()
-    {
-        IsOpen = _hasInput = _hasOutput = false;
-    }
+    public void Reset() => IsOpen = false;
 
     private bool TryTakeOutput()
     {
         if (!_transmit.TryPop(_output))
             return false;
         _sent = 0;
-        _hasOutput = true;
         if (_output.ReadableLength > LimitOfBuffer)
             _device.Break("a buffer of more than 4 MiB to be sent");
         return true;

@@ -64,8 +64,11 @@ public sealed class Virtqueue
         return true;
     }
 
+    /// <summary>A chain was taken from this queue, and since then neither given back nor forgotten by a reset.</summary>
+    public bool Has(DescriptorChain chain) => chain.Ring is not null && chain.Ring == _ring;
+
     /// <summary>The driver still waits for a chain: nothing was reset or broken since it was taken, and memory can be reached.</summary>
-    public bool IsWaitingFor(DescriptorChain chain) => chain.Ring is not null && chain.Ring == _ring && _device.MayUseQueues;
+    public bool IsWaitingFor(DescriptorChain chain) => Has(chain) && _device.MayUseQueues;
 
     /// <summary>Gives a chain back. One of before a reset does not get to the driver.</summary>
     /// <param name="written">Bytes that the device has written, from the start of the chain's writable part.</param>

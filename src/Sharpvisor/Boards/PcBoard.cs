@@ -16,7 +16,6 @@ using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
-using Sharpvisor.Devices.Virtio.Transports;
 
 namespace Sharpvisor.Boards;
 
@@ -33,7 +32,6 @@ internal sealed class PcBoard
 
     private readonly BoardContext _context;
     private readonly List<IResettable> _resettable = [];
-    private readonly List<VirtioDevice> _virtioDevices = [];
     private readonly KvmClock[] _kvmClocks;
     private readonly Pic _pic;
     private readonly AcpiPm _acpiPm;
@@ -41,6 +39,7 @@ internal sealed class PcBoard
     private readonly PiixIsaBridge _isaBridge;
     private readonly PiixPowerManagement _powerManagement;
     private readonly List<int> _serial;
+    private readonly PcVirtio _virtio;
 
     public PcBoard(BoardContext context, MachineOptions options)
     {
@@ -109,7 +108,8 @@ internal sealed class PcBoard
         MapChannel(Ide.Channels[1], PiixIde.SecondaryPort, PiixIde.SecondaryControlPort, "ide1");
         AddIdeDrives(options.IdeDrives);
 
-        AddVirtioDevices(options);
+        _virtio = new PcVirtio(context, Pci, ioApic, Firmware.BootOrder);
+        _virtio.Add(options);
         AddTestDevices(options);
     }
 
@@ -131,7 +131,7 @@ internal sealed class PcBoard
     /// <summary>Null on a machine without a screen.</summary>
     public StandardVga? Vga { get; }
 
-    public IReadOnlyList<VirtioDevice> VirtioDevices => _virtioDevices;
+    public IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public IReadOnlyList<IMsrDevice> MsrDevices(int index) => [_kvmClocks[index]];
@@ -144,6 +144,7 @@ internal sealed class PcBoard
     {
         // PCI first, so that what functions hold on to is let go of before the interrupt controllers forget it.
         Pci.Reset();
+        _virtio.Reset();
         foreach (var device in _resettable)
             device.Reset();
         Firmware.Reset();
@@ -177,6 +178,7 @@ internal sealed class PcBoard
         HasPci = true,
         PciHoleStart = (uint)_context.Memory.Below4G,
         HasFwCfg = true,
+        AddDevices = _virtio.Describe,
     };
 
     private void AddDma()
@@ -211,34 +213,6 @@ internal sealed class PcBoard
                 Firmware.Disks[(drive.Channel * 2) + drive.Unit] = disk.Geometry;
             if (drive.BootIndex is { } index)
                 Firmware.BootOrder.Add(index, $"/pci@i0cf8/ide@{PiixSlot},1/drive@{drive.Channel}/disk@{drive.Unit}");
-        }
-    }
-
-    private void AddVirtioDevices(MachineOptions options)
-    {
-        // Those that name their place first, so that the others don't take it.
-        foreach (var described in options.VirtioDevices.OrderBy(d => d.Slot is null))
-        {
-            var device = described.Create(_context, options.ProcessorCount);
-            _virtioDevices.Add(device);
-            var function = new VirtioPci(device, described.Pci with { Vectors = described.Pci.Vectors ?? described.DefaultVectors });
-            try
-            {
-                if (described.Slot is { } slot)
-                    Pci.Add(function, slot);
-                else
-                    Pci.AddToFreeSlot(function, FirstFreeSlot);
-            }
-            catch (InvalidOperationException e)
-            {
-                throw new ConfigurationException($"{e.Message}; give it another place by addr=", e);
-            }
-
-            if (described.BootIndex is not { } index)
-                continue;
-            if (described.BootPath is not { } path)
-                throw new ConfigurationException($"{described.Kind}: nothing can be started from it; leave bootindex= out");
-            Firmware.BootOrder.Add(index, $"/pci@i0cf8/scsi@{function.Devfn >> 3:x}/{path}");
         }
     }
 
