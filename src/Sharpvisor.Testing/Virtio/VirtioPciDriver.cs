@@ -8,10 +8,8 @@ namespace Sharpvisor.Testing.Virtio;
 /// 3.1 and 4.1). Each queue's message has the number of the queue plus <see cref="FirstMessage"/> as its data, that of the
 /// configuration <see cref="ConfigurationMessage"/>.
 /// </summary>
-public abstract class VirtioPciDriver
+public abstract class VirtioPciDriver : VirtioDriver
 {
-    public const byte Acknowledge = 1, Driver = 2, DriverOk = 4, FeaturesOk = 8, NeedsReset = 0x40;
-    public const int EventIndex = 29, PackedRing = 34, Version1 = 32;
     public const uint ConfigurationMessage = 0x30, FirstMessage = 0x40;
 
     private const int PciCommand = 4, PciCapabilities = 0x34;
@@ -20,22 +18,12 @@ public abstract class VirtioPciDriver
     private readonly AddressSpace _ports, _mmio;
     private readonly int _slot;
 
-    protected VirtioPciDriver(AddressSpace ports, AddressSpace mmio, GuestMemory memory, int slot)
+    protected VirtioPciDriver(AddressSpace ports, AddressSpace mmio, GuestMemory memory, int slot) : base(memory)
     {
         (_ports, _mmio, _slot) = (ports, mmio, slot);
-        Memory = memory;
-        Allocator = new GuestAllocator(memory, memory.Size / 2, memory.Size);
         WriteConfig(0x14, 4, (uint)MsixTable);
         WriteConfig(PciCommand, 2, 7);
     }
-
-    public GuestAllocator Allocator { get; }
-
-    public IReadOnlyList<DriverRing> Rings { get; private set; } = [];
-
-    public abstract ulong OfferedFeatures { get; }
-
-    public abstract byte Status { get; set; }
 
     /// <summary>Takes over whether it has a message for each queue.</summary>
     public bool UsesMsix { get; init; }
@@ -43,51 +31,6 @@ public abstract class VirtioPciDriver
     protected AddressSpace Ports => _ports;
 
     protected AddressSpace Mmio => _mmio;
-
-    protected GuestMemory Memory { get; }
-
-    /// <summary>Resets the device, agrees on features, sets its queues up, and starts it.</summary>
-    /// <param name="features">What is wanted of what it offers.</param>
-    /// <param name="queues">The number of queues to be used, and of descriptors; null: as many as the device has.</param>
-    public void Start(ulong features, int queues = 1, int? size = null)
-    {
-        Negotiate(features);
-        features &= OfferedFeatures;
-        if (UsesMsix)
-            EnableMsix(queues);
-        var rings = new List<DriverRing>();
-        for (var i = 0; i < queues; i++)
-            rings.Add(SetUpQueue(i, length => CreateRing(features, length), size, UsesMsix ? (ushort)(i + 1) : null));
-        Rings = rings;
-        Status = (byte)(Status | DriverOk);
-    }
-
-    /// <summary>Resets the device and agrees on features, and no more.</summary>
-    public void Negotiate(ulong features)
-    {
-        Status = 0;
-        while (Status != 0)
-            Thread.Yield();
-        Status = Acknowledge;
-        Status = Acknowledge | Driver;
-        AcceptFeatures(features & OfferedFeatures);
-    }
-
-    public abstract void Notify(int queue);
-
-    /// <summary>Notifies the device if it wants that.</summary>
-    public void NotifyIfNeeded(int queue)
-    {
-        if (Rings[queue].NeedsNotification())
-            Notify(queue);
-    }
-
-    /// <summary>Reads what interrupts there were, and clears it.</summary>
-    public abstract byte ReadInterruptStatus();
-
-    public abstract ulong ReadDeviceConfig(uint offset, int size);
-
-    public abstract void WriteDeviceConfig(uint offset, int size, ulong value);
 
     public uint ReadConfig(int offset, int size)
     {
@@ -111,34 +54,16 @@ public abstract class VirtioPciDriver
         }
     }
 
-    /// <summary>Writes bytes to memory of their own.</summary>
-    public GuestBuffer Put(ReadOnlySpan<byte> bytes)
+    protected override void PrepareInterrupts(int queues)
     {
-        var at = Allocator.Allocate((ulong)bytes.Length);
-        if (!Memory.TryWrite(at, bytes))
-            throw new InvalidOperationException("no guest memory");
-        return new GuestBuffer(at, (uint)bytes.Length);
+        if (UsesMsix)
+            EnableMsix(queues);
     }
 
-    public byte[] Get(GuestBuffer buffer)
-    {
-        var bytes = new byte[buffer.Length];
-        return Memory.TryRead(buffer.Address, bytes) ? bytes : throw new InvalidOperationException("no guest memory");
-    }
-
-    protected abstract void AcceptFeatures(ulong features);
-
-    protected abstract DriverRing SetUpQueue(int queue, Func<int, DriverRing> create, int? size, ushort? vector);
+    /// <summary>The number of a queue's message; null: it has none.</summary>
+    protected ushort? VectorOf(int queue) => UsesMsix ? (ushort)(queue + 1) : null;
 
     protected abstract void SetConfigurationVector(ushort vector);
-
-    private DriverRing CreateRing(ulong features, int size)
-    {
-        var hasEventIndex = (features & (1UL << EventIndex)) != 0;
-        return (features & (1UL << PackedRing)) != 0
-            ? new PackedDriverRing(Memory, Allocator, size, hasEventIndex)
-            : new SplitDriverRing(Memory, Allocator, size, hasEventIndex);
-    }
 
     private void EnableMsix(int queues)
     {
@@ -186,11 +111,11 @@ public sealed class LegacyPciDriver : VirtioPciDriver
 
     protected override void AcceptFeatures(ulong features) => Ports.Write(Base + 4, 4, (uint)features);
 
-    protected override DriverRing SetUpQueue(int queue, Func<int, DriverRing> create, int? size, ushort? vector)
+    protected override DriverRing SetUpQueue(int queue, Func<int, DriverRing> create, int? size)
     {
         Ports.Write(Base + 14, 2, (uint)queue);
         var ring = create((int)Ports.Read(Base + 12, 2)); // there is no choice
-        if (vector is { } number)
+        if (VectorOf(queue) is { } number)
             Ports.Write(Base + 22, 2, number);
         Ports.Write(Base + 8, 4, ring.DescriptorArea >> 12);
         return ring;
@@ -291,11 +216,11 @@ public sealed class ModernPciDriver : VirtioPciDriver
             throw new InvalidOperationException($"the device refuses the features 0x{features:x}");
     }
 
-    protected override DriverRing SetUpQueue(int queue, Func<int, DriverRing> create, int? size, ushort? vector)
+    protected override DriverRing SetUpQueue(int queue, Func<int, DriverRing> create, int? size)
     {
         Mmio.Write(_common + 22, 2, (uint)queue);
         var ring = create(size ?? (int)Mmio.Read(_common + 24, 2));
-        if (vector is { } number)
+        if (VectorOf(queue) is { } number)
             Mmio.Write(_common + 26, 2, number);
         PlaceQueue(queue, ring.Size, ring.DescriptorArea, ring.DriverArea, ring.DeviceArea);
         return ring;

@@ -1,5 +1,7 @@
+using Sharpvisor.Core;
 using Sharpvisor.Core.Block;
 using Sharpvisor.Devices.Virtio;
+using Sharpvisor.Testing.Char;
 using Sharpvisor.Testing.Virtio;
 
 namespace Sharpvisor.Devices.Tests.Virtio;
@@ -161,5 +163,66 @@ public sealed class VirtioRobustnessTests
         ring.AddHead(0);
         bench.Driver.Notify(0);
         Assert.Equal(0x10000, filled);
+    }
+
+    /// <summary>Whatever lists of pages, reports, statistics and control messages hold, in queues that are all in use.</summary>
+    [Theory]
+    [InlineData(1, "balloon")]
+    [InlineData(2, "balloon")]
+    [InlineData(1, "console")]
+    [InlineData(2, "console")]
+    public void Random_buffers_in_all_queues(int seed, string kind)
+    {
+        var random = new Random(seed);
+        LimitedCharBackend console = new(), channel = new();
+        using var bench = kind == "balloon"
+            ? new VirtioBench(errors => new VirtioBalloon(new VirtioBalloonOptions { ReportsFreePages = true }, errors) { OffersPackedRings = true })
+            : new VirtioBench(errors => new VirtioConsole(
+                [new(0) { IsConsole = true, Backend = console }, new(1) { Name = "channel", Backend = channel }], 2, new MachineGate(), errors) { OffersPackedRings = true });
+        var queues = bench.Function.Device.Queues.Count;
+        long used = 0;
+        for (var round = 0; round < Rounds / 10; round++)
+        {
+            var driver = new ModernPciDriver(bench.Pci.Ports, bench.Pci.Mmio, bench.Memory, VirtioBench.Slot) { UsesMsix = random.Next(2) == 0 };
+            driver.Start(random.Next(2) == 0 ? ulong.MaxValue : ~(1UL << VirtioPciDriver.PackedRing), queues);
+            for (var i = 0; i < 200; i++)
+            {
+                var queue = random.Next(queues);
+                var ring = driver.Rings[queue];
+                switch (random.Next(6))
+                {
+                    case 0 or 1 when ring.FreeDescriptors > 4:
+                        // Rings lie in the upper half; what may be given away is the lower one.
+                        var buffer = new GuestBuffer((ulong)random.Next(0x40) << 12, (uint)random.Next(1, 0x2000));
+                        var content = random.Next(2) == 0
+                            ? BitConverter.GetBytes((ulong)random.NextInt64())
+                            : [.. BitConverter.GetBytes(random.Next(3)), .. BitConverter.GetBytes((ushort)random.Next(9)), .. BitConverter.GetBytes((ushort)random.Next(2))];
+                        bench.Memory.TryWrite(buffer.Address, content);
+                        var isWritable = random.Next(8) == 0 ? random.Next(2) == 0 : kind == "balloon" ? queue == 3 : queue % 2 == 0;
+                        ring.Add(isWritable ? [] : [random.Next(2) == 0 ? buffer : buffer with { Length = 8 }], isWritable ? [buffer] : []);
+                        break;
+                    case 2:
+                        driver.WriteDeviceConfig((uint)random.Next(16), 4, (ulong)random.Next(3));
+                        break;
+                    case 3:
+                        console.MakeRoom(random.Next(100));
+                        channel.MakeRoom(random.Next(10000));
+                        channel.Type(1, 2, 3);
+                        (bench.Function.Device as VirtioBalloon)?.RequestStatistics(_ => { });
+                        break;
+                    case 4:
+                        while (ring.TakeUsed() is not null)
+                            used++;
+                        break;
+                    default:
+                        driver.Notify(queue);
+                        break;
+                }
+            }
+
+            channel.OnReceiveReady();
+        }
+
+        Assert.InRange(used, 100, long.MaxValue);
     }
 }
