@@ -43,7 +43,7 @@ public sealed record VirtioSerialBus(IReadOnlyList<VirtioSerialPort> Ports) : Vi
         {
             var reserved = Ports.Select(p => p.Number).ToHashSet();
             var number = Enumerable.Range(port.IsConsole ? 0 : 1, MaximumPorts).FirstOrDefault(n => IsFree(n) && !reserved.Contains(n), MaximumPorts);
-            return number < MaximumPorts ? number : throw new ConfigurationException($"{Kind}: no number is left for port {port.Name}; give it more by max_ports=");
+            return number < MaximumPorts ? number : throw new ConfigurationException($"{Kind}: no number is left for one more port; give it more by max_ports=");
         }
 
         if (wanted < 0 || wanted >= MaximumPorts)

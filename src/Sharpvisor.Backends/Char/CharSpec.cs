@@ -9,7 +9,7 @@ namespace Sharpvisor.Backends.Char;
 /// <summary>A parsed value of <c>-serial</c>.</summary>
 public abstract record CharSpec
 {
-    private const string Known = "stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off]";
+    private const string Known = "stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], chardev:ID";
 
     private CharSpec()
     {

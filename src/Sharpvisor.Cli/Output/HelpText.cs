@@ -47,6 +47,8 @@ internal static class HelpText
           -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=S][,bootindex=N]
                   [,disable-modern=on|disable-legacy=on][,packed=on][,addr=N]
           -device virtio-rng-pci random numbers of the host
+          -device virtio-balloon-pci[,free-page-reporting=on][,deflate-on-oom=on]
+          virtio-NAME-device instead of -pci: in memory, found by ACPI
 
         Screen and lines
           -vga std|none          a screen; std without a kernel, or when it is shown
@@ -55,6 +57,10 @@ internal static class HelpText
           -object secret,id=ID,file=PATH
           -serial, -debugcon WHERE   stdio, file:PATH, pty, null, none,
                                  tcp:HOST:PORT[,server=on][,wait=off]
+          -serial chardev:ID     what a -chardev says
+          -chardev stdio|pty|null|file,path=F|socket,host=H,port=P[,server=on],id=ID
+          -device virtio-serial-pci[,id=B][,max_ports=N]
+          -device virtconsole,chardev=ID[,bus=B.0] | virtserialport,chardev=ID,name=N
           -global isa-debugcon.iobase=0xe9  -nographic
 
         How it ends

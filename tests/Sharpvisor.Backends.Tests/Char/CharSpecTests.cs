@@ -11,6 +11,7 @@ public sealed class CharSpecTests
         Assert.Equal(new CharSpec.Stdio(), CharSpec.Parse("stdio"));
         Assert.Equal(new CharSpec.Stdio(), CharSpec.Parse("mon:stdio"));
         Assert.Equal(new CharSpec.Null(), CharSpec.Parse("null"));
+        Assert.Equal(new CharSpec.Named("c0"), CharSpec.Parse("chardev:c0"));
         Assert.True(CharSpec.Parse("none").IsNone);
         Assert.Equal(new CharSpec.Pty(), CharSpec.Parse("pty"));
         Assert.Equal(new CharSpec.FileOutput("/tmp/a:b"), CharSpec.Parse("file:/tmp/a:b"));
@@ -21,8 +22,8 @@ public sealed class CharSpecTests
     }
 
     [Theory]
-    [InlineData("vc", "-serial vc: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off]")]
-    [InlineData("stdio:x", "-serial stdio:x: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off]")]
+    [InlineData("vc", "-serial vc: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], chardev:ID")]
+    [InlineData("stdio:x", "-serial stdio:x: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], chardev:ID")]
     [InlineData("file:", "-serial file:: no path; give file:PATH")]
     [InlineData("tcp:localhost", "-serial tcp:localhost: no port; give tcp:HOST:PORT with a port of 1 to 65535")]
     [InlineData("tcp:localhost:70000", "-serial tcp:localhost:70000: no port; give tcp:HOST:PORT with a port of 1 to 65535")]

@@ -100,9 +100,37 @@ public sealed class RunFlagsTests
         Assert.Equal((ErrorPolicy.Stop, ErrorPolicy.Ignore), (settings.VirtioDevices[2].Drive!.Options.WriteErrors, settings.VirtioDevices[2].Drive!.Options.ReadErrors));
         var drive = new BlockDrive("b", null, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
         var disk = settings.VirtioDevices[2].Disk!(drive);
-        Assert.True(disk is { QueueCount: 3, BootIndex: 2, OffersPackedRings: true, Pci: { DisableLegacy: true, DisableModern: false } });
-        Assert.Equal("first", settings.VirtioDevices[0].Disk!(drive).Options.Serial);
+        Assert.True(disk is VirtioDisk { QueueCount: 3, BootIndex: 2, OffersPackedRings: true, Pci: { DisableLegacy: true, DisableModern: false } });
+        Assert.Equal("first", ((VirtioDisk)settings.VirtioDevices[0].Disk!(drive)).Options.Serial);
         Assert.True(settings.VirtioDevices[3].Device.Pci is { DisableLegacy: true, Vectors: 0 });
+    }
+
+    [Fact]
+    public void Virtio_devices_in_memory_and_a_balloon()
+    {
+        var settings = Parse(
+            "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-device,drive=a", "-device", "virtio-rng-device", "-device", "virtio-balloon-pci,free-page-reporting=on",
+            "-device", "virtio-balloon,deflate-on-oom=on", "-device", "virtio-serial-device,max_ports=3");
+        var disk = settings.VirtioDevices[0].Disk!(new BlockDrive("a", null, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance));
+        Assert.Equal([true, true, false, false, true], [disk.IsMmio, .. settings.VirtioDevices.Skip(1).Select(d => d.Device.IsMmio)]);
+        Assert.True(settings.VirtioDevices[2].Device is VirtioMemoryBalloon { Options: { ReportsFreePages: true, DeflatesOnOom: false } });
+        Assert.True(settings.VirtioDevices[3].Device is VirtioMemoryBalloon { Options: { ReportsFreePages: false, DeflatesOnOom: true } });
+        Assert.True(settings.VirtioDevices[4].Device is VirtioSerialBus { MaximumPorts: 3 });
+    }
+
+    [Fact]
+    public void Ports_find_their_bus_and_their_chardev_wherever_these_are_said()
+    {
+        var settings = Parse(
+            "-device", "virtio-serial-pci", "-device", "virtio-serial-pci,id=vs1", "-device", "virtconsole,chardev=c0", "-device", "virtserialport,bus=vs1.0,chardev=c1,name=org.x.0,nr=5",
+            "-device", "virtconsole", "-chardev", "socket,id=c1,host=localhost,port=4555,server=on,wait=off", "-chardev", "stdio,id=c0,mux=on,signal=off",
+            "-serial", "chardev:c2", "-chardev", "file,id=c2,path=a,,b", "-debugcon", "chardev:c3", "-chardev", "pty,id=c3");
+        var (first, second) = (settings.VirtioDevices[0].Ports, settings.VirtioDevices[1].Ports);
+        Assert.Equal([(true, new CharSpec.Stdio()), (true, null)], first.Select(p => (p.IsConsole, p.Where)));
+        var port = Assert.Single(second);
+        Assert.Equal((false, "org.x.0", 5, new CharSpec.Tcp("localhost", 4555, true, false)), (port.IsConsole, port.Name, port.Number!.Value, port.Where));
+        Assert.Equal([new CharSpec.FileOutput("a,b")], settings.Serial);
+        Assert.Equal(new CharSpec.Pty(), settings.DebugConsole);
     }
 
     [Fact]

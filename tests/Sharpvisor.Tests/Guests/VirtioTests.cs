@@ -79,6 +79,54 @@ public sealed class VirtioTests : IDisposable
     }
 
     [GuestTheory("cloud/vmlinuz", "virtio/initrd.img")]
+    [EngineData(1)]
+    [InlineData("translator", 2)]
+    public async Task Linux_finds_devices_in_memory_by_ACPI(string engine, int processors)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var path = Path.Combine(_directory, "disk.img");
+        var data = new byte[24 << 20];
+        new Random(1).NextBytes(data);
+        File.WriteAllBytes(path, data);
+        var drive = BlockDrive.Open("disk", path, new DriveOptions { Format = "raw" }, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var console = new Sharpvisor.Backends.Char.MemoryCharBackend();
+        await using var machine = await Machine.CreateBuilder()
+            .WithMemory(256 << 20)
+            .WithProcessors(processors)
+            .WithEngine(GuestEngines.Create(engine))
+            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+            .WithInitrd(GuestCache.Open("virtio/initrd.img"))
+            .WithCommandLine("console=hvc0 quiet")
+            .WithVirtioDevice(new VirtioDisk(drive) { IsMmio = true, OffersPackedRings = processors == 2 })
+            .WithVirtioDevice(new VirtioEntropy { IsMmio = true })
+            .WithVirtioDevice(new VirtioSerialBus([new VirtioSerialPort(console) { IsConsole = true }]) { IsMmio = true })
+            .WithVirtioDevice(new VirtioMemoryBalloon { IsMmio = true })
+            .StartAsync(limit.Token);
+        await console.ExpectAsync(":~# ", limit.Token);
+        Assert.Contains("LNRO0005:00", await Run("readlink /sys/bus/virtio/devices/virtio0"), StringComparison.Ordinal);
+        Assert.Matches("IO-APIC +16-fasteoi +virtio0", await Run("grep virtio0 /proc/interrupts"));
+        Assert.Contains(Hash(data), await Run("sha256sum /dev/vda"), StringComparison.Ordinal);
+        Assert.Contains("512 total", await Run("head -c 512 /dev/hwrng | wc -c | sed 's/$/ total/'"), StringComparison.Ordinal);
+        Assert.Contains("0 errors", await Run("mkfs.ext4 -q /dev/vda && mount -t ext4 /dev/vda /root && cp -r /modules /root/m; umount /root; e2fsck -fn /dev/vda; echo $? errors"), StringComparison.Ordinal);
+        machine.Balloon!.SetTarget(128 << 20);
+        while (machine.Balloon.Actual != 128 << 20)
+            await Task.Delay(20, limit.Token);
+        await Run("cd /sys/bus/virtio/drivers/virtio_blk; echo virtio0 >unbind; echo virtio0 >bind; cd");
+        Assert.Contains("alive", await Run("dd if=/dev/vda of=/dev/null bs=1M && echo a''live"), StringComparison.Ordinal);
+        await console.WriteLineAsync("poweroff", limit.Token);
+        Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
+        Assert.DoesNotContain(machine.Errors.Counts, c => c.Key.StartsWith("virtio", StringComparison.Ordinal));
+        await machine.DisposeAsync();
+        Assert.Equal([0x53, 0xEF], File.ReadAllBytes(path)[1080..1082]); // the magic number of ext4
+
+        async Task<string> Run(string command)
+        {
+            await console.WriteLineAsync(command, limit.Token);
+            return await console.ExpectAsync(":~# ", limit.Token);
+        }
+    }
+
+    [GuestTheory("cloud/vmlinuz", "virtio/initrd.img")]
     [InlineData(1)]
     [InlineData(2)]
     public async Task A_reset_in_the_middle_of_transfers_starts_anew(int processors)
