@@ -77,6 +77,9 @@ public sealed record DriveOptions
 
     public ErrorPolicy ReadErrors { get; init; } = ErrorPolicy.Report;
 
+    /// <summary>Not with what it lies over: to look at the image itself.</summary>
+    public bool IsAlone { get; init; }
+
     /// <summary>Open an image of qcow2 that is marked as corrupt, or was not closed, for writing as it is: to repair it.</summary>
     internal bool IsRepair { get; init; }
 

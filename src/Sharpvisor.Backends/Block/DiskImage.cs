@@ -30,6 +30,21 @@ public abstract class DiskImage : IBlockImage, IDisposable
     /// <summary>What this image lies over, or null.</summary>
     public virtual DiskImage? Backing => null;
 
+    /// <summary>What the image has for the name of what it lies over, or null.</summary>
+    public virtual string? BackingName => null;
+
+    /// <summary>What the image has for the format of that, or null.</summary>
+    public virtual string? BackingFormat => null;
+
+    /// <summary>What the file takes on the host, in bytes.</summary>
+    public long AllocatedBytes => File.AllocatedBytes;
+
+    /// <summary>What the image keeps of each part of the disk, in bytes, or 0: all in one.</summary>
+    public virtual int Granularity => 0;
+
+    /// <summary>What else there is to say of it: names and values, in order.</summary>
+    public virtual IReadOnlyList<(string Name, object Value)> Details => [];
+
     private protected ImageFile File { get; }
 
     internal ImageFile HostFile => File;

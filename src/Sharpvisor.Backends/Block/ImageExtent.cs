@@ -22,7 +22,7 @@ public readonly record struct ImageExtent(long Length)
     public int Depth { get; init; }
 
     /// <summary>Whether this goes on where another one ends.</summary>
-    internal bool Continues(ImageExtent before) =>
+    public bool Continues(ImageExtent before) =>
         IsZero == before.IsZero && IsPresent == before.IsPresent && IsCompressed == before.IsCompressed && Depth == before.Depth && File == before.File &&
         (FileOffset is null ? before.FileOffset is null : before.FileOffset + before.Length == FileOffset);
 }

@@ -8,6 +8,7 @@ internal static class HelpText
 
         sharpvisor run FLAGS     start a machine; the flags are QEMU's
         sharpvisor demo          boot Debian's kernel to a shell
+        sharpvisor image VERB    make, copy, check and describe disk images
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -65,6 +66,28 @@ internal static class HelpText
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
           -perfmap               names of generated code for Linux's perf
           SIGUSR1                prints what the engine did
+        """;
+
+    public const string Image = """
+        sharpvisor image VERB    raw, qcow2, vhd (vpc); the arguments are qemu-img's
+          info [-f FMT] [-U] [--backing-chain] FILE
+          create [-f FMT] [-b FILE [-F FMT]] [-o OPTIONS] FILE [SIZE]
+          convert [-f FMT] [-O FMT] [-l SNAPSHOT] [-c] [-o OPTIONS] [-p] SRC DST
+                                 holes stay holes; -c compresses (qcow2)
+          check [-f FMT] [-r leaks|all] FILE
+                                 exit code 0 clean, 2 damaged, 3 leaks only
+          map [-f FMT] FILE
+          resize [-f FMT] [--shrink] FILE [+|-]SIZE
+
+          -f FMT    by its content if left out (new ones: raw)
+          -U        even when a machine has it open
+          -q        no progress and no results; -p: progress in a pipe, too
+          --json    for info, check and map; or --output=json
+          OPTIONS   size, backing_file, backing_fmt, preallocation=off|metadata|
+                    falloc|full; qcow2: cluster_size, compat=0.10|1.1,
+                    lazy_refcounts, refcount_bits; vhd: subformat=
+                    dynamic|fixed, batmap=on (Xen's tdbatmap)
+          SIZE      bytes, or with K, M, G, T
         """;
 
     public const string Demo = """

@@ -46,8 +46,13 @@ public sealed partial class Qcow2Image : DiskImage
     /// <exception cref="BlockException">They can't be read.</exception>
     public IReadOnlyList<Qcow2Snapshot> Snapshots => Qcow2Snapshot.ReadAll(File, Header, out _);
 
-    /// <summary>What there is to say of it beside size and name: pairs, in order.</summary>
-    public IReadOnlyList<(string Name, object Value)> Details =>
+    public override string? BackingName => Header.BackingFile;
+
+    public override string? BackingFormat => Header.BackingFormat;
+
+    public override int Granularity => ClusterSize;
+
+    public override IReadOnlyList<(string Name, object Value)> Details =>
     [
         ("compat", Header.Version == 2 ? "0.10" : "1.1"),
         ("compression type", Header.CompressionType == Qcow2Header.Zstd ? "zstd" : "zlib"),
@@ -56,9 +61,6 @@ public sealed partial class Qcow2Image : DiskImage
         ("dirty", (Header.Incompatible & Qcow2Header.Dirty) != 0),
         ("corrupt", (Header.Incompatible & Qcow2Header.Corrupt) != 0),
     ];
-
-    /// <summary>In bytes.</summary>
-    public int ClusterLength => ClusterSize;
 
     internal static Qcow2Image Open(ImageFile file, DriveOptions options, ImageChain chain)
     {
@@ -72,7 +74,7 @@ public sealed partial class Qcow2Image : DiskImage
         if (!options.IsReadOnly && !options.IsRepair && (header.Incompatible & Qcow2Header.Dirty) != 0)
             header = Repair(file, header, chain);
         var tables = new Qcow2Metadata(file, header, options, chain.Logger);
-        var backing = header.BackingFile is null ? null : chain.OpenBacking(file, header.BackingFile, header.BackingFormat, options);
+        var backing = header.BackingFile is null || options.IsAlone ? null : chain.OpenBacking(file, header.BackingFile, header.BackingFormat, options);
         return new Qcow2Image(file, header, tables, backing, options);
     }
 

@@ -37,7 +37,9 @@ internal sealed partial class VhdDynamicImage : VhdImage
 
     public override DiskImage? Backing => _parent;
 
-    public override int? BlockSize => _header.BlockSize;
+    public override string? BackingName => Footer.Type == VhdType.Differencing ? VhdParent.Names(File, _header).FirstOrDefault() : null;
+
+    public override int Granularity => _header.BlockSize;
 
     public override bool HasBatmap => _table.HasBatmap;
 

@@ -25,8 +25,13 @@ public abstract class VhdImage : DiskImage
 
     public Guid Id => new(UniqueId.Span, bigEndian: true);
 
-    /// <summary>In bytes; null: a fixed one has no blocks.</summary>
-    public virtual int? BlockSize => null;
+    public override IReadOnlyList<(string Name, object Value)> Details =>
+    [
+        ("subformat", Subformat),
+        ("creator", Creator),
+        ("uuid", Id.ToString()),
+        ("batmap", HasBatmap),
+    ];
 
     /// <summary>It has Xen's tdbatmap.</summary>
     public virtual bool HasBatmap => false;
@@ -49,7 +54,7 @@ public abstract class VhdImage : DiskImage
         if (file.IsBlockDevice && !options.IsReadOnly)
             throw new ConfigurationException($"{file.Path}: a VHD that grows can't be written on a block device; give readonly=on, or convert it to a file");
         var header = VhdHeader.Read(file, footer);
-        var parent = footer.Type == VhdType.Differencing ? VhdParent.Open(file, header, options, chain) : null;
+        var parent = footer.Type == VhdType.Differencing && !options.IsAlone ? VhdParent.Open(file, header, options, chain) : null;
         try
         {
             return new VhdDynamicImage(file, options, footer, header, parent, chain.Logger);
