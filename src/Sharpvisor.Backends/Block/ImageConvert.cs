@@ -37,7 +37,9 @@ public static class ImageConvert
             }
             else
             {
-                // Whole units of the target, whatever the source's extents are.
+                // Whole units of the target, whatever the source's extents are: back over zeroes that were left out.
+                if (compress)
+                    at &= -target.Granularity;
                 var count = (int)Math.Min(buffer.Length - (at % (compress ? target.Granularity : ZeroUnit)), source.Length - at);
                 var data = buffer.AsMemory(0, count);
                 await GuardedAsync(source, () => source.ReadAsync(at, new BlockBuffers(data), cancellation)).ConfigureAwait(false);

@@ -37,6 +37,9 @@ public sealed record ImageOptions
     /// <summary>qcow2: 1 to 64.</summary>
     public int RefcountBits { get; init; } = 16;
 
+    /// <summary>qcow2: of compressed clusters; zlib otherwise.</summary>
+    public bool UsesZstd { get; init; }
+
     public Preallocation Preallocation { get; init; }
 
     /// <summary>VHD: all of it in the file from the start.</summary>

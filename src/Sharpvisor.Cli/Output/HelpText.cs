@@ -41,8 +41,11 @@ internal static class HelpText
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
-          -drive file=FILE[,format=raw][,if=ide|none][,index=N][,media=cdrom]
-                 [,readonly=on][,cache=MODE][,discard=on][,werror=stop][,serial=S]
+          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|none][,index=N]
+                 [,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
+                 [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
+          -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]
+          -snapshot              disks stay as they are; what is written is lost
           -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]
 
         Screen and lines
@@ -85,8 +88,8 @@ internal static class HelpText
           --json    for info, check and map; or --output=json
           OPTIONS   size, backing_file, backing_fmt, preallocation=off|metadata|
                     falloc|full; qcow2: cluster_size, compat=0.10|1.1,
-                    lazy_refcounts, refcount_bits; vhd: subformat=
-                    dynamic|fixed, batmap=on (Xen's tdbatmap)
+                    lazy_refcounts, refcount_bits, compression_type=zlib|
+                    zstd; vhd: subformat=dynamic|fixed, batmap=on (tdbatmap)
           SIZE      bytes, or with K, M, G, T
         """;
 

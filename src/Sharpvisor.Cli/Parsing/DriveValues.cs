@@ -11,7 +11,7 @@ internal static class DriveValues
 
     private static readonly string[] DriveKeys =
     [
-        "file", "format", "if", "id", "index", "bus", "unit", "media", "readonly", "snapshot", "cache", "discard", "werror", "rerror", "serial", "aio",
+        "file", "format", "if", "id", "index", "bus", "unit", "media", "readonly", "snapshot", "cache", "discard", "detect-zeroes", "werror", "rerror", "serial", "aio",
     ];
 
     private static readonly string[] DeviceKeys =
@@ -39,12 +39,12 @@ internal static class DriveValues
         var keys = new KeyValues("-drive", value, implied: null, DriveKeys);
         var isLoose = keys.Word("if", ("ide", false), ("none", true)) ?? false;
         var isCdrom = keys.Word("media", ("disk", false), ("cdrom", true)) ?? false;
-        if (keys.OnOff("snapshot", false))
-            throw keys.Error("snapshot=on is not in this version; copy the image and use the copy");
         if (keys["aio"] is { } aio and not "threads")
             throw keys.Error($"aio={aio} is not in this version; there is threads");
         if (keys["file"] is null && !isCdrom)
             throw keys.Error("file= is missing; only media=cdrom can be empty");
+        if (keys.OnOff("snapshot", false) && keys.OnOff("readonly", false))
+            throw keys.Error("snapshot=on and readonly=on: a disk that is only read needs no temporary one; leave one of them out");
         if (isLoose && keys["id"] is null)
             throw keys.Error("if=none needs an id= by which a -device names it");
         settings.Drives.Add(new DriveSpec($"-drive {value}")
@@ -67,10 +67,26 @@ internal static class DriveValues
                     ("directsync", CacheMode.DirectSync),
                     ("unsafe", CacheMode.Unsafe)) ?? CacheMode.Writeback,
                 Discard = keys.Word("discard", ("unmap", true), ("on", true), ("ignore", false), ("off", false)) ?? false,
+                DetectZeroes = DetectZeroes(keys),
+                IsTemporary = keys.OnOff("snapshot", false) && !isCdrom,
                 WriteErrors = keys.Word("werror", WritePolicies) ?? ErrorPolicy.StopWhenFull,
                 ReadErrors = keys.Word("rerror", ReadPolicies) ?? ErrorPolicy.Report,
             },
         });
+    }
+
+    public static ZeroDetection DetectZeroes(KeyValues keys) =>
+        keys.Word("detect-zeroes", ("off", ZeroDetection.Off), ("on", ZeroDetection.On), ("unmap", ZeroDetection.Unmap)) ?? ZeroDetection.Off;
+
+    /// <summary>-snapshot: every disk is temporary, whatever else was said.</summary>
+    public static void MakeTemporary(RunSettings settings)
+    {
+        for (var i = 0; i < settings.Drives.Count; i++)
+        {
+            var drive = settings.Drives[i];
+            if (drive is { IsCdrom: false, Options.IsReadOnly: false })
+                settings.Drives[i] = drive with { Options = drive.Options with { IsTemporary = true } };
+        }
     }
 
     /// <summary>-device ide-hd,… and -device ide-cd,…</summary>
@@ -151,6 +167,7 @@ internal static class DriveValues
             WriteErrors = device.WriteErrors ?? drive.Options.WriteErrors,
             ReadErrors = device.ReadErrors ?? drive.Options.ReadErrors,
             IsReadOnly = drive.Options.IsReadOnly || device.IsCdrom,
+            IsTemporary = drive.Options.IsTemporary && !device.IsCdrom,
         };
         return drive with { IsCdrom = device.IsCdrom, Options = options };
     }

@@ -1,10 +1,9 @@
 // Zstandard frames (RFC 8878) by the host's libzstd, which .NET 10 does not have itself (docs/decisions/0010-disk-images.md).
-// Leaves out: compression.
 using System.Runtime.InteropServices;
 
 namespace Sharpvisor.Core.Host;
 
-/// <summary>Decompresses Zstandard.</summary>
+/// <summary>Zstandard, where <see cref="IsAvailable"/>.</summary>
 public static unsafe partial class Zstandard
 {
     private const string Library = "libzstd.so.1";
@@ -23,6 +22,22 @@ public static unsafe partial class Zstandard
             return IsError(frame) == 0 && Decompress(to, (nuint)destination.Length, from, frame) == (nuint)destination.Length;
         }
     }
+
+    /// <summary>Compresses to one frame.</summary>
+    /// <returns>Its length; -1: the destination is too short.</returns>
+    public static int Compress(ReadOnlySpan<byte> source, Span<byte> destination)
+    {
+        const int level = 3;
+        fixed (byte* from = source)
+        fixed (byte* to = destination)
+        {
+            var length = Compress(to, (nuint)destination.Length, from, (nuint)source.Length, level);
+            return IsError(length) == 0 ? (int)length : -1;
+        }
+    }
+
+    [LibraryImport(Library, EntryPoint = "ZSTD_compress")]
+    private static partial nuint Compress(byte* destination, nuint capacity, byte* source, nuint size, int level);
 
     [LibraryImport(Library, EntryPoint = "ZSTD_decompress")]
     private static partial nuint Decompress(byte* destination, nuint capacity, byte* source, nuint size);

@@ -9,6 +9,8 @@ namespace Sharpvisor.Backends.Block.Qcow2;
 
 internal sealed class Qcow2Compression(ImageFile file, Qcow2Header header) : IDisposable
 {
+    private const int Window = 4096;
+
     private readonly object _lock = new();
     private byte[]? _cluster;
     private ulong _cached;
@@ -40,15 +42,45 @@ internal sealed class Qcow2Compression(ImageFile file, Qcow2Header header) : IDi
     }
 
     /// <summary>Compresses a cluster; null: it would not get smaller.</summary>
-    public static byte[]? Compress(ReadOnlySpan<byte> cluster)
+    public byte[]? Compress(ReadOnlySpan<byte> cluster)
     {
-        using var packed = new MemoryStream();
-        using (var deflate = new DeflateStream(packed, CompressionLevel.Optimal, leaveOpen: true))
-            deflate.Write(cluster);
-        return packed.Length < cluster.Length - 512 ? packed.ToArray() : null;
+        var packed = header.CompressionType == Qcow2Header.Zstd ? Zstd(cluster) : Deflate(cluster);
+        return packed.Length > 0 && packed.Length < cluster.Length - 512 ? packed : null;
     }
 
     public void Dispose() => _cluster = null;
+
+    private static byte[] Zstd(ReadOnlySpan<byte> cluster)
+    {
+        var packed = new byte[cluster.Length];
+        return packed[..Math.Max(0, Zstandard.Compress(cluster, packed))];
+    }
+
+    /// <summary>
+    /// Readers keep the last 4 KiB only, and .NET looks back for 32: each 4 KiB are deflated without those before them, and
+    /// end on a whole byte, so that the next ones can follow.
+    /// </summary>
+    private static byte[] Deflate(ReadOnlySpan<byte> cluster)
+    {
+        using var all = new MemoryStream();
+        for (var at = 0; at < cluster.Length; at += Window)
+        {
+            var end = Math.Min(at + Window, cluster.Length);
+            var start = all.Length;
+            using var deflate = new DeflateStream(all, CompressionLevel.Optimal, leaveOpen: true);
+            deflate.Write(cluster[at..end]);
+            deflate.Flush();
+            var flushed = all.Length;
+            deflate.Dispose();
+            // The final block, which is empty, belongs behind the last piece alone.
+            if (end < cluster.Length)
+                all.SetLength(flushed);
+            if (all.Length - start > 2 * Window || all.Length >= cluster.Length)
+                return [];
+        }
+
+        return all.ToArray();
+    }
 
     private void Decompress(ulong entry, byte[] cluster)
     {

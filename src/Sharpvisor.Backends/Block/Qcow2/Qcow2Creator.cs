@@ -74,6 +74,8 @@ internal static class Qcow2Creator
             throw new ConfigurationException($"{path}: refcount_bits={options.RefcountBits}: give a power of two from 1 to 64");
         if (options.Version == 2 && (options.RefcountBits != 16 || options.LazyRefcounts))
             throw new ConfigurationException($"{path}: compat=0.10 has refcounts of 16 bits, which are not lazy; leave compat= out");
+        if (options.UsesZstd && (options.Version == 2 || !Core.Host.Zstandard.IsAvailable))
+            throw new ConfigurationException($"{path}: compression_type=zstd needs compat=1.1 and the host's libzstd.so.1; install the package libzstd1");
         if (options.Preallocation != Preallocation.Off && options.BackingFile is not null)
             throw new ConfigurationException($"{path}: preallocation would hide the backing image; leave one of them out");
         return new Qcow2Header
@@ -82,6 +84,8 @@ internal static class Qcow2Creator
             ClusterBits = bits,
             RefcountOrder = BitOperations.Log2((uint)options.RefcountBits),
             Compatible = options.LazyRefcounts ? Qcow2Header.LazyRefcounts : 0,
+            CompressionType = options.UsesZstd ? Qcow2Header.Zstd : Qcow2Header.Zlib,
+            Incompatible = options.UsesZstd ? Qcow2Header.CompressionTypeBit : 0,
             BackingFile = options.BackingFile,
             BackingFormat = options.BackingFile is null ? null : options.BackingFormat,
             RefcountTableOffset = 1L << bits,

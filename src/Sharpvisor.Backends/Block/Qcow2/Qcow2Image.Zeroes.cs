@@ -116,7 +116,7 @@ public sealed partial class Qcow2Image
     /// <returns>False: it does not get smaller, or has been written to already.</returns>
     internal bool TryWriteCompressed(long offset, ReadOnlySpan<byte> data)
     {
-        if (Header.CompressionType != Qcow2Header.Zlib || data.Length != ClusterSize || Qcow2Compression.Compress(data) is not { } packed)
+        if (data.Length != ClusterSize || _compression.Compress(data) is not { } packed)
             return false;
         _tables.BeginModification();
         lock (_tables.Lock)

@@ -9,7 +9,7 @@ namespace Sharpvisor.Cli.Commands.Images;
 internal static class CreateAction
 {
     private static readonly string[] Known =
-        ["size", "backing_file", "backing_fmt", "subformat", "cluster_size", "compat", "lazy_refcounts", "refcount_bits", "preallocation", "batmap"];
+        ["size", "backing_file", "backing_fmt", "subformat", "cluster_size", "compat", "lazy_refcounts", "refcount_bits", "compression_type", "preallocation", "batmap"];
 
     public static async Task<int> RunAsync(string[] args, TextWriter output, ILogger logger)
     {
@@ -36,8 +36,8 @@ internal static class CreateAction
         string[] others = ImageFormat.Canonical(format) switch
         {
             ImageFormat.Qcow2 => ["subformat", "batmap"],
-            ImageFormat.Vhd => ["cluster_size", "compat", "lazy_refcounts", "refcount_bits"],
-            _ => ["subformat", "batmap", "cluster_size", "compat", "lazy_refcounts", "refcount_bits"],
+            ImageFormat.Vhd => ["cluster_size", "compat", "lazy_refcounts", "refcount_bits", "compression_type"],
+            _ => ["subformat", "batmap", "cluster_size", "compat", "lazy_refcounts", "refcount_bits", "compression_type"],
         };
         if (Array.Find(others, o => keys[o] is not null) is { } wrong)
             throw keys.Error($"{wrong} says nothing for format {format}; leave it out");
@@ -52,6 +52,7 @@ internal static class CreateAction
             Version = keys.Word("compat", ("0.10", 2), ("v2", 2), ("1.1", 3), ("v3", 3)) ?? 3,
             LazyRefcounts = keys.OnOff("lazy_refcounts", false),
             RefcountBits = keys.Number("refcount_bits", 1, 64) ?? 16,
+            UsesZstd = keys.Word("compression_type", ("zlib", false), ("zstd", true)) ?? false,
             Preallocation = keys.Word("preallocation", ("off", Preallocation.Off), ("metadata", Preallocation.Metadata), ("falloc", Preallocation.Falloc), ("full", Preallocation.Full)) ?? Preallocation.Off,
         };
     }
