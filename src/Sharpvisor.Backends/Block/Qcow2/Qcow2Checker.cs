@@ -79,7 +79,13 @@ internal sealed class Qcow2Checker
     /// <returns>False: another one is there, or the file ends before.</returns>
     private bool UseTable(string what, long offset, long length, int uses = 1)
     {
-        var isRight = true;
+        var isRight = offset + length <= _fileClusters << Bits;
+        if (!isRight)
+        {
+            Found($"{what} at byte {offset}: lies behind the end of the file", canFix: false);
+            return false;
+        }
+
         for (var cluster = offset >> Bits; cluster << Bits < offset + length; cluster++)
         {
             if (!_tables.Add(cluster))
@@ -164,6 +170,12 @@ internal sealed class Qcow2Checker
 
     private void UseData(long cluster, int uses, ulong entry)
     {
+        if (cluster >= _fileClusters)
+        {
+            Found($"L2 entry 0x{entry:x}: ends behind the end of the file", canFix: false);
+            return;
+        }
+
         if (_tables.Contains(cluster))
             Found($"L2 entry 0x{entry:x}: there is a table", canFix: false);
         _uses.Add(cluster, uses);

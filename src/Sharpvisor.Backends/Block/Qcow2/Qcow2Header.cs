@@ -20,7 +20,9 @@ internal sealed record Qcow2Header
     public const int Zlib = 0, Zstd = 1;
 
     private const int LengthOfV2 = 72, LengthOfV3 = 112;
-    private const int MaximumL1Bytes = 32 << 20, MaximumRefcountTableBytes = 8 << 20, MaximumSnapshots = 65536, MaximumName = 1023;
+    public const int MaximumRefcountTableBytes = 8 << 20;
+
+    private const int MaximumL1Bytes = 32 << 20, MaximumSnapshots = 65536, MaximumName = 1023;
     private const uint BackingFormatExtension = 0xE2792ACA, FeatureNamesExtension = 0x6803F857;
 
     public int Version { get; init; } = 3;

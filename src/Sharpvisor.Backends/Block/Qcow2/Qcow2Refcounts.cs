@@ -285,6 +285,8 @@ internal sealed class Qcow2Refcounts
             (blocks, tableClusters) = (Math.Max(blocks, neededBlocks), Math.Max(tableClusters, neededClusters));
         }
 
+        if (tableClusters << _clusterBits > Qcow2Header.MaximumRefcountTableBytes)
+            throw new BlockException(BlockError.NoSpace, $"its file is as long as a refcount table of {Qcow2Header.MaximumRefcountTableBytes >> 20} MiB can count; convert it to larger clusters");
         var (oldOffset, oldLength) = (_tableOffset, _table.Length);
         Array.Resize(ref _table, (int)(tableClusters << _clusterBits));
         _tableOffset = start << _clusterBits;
