@@ -14,10 +14,13 @@ internal static class MultibootKernel
     public const int BssLength = 0x2000;
 
     /// <summary>ELF32, with the header behind the program header.</summary>
-    public static byte[] Elf(uint flags = 3)
+    public static byte[] Elf(uint flags = 3) => Elf(Code, flags);
+
+    /// <param name="make">Its code, for the address that it will be at.</param>
+    public static byte[] Elf(Func<uint, byte[]> make, uint flags = 3)
     {
         const int codeOffset = 0x1000, headerOffset = 0x100;
-        var code = Code(Address);
+        var code = make(Address);
         var image = new byte[codeOffset + code.Length];
         ((byte[])[0x7F, (byte)'E', (byte)'L', (byte)'F', 1, 1, 1]).CopyTo(image, 0);
         U16(image, 16, 2);

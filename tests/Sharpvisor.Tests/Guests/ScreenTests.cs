@@ -114,7 +114,7 @@ public sealed class ScreenTests
         .WithVga(GuestCache.Open(VgaBios));
 
     /// <summary>For a person to look at: SHARPVISOR_TEST_PICTURES names a directory.</summary>
-    private static void Capture(Sharpvisor.Display.GuestScreen screen, string name)
+    internal static void Capture(Sharpvisor.Display.GuestScreen screen, string name)
     {
         if (Environment.GetEnvironmentVariable("SHARPVISOR_TEST_PICTURES") is { Length: > 0 } directory)
             screen.CapturePng(Path.Combine(directory, name + ".png"));

@@ -3,17 +3,20 @@ using System.Text;
 
 namespace Sharpvisor.Tests.Guests;
 
-/// <summary>An ISO 9660 image (ECMA-119) with files in its root directory and, if wanted, a boot sector (El Torito 1.0).</summary>
+/// <summary>
+/// An ISO 9660 image (ECMA-119) with files in its root directory and, if wanted, a boot image without emulation (El Torito
+/// 1.0), which is told where it is if it is isolinux, and a master boot record that starts it from a disk.
+/// </summary>
 internal static class TinyIso
 {
     private const int Sector = 2048;
     private const int Descriptor = 16, BootDescriptor = 17, Terminator = 18, PathTable = 19, Root = 20, Catalog = 21, FirstFile = 22;
 
-    public static byte[] Make(IReadOnlyList<(string Name, byte[] Data)> files, byte[]? bootSector = null)
+    public static byte[] Make(IReadOnlyList<(string Name, byte[] Data)> files, byte[]? bootImage = null, bool isIsolinux = false, byte[]? masterBootRecord = null)
     {
         List<(string Name, byte[] Data)> all = [.. files];
-        if (bootSector is not null)
-            all.Add(("BOOT.BIN", bootSector));
+        if (bootImage is not null)
+            all.Add((isIsolinux ? "ISOLINUX.BIN" : "BOOT.BIN", bootImage));
         var next = FirstFile;
         var places = all.Select(f =>
         {
@@ -30,9 +33,44 @@ internal static class TinyIso
         image[(PathTable * Sector) + 6] = 1;
         for (var i = 0; i < all.Count; i++)
             all[i].Data.CopyTo(image, places[i] * Sector);
-        if (bootSector is not null)
+        if (bootImage is not null)
             WriteBoot(image, places[^1]);
+        if (isIsolinux)
+            WriteBootInformation(image.AsSpan(places[^1] * Sector, bootImage!.Length), places[^1]);
+        if (masterBootRecord is not null)
+            WriteMasterBootRecord(image, masterBootRecord, places[^1]);
         return image;
+    }
+
+    /// <summary>The boot information table of isolinux: where the volume descriptor and itself are, its length and sum.</summary>
+    private static void WriteBootInformation(Span<byte> image, int at)
+    {
+        const int table = 8, end = 64;
+        image[table..end].Clear();
+        BinaryPrimitives.WriteInt32LittleEndian(image[table..], Descriptor);
+        BinaryPrimitives.WriteInt32LittleEndian(image[(table + 4)..], at);
+        BinaryPrimitives.WriteInt32LittleEndian(image[(table + 8)..], image.Length);
+        var sum = 0u;
+        for (var i = end; i + 4 <= image.Length; i += 4)
+            sum += BinaryPrimitives.ReadUInt32LittleEndian(image[i..]);
+        BinaryPrimitives.WriteUInt32LittleEndian(image[(table + 12)..], sum);
+    }
+
+    /// <summary>Isolinux's code for disks finds behind itself where its image is, in sectors of 512 bytes.</summary>
+    private static void WriteMasterBootRecord(Span<byte> image, byte[] code, int bootImage)
+    {
+        const int place = 432, identity = 440, partition = 446, hidden = 0x17;
+        code.CopyTo(image);
+        BinaryPrimitives.WriteInt32LittleEndian(image[place..], bootImage * (Sector / 512));
+        BinaryPrimitives.WriteUInt32LittleEndian(image[identity..], 0x54494E59);
+        image[partition] = 0x80;
+        image[partition + 1] = 0;
+        image[partition + 2] = 1;
+        image[partition + 4] = hidden;
+        image[partition + 5] = image[partition + 6] = image[partition + 7] = 0xFF;
+        BinaryPrimitives.WriteInt32LittleEndian(image[(partition + 12)..], image.Length / 512);
+        image[510] = 0x55;
+        image[511] = 0xAA;
     }
 
     private static void WriteHeader(Span<byte> sector, byte type)
@@ -84,7 +122,7 @@ internal static class TinyIso
         return size;
     }
 
-    private static void WriteBoot(Span<byte> image, int bootSector)
+    private static void WriteBoot(Span<byte> image, int bootImage)
     {
         var descriptor = image.Slice(BootDescriptor * Sector, Sector);
         WriteHeader(descriptor, 0);
@@ -97,7 +135,7 @@ internal static class TinyIso
         BinaryPrimitives.WriteUInt16LittleEndian(catalog[28..], unchecked((ushort)-(1 + 0xAA55)));
         catalog[32] = 0x88; // bootable, no emulation
         BinaryPrimitives.WriteUInt16LittleEndian(catalog[38..], 4); // sectors of 512 bytes
-        BinaryPrimitives.WriteInt32LittleEndian(catalog[40..], bootSector);
+        BinaryPrimitives.WriteInt32LittleEndian(catalog[40..], bootImage);
     }
 
     private static void Both32(Span<byte> field, int value)
