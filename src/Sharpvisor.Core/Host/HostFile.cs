@@ -193,8 +193,12 @@ public sealed unsafe partial class HostFile : IDisposable
 
     private void Close()
     {
-        if (Interlocked.Exchange(ref _disposed, 1) == 0)
-            _ = CloseFile(_descriptor);
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return;
+        // A child that is about to be another program still has the descriptor, and with it the locks.
+        var everything = new FileLock { Kind = Unlocked };
+        _ = FileControl(_descriptor, OfdSetLock, &everything);
+        _ = CloseFile(_descriptor);
     }
 
     private int Transfer(long offset, BlockBuffers buffers, bool isWrite)

@@ -97,9 +97,9 @@ internal sealed partial class Qcow2Metadata
     {
         var index = (int)(cluster >> L2Bits);
         var entry = _l1[index];
-        if ((entry & Qcow2Entry.Copied) != 0)
-            return Load(index)!;
         var old = Load(index);
+        if ((entry & Qcow2Entry.Copied) != 0 && old is not null)
+            return old;
         MakeRoom();
         var offset = Refcounts!.Allocate(1, out _) << Header.ClusterBits;
         var table = new Qcow2Table(offset, ClusterSize) { IsDirty = true, LastUse = ++_now };
