@@ -202,8 +202,11 @@ public sealed class HostileImageTests : IDisposable
             ImageCreate.Run(Path.Combine(_directory, "parent"), format == "vhd" ? "vhd" : "raw", new ImageOptions { Size = Size }, NullLogger.Instance);
         var options = new ImageOptions
         {
-            Size = Size, ClusterSize = Math.Max(512, clusterSize), BackingFile = hasParent ? "parent" : null,
-            IsFixed = kind.EndsWith("fixed", StringComparison.Ordinal), HasBatmap = kind.EndsWith("batmap", StringComparison.Ordinal),
+            Size = Size,
+            ClusterSize = Math.Max(512, clusterSize),
+            BackingFile = hasParent ? "parent" : null,
+            IsFixed = kind.EndsWith("fixed", StringComparison.Ordinal),
+            HasBatmap = kind.EndsWith("batmap", StringComparison.Ordinal),
         };
         ImageCreate.Run(_path, format, options, NullLogger.Instance);
         await using (var image = ImageFormat.Open(_path, new DriveOptions { Format = format }, NullLogger.Instance))

@@ -34,8 +34,11 @@ public sealed class KillTests : IDisposable
             await MakeBacking(backing, format == "vhd" ? "vhd" : "raw");
         var options = new ImageOptions
         {
-            Size = Size, ClusterSize = Math.Max(clusterSize, 512), LazyRefcounts = kind.EndsWith("lazy", StringComparison.Ordinal),
-            BackingFile = hasBacking ? "backing" : null, HasBatmap = format == "vhd" && !hasBacking,
+            Size = Size,
+            ClusterSize = Math.Max(clusterSize, 512),
+            LazyRefcounts = kind.EndsWith("lazy", StringComparison.Ordinal),
+            BackingFile = hasBacking ? "backing" : null,
+            HasBatmap = format == "vhd" && !hasBacking,
         };
         for (var kill = 0; kill < kills; kill++)
         {
