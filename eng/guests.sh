@@ -13,6 +13,8 @@
 #   grub/{i386-pc,lib,...}           grub-pc-bin, and grub-mkimage and mke2fs with the libraries they need
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
+#   e2fs/{mke2fs,e2fsck,lib}         e2fsprogs with the libraries it needs
+#   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
 #   grub-disk/disk.img               a disk whose GRUB starts the cloud kernel with that RAM disk, made here
 #   i386/initrd.img                  the i386 busybox and guest/i386, made here
@@ -32,7 +34,7 @@ fail() {
 }
 say() { echo "guests: $*" >&2; }
 
-images=(demo disk i386 soak)
+images=(demo disk i386 soak virtio)
 # FILE SOURCE...: is newer than this script and all of the sources; a directory's time tells of removed files.
 is_current() { [[ -f $1 && -z $(find "${@:2}" "$home/eng/guests.sh" -newer "$1" -print -quit) ]]; }
 image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1"; } # NAME
@@ -40,7 +42,7 @@ grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/gr
 have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso isolinux memtest grub tcc; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso isolinux memtest grub tcc e2fs; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -186,6 +188,20 @@ if ! have grub; then
   publish grub
 fi
 
+if ! have e2fs; then
+  stage e2fs
+  mkdir "$work/e2fs.new/lib"
+  fetch e2fsprogs named e2fsprogs:amd64
+  for library in $(libraries e2fsprogs); do
+    fetch "$library" named "$library:amd64"
+    find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/e2fs.new/lib" {} +
+    rm -rf "${work:?}/$library.d"
+  done
+  mv "$(find "$work/e2fsprogs.d" -name mke2fs)" "$(find "$work/e2fsprogs.d" -name e2fsck)" "$work/e2fs.new/"
+  rm -rf "$work/e2fsprogs.d"
+  publish e2fs
+fi
+
 if ! have tcc; then
   stage tcc
   for package in tcc libc6 libc6-dev linux-libc-dev; do
@@ -234,6 +250,21 @@ disk_root() {
   for name in scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs; do
     cp "$(find "$guests/cloud/modules" -name $name.ko)" "$1/modules/"
   done
+}
+virtio_root() {
+  demo_root "$1"
+  mv "$1/init" "$1/init.demo"
+  cp "$home/guest/virtio/init" "$1/init"
+  mkdir -p "$1"/{modules,lib64,lib/x86_64-linux-gnu}
+  local name
+  for name in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng; do
+    cp "$(find "$guests/cloud/modules" -name $name.ko)" "$1/modules/"
+  done
+  # With these names and places each finds what it needs, and what it is.
+  cp "$guests/e2fs/mke2fs" "$1/sbin/mkfs.ext4"
+  cp "$guests/e2fs/e2fsck" "$1/sbin/e2fsck"
+  cp -L "$guests"/e2fs/lib/*.so.? "$guests"/tcc/lib/x86_64-linux-gnu/{libc.so.6,libpthread.so.0,ld-linux-x86-64.so.2} "$1/lib/x86_64-linux-gnu/"
+  ln -s /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$1/lib64/"
 }
 i386_root() {
   busybox_root "$1" "$guests/busybox32/busybox"

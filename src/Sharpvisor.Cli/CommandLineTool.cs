@@ -9,7 +9,7 @@ namespace Sharpvisor.Cli;
 internal static class CommandLineTool
 {
     /// <summary>The exit code of a mistake of the user.</summary>
-    public const int ConfigurationError = 2;
+    public const int ConfigurationError = MachineExit.ConfigurationCode;
 
     public static string Version =>
         typeof(CommandLineTool).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0] ?? "unknown";

@@ -41,6 +41,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private Task? _loop;
     private int _faults;
     private int _resetRequested;
+    private bool _isShutDown;
     private int _disposed;
 
     internal Machine(MachineOptions options)
@@ -50,7 +51,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
         if (options.DebugConsole is { } console)
             _owned.Add(console.Backend);
-        _owned.AddRange(options.IdeDrives.Select(d => d.Drive));
+        _owned.AddRange(options.Drives);
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
             throw new ConfigurationException($"{options.ProcessorCount} processors: give 1 to {MachineOptions.MaximumProcessors}");
@@ -124,7 +125,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public IReadOnlyList<IVcpu> Processors => _vcpus;
 
-    public IEnumerable<BlockDrive> Drives => _options.IdeDrives.Select(d => d.Drive);
+    public IEnumerable<BlockDrive> Drives => _options.Drives;
 
     /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
     /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>
@@ -169,7 +170,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Stops processors and guest time.</summary>
     public Task PauseAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Pause, cancellation);
 
-    public Task ResumeAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Resume, cancellation);
+    /// <exception cref="InvalidOperationException">The guest has powered itself off: only a reset lets it start again.</exception>
+    public Task ResumeAsync(CancellationToken cancellation = default) => Volatile.Read(ref _isShutDown)
+        ? Task.FromException(new InvalidOperationException("the guest has powered off: reset the machine first"))
+        : AskAsync(RequestKind.Resume, cancellation);
 
     /// <summary>As the reset button does, whatever was said about rebooting.</summary>
     public Task ResetAsync(CancellationToken cancellation = default) => AskAsync(RequestKind.Reset, cancellation);
@@ -226,8 +230,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         foreach (var backend in _owned)
             await backend.DisposeAsync().ConfigureAwait(false);
         _clock.Dispose();
-        foreach (var vcpu in _vcpus)
-            vcpu.Dispose();
+        using (_gate.Enter())
+        {
+            // A device, reached from another thread, may be telling a processor something.
+            foreach (var vcpu in _vcpus)
+                vcpu.Dispose();
+        }
+
         Screen?.End();
         Memory.Dispose();
         _options.Firmware?.Dispose();
@@ -300,6 +309,10 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 request.Done?.TrySetResult();
             }
         }
+        catch (ConfigurationException e)
+        {
+            exit = new MachineExit(MachineExitReason.Configuration, MachineExit.ConfigurationCode, e.Message);
+        }
         catch (Exception e)
         {
             exit = Describe(e, "machine");
@@ -342,6 +355,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 await DrainAsync(cancelWaiting: true).ConfigureAwait(false);
                 PowerOn();
                 Volatile.Write(ref _resetRequested, 0);
+                Volatile.Write(ref _isShutDown, false);
                 if (!IsPaused)
                     _threads.Release();
                 break;
@@ -385,6 +399,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         }
 
         _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
+        Volatile.Write(ref _isShutDown, true);
         Ask(new Request(RequestKind.Pause));
     }
 

@@ -118,6 +118,19 @@ public sealed class MachineBuilder
     /// <summary>Puts a drive on the IDE controller.</summary>
     public MachineBuilder WithIdeDrive(IdeDrive drive) => With(Options with { IdeDrives = [.. Options.IdeDrives, drive] });
 
+    /// <summary>Adds a virtio disk.</summary>
+    /// <param name="path">A file or a block device. It is the machine's alone while it is open.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">It can't be opened.</exception>
+    public MachineBuilder WithVirtioDisk(string path, DriveOptions? options = null)
+    {
+        options ??= new DriveOptions { Format = ImageFormat.Raw };
+        var name = VirtioDisk.NameOf(Options.VirtioDevices.OfType<VirtioDisk>().Count());
+        return WithVirtioDevice(new VirtioDisk(BlockDrive.Open(name, path, options, Options.Logger)));
+    }
+
+    /// <summary>Adds a virtio device: a <see cref="VirtioDisk"/>, a <see cref="VirtioEntropy"/>.</summary>
+    public MachineBuilder WithVirtioDevice(VirtioPciDevice device) => With(Options with { VirtioDevices = [.. Options.VirtioDevices, device] });
+
     /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>
     public MachineBuilder WithoutReboot() => With(Options with { NoReboot = true });
 

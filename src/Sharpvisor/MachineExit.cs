@@ -18,6 +18,9 @@ public enum MachineExitReason
     /// <summary>The host asked for it: <see cref="Machine.StopAsync"/>, Ctrl-A x.</summary>
     Stopped,
 
+    /// <summary>What the machine was made of can't be used any more: the file of its kernel became shorter. The message says what to do.</summary>
+    Configuration,
+
     /// <summary>An error of Sharpvisor itself; the log has it.</summary>
     InternalError,
 }
@@ -27,6 +30,8 @@ public enum MachineExitReason
 /// <param name="Message">One line for a person.</param>
 public sealed record MachineExit(MachineExitReason Reason, int Code, string Message)
 {
+    public const int ConfigurationCode = 2;
+
     public const int TripleFaultCode = 3;
 
     /// <summary>EX_SOFTWARE of sysexits.h.</summary>

@@ -1,5 +1,6 @@
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Cpu;
@@ -56,6 +57,9 @@ public sealed record MachineOptions
     /// <summary>What is on the IDE controller.</summary>
     public IReadOnlyList<IdeDrive> IdeDrives { get; init; } = [];
 
+    /// <summary>Virtio devices, in the order in which they get their places on PCI.</summary>
+    public IReadOnlyList<VirtioPciDevice> VirtioDevices { get; init; } = [];
+
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }
 
@@ -84,6 +88,8 @@ public sealed record MachineOptions
     public Action<string>? GuestErrorTrace { get; init; }
 
     public ILogger Logger { get; init; } = NullLogger.Instance;
+
+    internal IEnumerable<BlockDrive> Drives => [.. IdeDrives.Select(d => d.Drive), .. VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive)];
 
     /// <summary>RAM below 4 GiB: less when that makes the rest begin at a whole GiB, as QEMU's pc machine decides it.</summary>
     internal ulong Below4GLimit

@@ -73,6 +73,31 @@ public sealed class MachineTests
     }
 
     [Fact]
+    public async Task A_kernel_that_has_become_shorter_by_the_reset_is_the_users_mistake()
+    {
+        var path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllBytes(path, SyntheticKernel.BzImage());
+            var engine = new ScriptedEngine(v =>
+            {
+                File.WriteAllBytes(path, []);
+                v.Out(0x92, 1);
+                return VcpuExit.Halted;
+            });
+            await using var machine = await Machine.CreateBuilder().WithEngine(engine).WithMemory(128 << 20).WithKernel(path).WithLogger(_log).StartAsync();
+            var exit = await machine.WaitForExitAsync().WaitAsync(Limit);
+            Assert.Equal((MachineExitReason.Configuration, 2), (exit.Reason, exit.Code));
+            Assert.StartsWith(path, exit.Message, StringComparison.Ordinal);
+            Assert.DoesNotContain(_log.Lines, l => l.Contains("please report", StringComparison.Ordinal));
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    [Fact]
     public async Task Without_reboot_a_reset_ends_the_machine_with_0()
     {
         await using var machine = await Builder(v =>
@@ -126,6 +151,11 @@ public sealed class MachineTests
             await Task.Delay(1);
         Assert.Contains("the guest powered off (ACPI S5); the machine stays paused", _log.Lines);
         Assert.False(machine.Exit.IsCompleted);
+        await Assert.ThrowsAsync<InvalidOperationException>(() => machine.ResumeAsync());
+        Assert.True(machine.IsPaused);
+        await machine.ResetAsync().WaitAsync(Limit);
+        await machine.ResumeAsync().WaitAsync(Limit);
+        Assert.False(machine.IsPaused);
         await machine.StopAsync().WaitAsync(Limit);
     }
 
@@ -287,6 +317,18 @@ public sealed class MachineTests
         await machine.DisposeAsync().AsTask().WaitAsync(Limit);
         await machine.DisposeAsync();
         Assert.Equal(MachineExitReason.Stopped, (await machine.Exit).Reason);
+    }
+
+    /// <summary>The power button, a viewer's key: they reach devices, and these their processors, from other threads.</summary>
+    [Fact]
+    public async Task No_processor_goes_while_a_device_may_be_telling_it_something()
+    {
+        var engine = new ScriptedEngine(_ => VcpuExit.Halted);
+        var machine = await Machine.CreateBuilder().WithEngine(engine).WithProcessors(2).WithMemory(64 << 20)
+            .WithKernel(BootSource.FromBytes(SyntheticKernel.BzImage(), "kernel")).StartAsync();
+        await machine.DisposeAsync();
+        Assert.All(engine.Vcpus, v => Assert.False(v.DisposedWithoutGate));
+        machine.PressPowerButton(); // too late, and harmless
     }
 
     [Fact]

@@ -41,6 +41,9 @@ internal sealed class ScriptedVcpu(int index, CpuEnvironment environment, Func<S
     /// <summary>Set when someone broke the rule that a vCPU is only touched while it does not run.</summary>
     public bool TouchedWhileRunning { get; private set; }
 
+    /// <summary>Set when it went while a device could be telling it something.</summary>
+    public bool DisposedWithoutGate { get; private set; }
+
     public VcpuExit Run(long budget)
     {
         Interlocked.Exchange(ref _running, 1);
@@ -110,6 +113,7 @@ internal sealed class ScriptedVcpu(int index, CpuEnvironment environment, Func<S
     public void Dispose()
     {
         TouchedWhileRunning |= _running != 0;
+        DisposedWithoutGate |= !environment.Gate.IsHeld;
         _work.Dispose();
     }
 

@@ -10,10 +10,18 @@ using Sharpvisor.Core.Guests;
 namespace Sharpvisor.Backends.Block;
 
 /// <summary>Owns its image.</summary>
-public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
+public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
 {
     private const int ThreadLimit = 8;
     private const int LoggedErrors = 10;
+
+    /// <summary>
+    /// Up to this a read of what the host has in memory takes less time than to wake a thread for it; and as many of them
+    /// at a time, so that whoever asked is not kept for long.
+    /// </summary>
+    private const int AtOnceLength = 64 << 10, AtOnceLimit = 8;
+
+    private static readonly object DrainItem = new();
 
     private readonly DriveOptions _options;
     private readonly ILogger _logger;
@@ -23,7 +31,7 @@ public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
     private IMachineControl? _control;
     private IBlockImage? _image;
     private TaskCompletionSource? _drained;
-    private int _inFlight, _errors;
+    private int _inFlight, _atOnce, _errors;
     private bool _canceling, _disposed;
 
     /// <param name="image">Null: an empty drive for removable media.</param>
@@ -90,8 +98,41 @@ public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
         }
 
         _inFlight++;
+        if (request is { Operation: BlockOperation.Read, Length: <= AtOnceLength } && _atOnce < AtOnceLimit && _gate.IsHeld)
+        {
+            Interlocked.Increment(ref _atOnce);
+            _gate.AfterLeave(this, request);
+            return;
+        }
+
         _threads.Add(request);
     }
+
+    public void Drain()
+    {
+        CancelWaiting();
+        if (_inFlight > 0)
+            _gate.AfterLeave(this, DrainItem);
+    }
+
+    bool IGateWork.TryPerform(object item)
+    {
+        if (item == DrainItem)
+        {
+            // A thread that does nothing else: what it waits for is completed by threads of the drive.
+            DrainAsync(cancelWaiting: true).GetAwaiter().GetResult();
+            return false;
+        }
+
+        var request = (BlockRequest)item;
+        var isDone = _image is { } image && image.TryReadAtOnce(request.Offset, request.Buffers);
+        Interlocked.Decrement(ref _atOnce);
+        if (!isDone)
+            _threads.Add(request);
+        return isDone;
+    }
+
+    void IGateWork.OnPerformed(object item) => Finish((BlockRequest)item, BlockError.None);
 
     /// <summary>Begins what has failed again, after the machine was stopped for it. With the gate held.</summary>
     public void Retry()
@@ -108,14 +149,7 @@ public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
         using (_gate.Enter())
         {
             if (cancelWaiting)
-            {
-                _canceling = true; // until all have ended
-                foreach (var request in _waiting.ToArray())
-                {
-                    _waiting.Remove(request);
-                    Finish(request, BlockError.Canceled);
-                }
-            }
+                CancelWaiting();
 
             if (_inFlight == _waiting.Count)
             {
@@ -166,6 +200,19 @@ public sealed class BlockDrive : IBlockDrive, IAsyncDisposable
         _threads.Stop();
         if (_image is not null)
             await CloseAsync(_image).ConfigureAwait(false);
+    }
+
+    private void CancelWaiting()
+    {
+        _canceling = true; // until all have ended
+        foreach (var request in _waiting.ToArray())
+        {
+            _waiting.Remove(request);
+            Finish(request, BlockError.Canceled);
+        }
+
+        if (_inFlight == 0)
+            _canceling = false;
     }
 
     private async Task CloseAsync(IBlockImage image)

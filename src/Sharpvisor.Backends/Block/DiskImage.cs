@@ -57,6 +57,8 @@ public abstract class DiskImage : IBlockImage, IDisposable
         return ValueTask.CompletedTask;
     }
 
+    public virtual bool TryReadAtOnce(long offset, BlockBuffers buffers) => false;
+
     public ValueTask WriteAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default)
     {
         CheckWritable(offset, buffers.Length);

@@ -95,6 +95,9 @@ internal sealed class ImageFile : IDisposable
     /// <summary>Reads until the buffers are full or the file ends; the number of bytes.</summary>
     public int Read(long offset, BlockBuffers buffers) => _blocks is null ? _file.Read(offset, buffers) : ReadBlocks(offset, buffers);
 
+    /// <inheritdoc cref="HostFile.TryReadCached"/>
+    public bool TryReadCached(long offset, BlockBuffers buffers) => _file.TryReadCached(offset, buffers);
+
     /// <summary>Reads what a file may be too short for: the rest is zeroes.</summary>
     public void ReadPadded(long offset, BlockBuffers buffers)
     {

@@ -56,6 +56,9 @@ public sealed class RawImage : DiskImage
         }
     }
 
+    public override bool TryReadAtOnce(long offset, BlockBuffers buffers) =>
+        offset >= 0 && offset <= Length - buffers.Length && File.TryReadCached(offset, buffers);
+
     internal override void Read(long offset, BlockBuffers buffers)
     {
         var count = File.Read(offset, buffers);

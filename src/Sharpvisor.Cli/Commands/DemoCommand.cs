@@ -6,8 +6,7 @@ namespace Sharpvisor.Cli.Commands;
 /// <summary>Boots the cached Debian kernel to a shell.</summary>
 internal static class DemoCommand
 {
-    // loglevel=3: "quiet" still shows that there is no PCI bus to find.
-    private const string CommandLine = "console=ttyS0 quiet loglevel=3";
+    private const string CommandLine = "console=ttyS0 quiet";
 
     public static async Task<int> RunAsync(string[] args, TextWriter output, TextWriter errors)
     {

@@ -91,6 +91,8 @@ internal static class RunCommand
 
         foreach (var placed in settings.PlacedDrives)
             builder.WithIdeDrive(OpenDrive(placed, ends, logger));
+        foreach (var virtio in settings.VirtioDevices)
+            builder.WithVirtioDevice(OpenDevice(virtio, builder.Options.VirtioDevices.OfType<VirtioDisk>().Count(), ends, logger));
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
@@ -119,8 +121,7 @@ internal static class RunCommand
     {
         var (channel, unit, spec, device) = placed;
         var name = spec.Id ?? IdeDrive.NameOf(channel, unit, device.IsCdrom);
-        var drive = spec.File is null ? new BlockDrive(name, null, spec.Options, logger) : BlockDrive.Open(name, spec.File, spec.Options, logger);
-        ends.Add(drive);
+        var drive = OpenDrive(spec, name, ends, logger);
         return new IdeDrive(drive, channel, unit)
         {
             IsCdrom = device.IsCdrom,
@@ -131,6 +132,16 @@ internal static class RunCommand
             Geometry = device.Geometry,
         };
     }
+
+    private static BlockDrive OpenDrive(DriveSpec spec, string name, List<IAsyncDisposable> ends, StandardErrorLogger logger)
+    {
+        var drive = spec.File is null ? new BlockDrive(name, null, spec.Options, logger) : BlockDrive.Open(name, spec.File, spec.Options, logger);
+        ends.Add(drive);
+        return drive;
+    }
+
+    private static VirtioPciDevice OpenDevice(VirtioSpec virtio, int index, List<IAsyncDisposable> ends, StandardErrorLogger logger) =>
+        virtio is { Disk: { } disk, Drive: { } spec } ? disk(OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(index), ends, logger)) : virtio.Device;
 
     /// <summary>
     /// The option ROM of a machine that has a VGA: one that is asked for, or that shows its screen, or that starts by
@@ -203,7 +214,7 @@ internal static class RunCommand
         if (display is not null)
             await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
-        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped)
+        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped or MachineExitReason.Configuration)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);
         return signalCode != 0 ? signalCode : exit.Code;
     }

@@ -41,12 +41,15 @@ internal static class HelpText
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
-          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|none][,index=N]
-                 [,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
+          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|none][,index=N]
+                 [,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
                  [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
           -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]
           -snapshot              disks stay as they are; what is written is lost
           -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]
+          -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=S][,bootindex=N]
+                  [,disable-modern=on|disable-legacy=on][,packed=on][,addr=N]
+          -device virtio-rng-pci random numbers of the host
 
         Screen and lines
           -vga std|none          a screen; std without a kernel, or when it is shown

@@ -47,7 +47,7 @@ internal static class BlockdevValues
     {
         File = n.File,
         Id = n.Name,
-        IsLoose = true,
+        Interface = DriveInterface.None,
         Options = new DriveOptions
         {
             // A file without a driver over it is raw, because it was said so.

@@ -3,6 +3,17 @@ using Sharpvisor.Devices.Ide;
 
 namespace Sharpvisor.Cli.Parsing;
 
+/// <summary>What a -drive is connected to.</summary>
+internal enum DriveInterface
+{
+    Ide,
+
+    /// <summary>What a -device says.</summary>
+    None,
+
+    Virtio,
+}
+
 /// <summary>What -drive and its short forms say, nothing opened yet.</summary>
 internal sealed record DriveSpec(string What)
 {
@@ -12,8 +23,7 @@ internal sealed record DriveSpec(string What)
 
     public string? Id { get; init; }
 
-    /// <summary>if=none: for a -device.</summary>
-    public bool IsLoose { get; init; }
+    public DriveInterface Interface { get; init; }
 
     public bool IsCdrom { get; init; }
 

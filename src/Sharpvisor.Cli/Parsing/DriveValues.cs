@@ -19,10 +19,10 @@ internal static class DriveValues
         "driver", "drive", "id", "bus", "unit", "bootindex", "serial", "model", "ver", "cyls", "heads", "secs", "werror", "rerror",
     ];
 
-    private static readonly (string, ErrorPolicy)[] WritePolicies =
+    public static readonly (string, ErrorPolicy)[] WritePolicies =
         [("report", ErrorPolicy.Report), ("stop", ErrorPolicy.Stop), ("enospc", ErrorPolicy.StopWhenFull), ("ignore", ErrorPolicy.Ignore)];
 
-    private static readonly (string, ErrorPolicy)[] ReadPolicies =
+    public static readonly (string, ErrorPolicy)[] ReadPolicies =
         [("report", ErrorPolicy.Report), ("stop", ErrorPolicy.Stop), ("ignore", ErrorPolicy.Ignore)];
 
     /// <summary>-hda FILE, -cdrom FILE, or a bare FILE.</summary>
@@ -37,7 +37,7 @@ internal static class DriveValues
     public static void Drive(RunSettings settings, string value)
     {
         var keys = new KeyValues("-drive", value, implied: null, DriveKeys);
-        var isLoose = keys.Word("if", ("ide", false), ("none", true)) ?? false;
+        var place = keys.Word("if", ("ide", DriveInterface.Ide), ("none", DriveInterface.None), ("virtio", DriveInterface.Virtio)) ?? DriveInterface.Ide;
         var isCdrom = keys.Word("media", ("disk", false), ("cdrom", true)) ?? false;
         if (keys["aio"] is { } aio and not "threads")
             throw keys.Error($"aio={aio} is not in this version; there is threads");
@@ -45,15 +45,17 @@ internal static class DriveValues
             throw keys.Error("file= is missing; only media=cdrom can be empty");
         if (keys.OnOff("snapshot", false) && keys.OnOff("readonly", false))
             throw keys.Error("snapshot=on and readonly=on: a disk that is only read needs no temporary one; leave one of them out");
-        if (isLoose && keys["id"] is null)
+        if (place == DriveInterface.Virtio && isCdrom)
+            throw keys.Error("a virtio disk is no CD-ROM drive; give readonly=on, or if=ide");
+        if (place == DriveInterface.None && keys["id"] is null)
             throw keys.Error("if=none needs an id= by which a -device names it");
-        settings.Drives.Add(new DriveSpec($"-drive {value}")
+        var drive = new DriveSpec($"-drive {value}")
         {
             File = keys["file"],
             Id = keys["id"],
-            IsLoose = isLoose,
+            Interface = place,
             IsCdrom = isCdrom,
-            Index = Place(keys),
+            Index = place == DriveInterface.Virtio ? null : Place(keys),
             Serial = keys.Text("serial", 20),
             Options = new DriveOptions
             {
@@ -72,7 +74,10 @@ internal static class DriveValues
                 WriteErrors = keys.Word("werror", WritePolicies) ?? ErrorPolicy.StopWhenFull,
                 ReadErrors = keys.Word("rerror", ReadPolicies) ?? ErrorPolicy.Report,
             },
-        });
+        };
+        settings.Drives.Add(drive);
+        if (place == DriveInterface.Virtio)
+            VirtioValues.Drive(settings, drive);
     }
 
     public static ZeroDetection DetectZeroes(KeyValues keys) =>
@@ -82,12 +87,16 @@ internal static class DriveValues
     public static void MakeTemporary(RunSettings settings)
     {
         for (var i = 0; i < settings.Drives.Count; i++)
+            settings.Drives[i] = Temporary(settings.Drives[i]);
+        for (var i = 0; i < settings.VirtioDevices.Count; i++)
         {
-            var drive = settings.Drives[i];
-            if (drive is { IsCdrom: false, Options.IsReadOnly: false })
-                settings.Drives[i] = drive with { Options = drive.Options with { IsTemporary = true } };
+            if (settings.VirtioDevices[i] is { Drive: { } drive } device)
+                settings.VirtioDevices[i] = device with { Drive = Temporary(drive) };
         }
     }
+
+    private static DriveSpec Temporary(DriveSpec drive) =>
+        drive.IsCdrom || drive.Options.IsReadOnly ? drive : drive with { Options = drive.Options with { IsTemporary = true } };
 
     /// <summary>-device ide-hd,… and -device ide-cd,…</summary>
     public static void Device(RunSettings settings, string value)
@@ -116,10 +125,11 @@ internal static class DriveValues
     /// <exception cref="ConfigurationException">Two want the same one, there are too many, or a device names no drive.</exception>
     public static IReadOnlyList<PlacedDrive> Resolve(RunSettings settings)
     {
-        var loose = settings.Drives.Where(d => d.IsLoose).ToList();
+        var loose = settings.Drives.Where(d => d.Interface == DriveInterface.None).ToList();
+        VirtioValues.Resolve(settings, loose);
         List<(DriveSpec Drive, IdeDeviceSpec Device)> wanted =
         [
-            .. settings.Drives.Where(d => !d.IsLoose).Select(d => (d, new IdeDeviceSpec(d.What)
+            .. settings.Drives.Where(d => d.Interface == DriveInterface.Ide).Select(d => (d, new IdeDeviceSpec(d.What)
             {
                 IsCdrom = d.IsCdrom, Channel = d.Index / 2, Unit = d.Index % 2, Serial = d.Serial,
             })),
@@ -127,7 +137,7 @@ internal static class DriveValues
         foreach (var device in settings.IdeDevices)
             wanted.Add((TakeDrive(device, loose), device));
         if (loose is [var unused, ..])
-            throw new ConfigurationException($"{unused.What}: no device uses it; give -device ide-hd,drive={unused.Id} or leave if=none out");
+            throw new ConfigurationException($"{unused.What}: no device uses it; give -device ide-hd,drive={unused.Id} or -device virtio-blk-pci,drive={unused.Id}, or leave if=none out");
 
         List<PlacedDrive> placed = [];
         foreach (var (drive, device) in wanted.OrderBy(w => w.Device is { Channel: not null, Unit: not null } ? 0 : w.Device.Channel is not null || w.Device.Unit is not null ? 1 : 2))
@@ -153,23 +163,27 @@ internal static class DriveValues
     {
         if (device.DriveId is not { } id)
             return new DriveSpec(device.What) { IsCdrom = true, Options = new DriveOptions { IsReadOnly = true } };
+        var drive = TakeDrive(device.What, id, loose, device.WriteErrors, device.ReadErrors);
+        var options = device.IsCdrom ? drive.Options with { IsReadOnly = true, IsTemporary = false } : drive.Options;
+        return drive with { IsCdrom = device.IsCdrom, Options = options };
+    }
+
+    /// <summary>Takes the drive that a device names out of those that have none yet.</summary>
+    public static DriveSpec TakeDrive(string what, string id, List<DriveSpec> loose, ErrorPolicy? writeErrors, ErrorPolicy? readErrors)
+    {
         var drive = loose.Find(d => d.Id == id);
         if (drive is null)
         {
             throw new ConfigurationException(loose.Count == 0
-                ? $"{device.What}: there is no drive \"{id}\" that is free; give -drive if=none,id={id},file=FILE"
-                : $"{device.What}: there is no drive \"{id}\" that is free; the nearest is {Nearest.Of(id, loose.Select(d => d.Id!))}");
+                ? $"{what}: there is no drive \"{id}\" that is free; give -drive if=none,id={id},file=FILE"
+                : $"{what}: there is no drive \"{id}\" that is free; the nearest is {Nearest.Of(id, loose.Select(d => d.Id!))}");
         }
 
         loose.Remove(drive);
-        var options = drive.Options with
+        return drive with
         {
-            WriteErrors = device.WriteErrors ?? drive.Options.WriteErrors,
-            ReadErrors = device.ReadErrors ?? drive.Options.ReadErrors,
-            IsReadOnly = drive.Options.IsReadOnly || device.IsCdrom,
-            IsTemporary = drive.Options.IsTemporary && !device.IsCdrom,
+            Options = drive.Options with { WriteErrors = writeErrors ?? drive.Options.WriteErrors, ReadErrors = readErrors ?? drive.Options.ReadErrors },
         };
-        return drive with { IsCdrom = device.IsCdrom, Options = options };
     }
 
     private static int? Place(KeyValues keys)

@@ -55,6 +55,9 @@ internal sealed class RunSettings
 
     public List<IdeDeviceSpec> IdeDevices { get; } = [];
 
+    /// <summary>In the order of the command line, which is that of their places.</summary>
+    public List<VirtioSpec> VirtioDevices { get; } = [];
+
     /// <summary>Drives and devices together, each with its place.</summary>
     public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
 

@@ -9,7 +9,7 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
-    private static readonly string[] Devices = ["ide-hd", "ide-cd", "isa-debug-exit", "pc-testdev", "pci-testdev"];
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", .. VirtioValues.Names, "isa-debug-exit", "pc-testdev", "pci-testdev"];
 
     private const ulong MinimumMemory = 1UL << 20;
 
@@ -188,6 +188,9 @@ internal static class Values
                 break;
             case "ide-hd" or "ide-cd":
                 DriveValues.Device(settings, value);
+                break;
+            case var driver when VirtioValues.Knows(driver):
+                VirtioValues.Device(settings, value);
                 break;
             default:
                 throw new ConfigurationException($"-device {parts[0]}: not in this version; the nearest is {Nearest.Of(parts[0], Devices)} of {string.Join(", ", Devices)}");

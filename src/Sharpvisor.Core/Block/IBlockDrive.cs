@@ -31,4 +31,10 @@ public interface IBlockDrive
     /// safe what completed before it began.
     /// </summary>
     void Submit(BlockRequest request);
+
+    /// <summary>
+    /// Ends what is under way, for a reset of its controller: what waits for room on the host fails, and this thread, when
+    /// it has left the gate, waits for the others before it does anything else.
+    /// </summary>
+    void Drain();
 }

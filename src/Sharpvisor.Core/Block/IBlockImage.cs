@@ -30,6 +30,12 @@ public interface IBlockImage : IAsyncDisposable
     /// <summary>Fills all of <paramref name="buffers"/>.</summary>
     ValueTask ReadAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default);
 
+    /// <summary>
+    /// Fills all of <paramref name="buffers"/> if that takes no waiting: the bytes are in memory. False, with some of
+    /// <paramref name="buffers"/> perhaps filled: ask <see cref="ReadAsync"/>, which says what is wrong, too. Never throws.
+    /// </summary>
+    bool TryReadAtOnce(long offset, BlockBuffers buffers) => false;
+
     /// <summary>Writes all of <paramref name="buffers"/>: seen by every read after it, safe only after a flush.</summary>
     ValueTask WriteAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default);
 

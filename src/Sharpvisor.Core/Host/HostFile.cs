@@ -1,6 +1,6 @@
 // A file or block device of the host by system calls: scattered transfers at an offset, holes, and the locks of an open
 // file description, none of which .NET's own files offer together.
-// Follows: the Linux manual pages preadv(2), fallocate(2), fcntl(2), open(2), statx(2).
+// Follows: the Linux manual pages preadv(2), preadv2(2), fallocate(2), fcntl(2), open(2), statx(2).
 using System.Buffers;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
@@ -11,7 +11,7 @@ namespace Sharpvisor.Core.Host;
 /// <summary>An open file. Every failed call is a <see cref="BlockException"/> with the host's words.</summary>
 public sealed unsafe partial class HostFile : IDisposable
 {
-    private const int NotPermitted = 1, Interrupted = 4, PermissionDenied = 13, NoSpace = 28, ReadOnlyFileSystem = 30, NotSupported = 95, QuotaExceeded = 122;
+    private const int NotPermitted = 1, Interrupted = 4, Again = 11, PermissionDenied = 13, NoSpace = 28, ReadOnlyFileSystem = 30, NotSupported = 95, QuotaExceeded = 122;
     private const int ReadOnlyFlag = 0, ReadWrite = 2, CreateFlag = 0x40, ExclusiveFlag = 0x80, NonBlocking = 0x800, DirectFlag = 0x4000, CloseOnExec = 0x80000;
     private const int FromEnd = 2, ToData = 3, ToHole = 4; // SEEK_END, SEEK_DATA, SEEK_HOLE
     private const int KeepSize = 1, PunchHoleFlag = 2, ZeroRangeFlag = 0x10;
@@ -23,6 +23,7 @@ public sealed unsafe partial class HostFile : IDisposable
 
     private readonly int _descriptor;
     private int _disposed;
+    private volatile bool _tellsWhatIsCached;
 
     private HostFile(int descriptor, bool isBlockDevice, int alignment, (ulong Device, ulong Number) identity)
     {
@@ -30,6 +31,7 @@ public sealed unsafe partial class HostFile : IDisposable
         IsBlockDevice = isBlockDevice;
         Alignment = alignment;
         Identity = identity;
+        _tellsWhatIsCached = alignment == 1;
     }
 
     ~HostFile() => Close();
@@ -149,6 +151,17 @@ public sealed unsafe partial class HostFile : IDisposable
     /// <summary>Reads until the buffers are full or the file ends; the number of bytes.</summary>
     public int Read(long offset, BlockBuffers buffers) => Transfer(offset, buffers, isWrite: false);
 
+    /// <summary>Reads what the host has in memory, without waiting for a disk. False: not all of it, or the host can't tell.</summary>
+    public bool TryReadCached(long offset, BlockBuffers buffers)
+    {
+        if (!_tellsWhatIsCached || _disposed != 0)
+            return false;
+        var count = Call(offset, buffers, Operation.ReadCached);
+        if (count < 0 && Marshal.GetLastPInvokeError() is not (Again or Interrupted))
+            _tellsWhatIsCached = false; // a file system or kernel that knows no RWF_NOWAIT
+        return count == buffers.Length;
+    }
+
     /// <summary>Writes all of the buffers, behind the end as well.</summary>
     public void Write(long offset, BlockBuffers buffers) => Transfer(offset, buffers, isWrite: true);
 
@@ -207,21 +220,24 @@ public sealed unsafe partial class HostFile : IDisposable
         var done = 0;
         while (done < buffers.Length)
         {
-            var count = TransferOnce(offset + done, done == 0 ? buffers : buffers.Slice(done), isWrite);
+            var count = Call(offset + done, done == 0 ? buffers : buffers.Slice(done), isWrite ? Operation.Write : Operation.Read);
             if (count > 0)
                 done += (int)count;
-            else if (count == 0 && !isWrite)
+            else if (count < 0)
+                ThrowUnlessInterrupted();
+            else if (!isWrite)
                 break;
-            else if (count == 0)
+            else
                 throw new BlockException("the host wrote nothing");
         }
 
         return done;
     }
 
-    /// <summary>One system call for the first pieces; -1: interrupted.</summary>
-    private nint TransferOnce(long offset, BlockBuffers buffers, bool isWrite)
+    /// <summary>One system call for the first pieces; its result.</summary>
+    private nint Call(long offset, BlockBuffers buffers, Operation operation)
     {
+        const int noWait = 8; // RWF_NOWAIT
         var vectors = stackalloc Vector[PiecesAtOnce];
         var pins = default(Pins);
         var count = 0;
@@ -236,10 +252,12 @@ public sealed unsafe partial class HostFile : IDisposable
                 count++;
             }
 
-            var result = isWrite ? PWriteV(_descriptor, vectors, count, offset) : PReadV(_descriptor, vectors, count, offset);
-            if (result < 0)
-                ThrowUnlessInterrupted();
-            return result;
+            return operation switch
+            {
+                Operation.Write => PWriteV(_descriptor, vectors, count, offset),
+                Operation.ReadCached => PReadV2(_descriptor, vectors, count, offset, noWait),
+                _ => PReadV(_descriptor, vectors, count, offset),
+            };
         }
         finally
         {
@@ -280,8 +298,7 @@ public sealed unsafe partial class HostFile : IDisposable
         var request = new FileLock { Kind = kind, Start = at, Length = 1 };
         while (FileControl(_descriptor, command, &request) != 0)
         {
-            const int again = 11;
-            if (Marshal.GetLastPInvokeError() is again or PermissionDenied)
+            if (Marshal.GetLastPInvokeError() is Again or PermissionDenied)
             {
                 found = WriteLock;
                 return false;
@@ -364,6 +381,9 @@ public sealed unsafe partial class HostFile : IDisposable
     [LibraryImport("libc", EntryPoint = "preadv", SetLastError = true)]
     private static partial nint PReadV(int fd, Vector* vectors, int count, long offset);
 
+    [LibraryImport("libc", EntryPoint = "preadv2", SetLastError = true)]
+    private static partial nint PReadV2(int fd, Vector* vectors, int count, long offset, int flags);
+
     [LibraryImport("libc", EntryPoint = "pwritev", SetLastError = true)]
     private static partial nint PWriteV(int fd, Vector* vectors, int count, long offset);
 
@@ -384,6 +404,13 @@ public sealed unsafe partial class HostFile : IDisposable
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     private static partial int StatX(int fd, string path, int flags, uint mask, byte* status);
+
+    private enum Operation
+    {
+        Read,
+        ReadCached,
+        Write,
+    }
 
     /// <summary>struct iovec.</summary>
     private struct Vector

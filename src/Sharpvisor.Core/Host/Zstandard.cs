@@ -1,4 +1,4 @@
-// Zstandard frames (RFC 8878) by the host's libzstd, which .NET 10 does not have itself (docs/decisions/0010-disk-images.md).
+// Zstandard frames (RFC 8878) by the host's libzstd, which .NET 10 does not have itself (docs/decisions/0011-disk-images.md).
 using System.Runtime.InteropServices;
 
 namespace Sharpvisor.Core.Host;

@@ -5,6 +5,19 @@ public interface IKeyboardInput
 {
     /// <summary>A key goes down or up. What the device's buffer does not hold is lost, as on a real keyboard.</summary>
     void OnKey(Key key, bool pressed);
+
+    /// <summary>The lights, as the guest has set them.</summary>
+    KeyboardLeds Leds { get; }
+}
+
+/// <summary>The lights of a keyboard, by the bits of a PS/2 keyboard's command EDh.</summary>
+[Flags]
+public enum KeyboardLeds
+{
+    None = 0,
+    ScrollLock = 1,
+    NumLock = 2,
+    CapsLock = 4,
 }
 
 /// <summary>A mouse. Called with the machine's gate held.</summary>

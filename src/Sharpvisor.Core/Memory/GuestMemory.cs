@@ -26,9 +26,13 @@ public sealed unsafe partial class GuestMemory : IDisposable
     private const ulong OneMiB = 1UL << 20;
     private const ulong FourGiB = 1UL << 32;
 
+    /// <summary>Windows on RAM are cut from one for each GiB, which reaches into the next: so no window is made twice.</summary>
+    private const int ChunkShift = 30;
+
     private readonly byte* _ram;
     private readonly ulong* _codeLines;
     private readonly ulong _from1MTo4G;
+    private readonly NativeSlice[] _chunks;
     private bool _disposed;
 
     /// <param name="size">Bytes of RAM, a multiple of 4 KiB.</param>
@@ -48,6 +52,13 @@ public sealed unsafe partial class GuestMemory : IDisposable
         Nothing = (byte*)HostMemory.Reserve(PageSize, hugePages: false);
         new Span<byte>(Nothing, PageSize).Fill(0xFF);
         Ram = new MemoryRegion(this, "ram", _ram, Below4G);
+        _chunks = new NativeSlice[(size + (1UL << ChunkShift) - 1) >> ChunkShift];
+        for (var i = 0; i < _chunks.Length; i++)
+        {
+            var start = (ulong)i << ChunkShift;
+            _chunks[i] = new NativeSlice(_ram + start, (int)Math.Min(size - start, int.MaxValue));
+        }
+
         _map = MemoryMap.Of(this, []);
     }
 
@@ -166,14 +177,18 @@ public sealed unsafe partial class GuestMemory : IDisposable
     /// <summary>
     /// A window on memory for input and output without a copy; false when a byte of it can't be both read and written
     /// or when it does not follow the one before in the host. Whoever writes to it says so afterwards by
-    /// <see cref="MarkWritten"/>. The window must not outlive the machine.
+    /// <see cref="MarkWritten"/>. The window must not outlive the machine. Of RAM it allocates nothing.
     /// </summary>
     public bool TrySlice(ulong gpa, int length, out Memory<byte> slice)
     {
         slice = default;
         if (length < 0 || TryGetRange(gpa, (ulong)length) is var range && range == null)
             return false;
-        slice = new NativeSlice(range, length).Memory;
+        var offset = (ulong)(range - _ram);
+        var inChunk = (int)(offset & ((1 << ChunkShift) - 1));
+        slice = offset < Size && length <= int.MaxValue - inChunk
+            ? _chunks[offset >> ChunkShift].Memory.Slice(inChunk, length)
+            : new NativeSlice(range, length).Memory;
         return true;
     }
 

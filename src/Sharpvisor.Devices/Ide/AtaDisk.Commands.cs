@@ -189,7 +189,7 @@ public sealed partial class AtaDisk
             return;
         }
 
-        switch (_smart.Execute((byte)Registers.Features, (byte)Registers.LbaLow, Buffer))
+        switch (_smart.Execute((byte)Registers.Features, (byte)Registers.SectorCount, (byte)Registers.LbaLow, Buffer))
         {
             case AtaSmart.Answer.Done:
                 Succeed();

@@ -1,7 +1,7 @@
 // The self-monitoring of a disk that never wears.
 // Follows: ATA/ATAPI-7 volume 1, 6.54 "SMART"; the attribute table as vendors have it since SFF-8035i (not in the
-// standard). Self-tests end at once and pass.
-// Leaves out: WRITE LOG, automatic offline data collection (accepted, nothing to collect), vendor logs.
+// standard). Self-tests end at once and pass. Byte 362 of the data shows autosave, as QEMU has it.
+// Leaves out: WRITE LOG, automatic off-line data collection (there is nothing to collect), vendor logs.
 
 using System.Buffers.Binary;
 
@@ -47,8 +47,9 @@ internal sealed class AtaSmart
     }
 
     /// <param name="feature">The subcommand.</param>
+    /// <param name="count">Sector Count: autosave off (00h) or on (F1h).</param>
     /// <param name="argument">LBA Low: the self-test or the log.</param>
-    public Answer Execute(byte feature, byte argument, Span<byte> buffer)
+    public Answer Execute(byte feature, byte count, byte argument, Span<byte> buffer)
     {
         if (!IsEnabled && feature != 0xD8)
             return Answer.Error;
@@ -60,8 +61,8 @@ internal sealed class AtaSmart
             case 0xD1: // READ THRESHOLDS
                 WriteThresholds(buffer);
                 return Answer.Data;
-            case 0xD2 when argument <= 0xF1: // ATTRIBUTE AUTOSAVE
-                _savesAutomatically = true;
+            case 0xD2 when count is 0x00 or 0xF1: // ATTRIBUTE AUTOSAVE
+                _savesAutomatically = count != 0;
                 return Answer.Done;
             case 0xD3: // SAVE ATTRIBUTE VALUES
                 return Answer.Done;

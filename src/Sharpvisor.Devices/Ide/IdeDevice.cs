@@ -33,9 +33,6 @@ public abstract class IdeDevice
     /// <summary>INTRQ: until the host reads the status or gives a command.</summary>
     internal bool HasInterrupt { get; set; }
 
-    /// <summary>A command waits for the bus master to start.</summary>
-    internal bool WaitsForDma => _dma is not null;
-
     private protected TaskFile Registers => _registers ?? throw new InvalidOperationException($"{Name} is on no channel");
 
     private protected byte[] Buffer { get; }

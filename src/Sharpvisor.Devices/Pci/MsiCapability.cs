@@ -1,5 +1,5 @@
 // Message-signalled interrupts of a function.
-// Follows: PCI Local Bus Specification 3.0, 6.8.1 (capability, per-vector masking).
+// Follows: PCI Local Bus Specification 3.0, 6.8.1 (capability, per-vector masking). All its state is in configuration space.
 // Leaves out: nothing.
 
 namespace Sharpvisor.Devices.Pci;
@@ -72,10 +72,5 @@ public sealed class MsiCapability
             if ((ready & 1) != 0)
                 Notify(vector);
         }
-    }
-
-    internal void Reset()
-    {
-        // Configuration space has gone to its power-on state, and all of the capability's state with it.
     }
 }

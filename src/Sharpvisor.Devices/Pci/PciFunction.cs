@@ -129,7 +129,6 @@ public class PciFunction : IResettable
     {
         _pin.Clear();
         Config.Reset();
-        _msi?.Reset();
         _msix?.Reset();
         UpdateHeader();
     }

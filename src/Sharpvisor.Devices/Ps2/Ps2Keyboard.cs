@@ -39,8 +39,8 @@ public sealed class Ps2Keyboard : Ps2Device, IKeyboardInput
         Break = 2,
     }
 
-    /// <summary>Bit 0 Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.</summary>
-    public byte Leds { get; private set; }
+    /// <summary>As set by command EDh.</summary>
+    public KeyboardLeds Leds { get; private set; }
 
     /// <summary>Rate and delay as the guest has set them (command F3h).</summary>
     public byte TypematicRate { get; private set; }
@@ -71,7 +71,7 @@ public sealed class Ps2Keyboard : Ps2Device, IKeyboardInput
     {
         base.Reset();
         _command = 0;
-        Leds = 0;
+        Leds = KeyboardLeds.None;
         _pressed.Clear();
         SetDefaults();
         _isScanning = true;
@@ -178,7 +178,7 @@ public sealed class Ps2Keyboard : Ps2Device, IKeyboardInput
         switch (command)
         {
             case 0xED:
-                Leds = (byte)(value & 7);
+                Leds = (KeyboardLeds)(value & 7);
                 Reply(Acknowledge);
                 break;
             case 0xF0 when value == 0:

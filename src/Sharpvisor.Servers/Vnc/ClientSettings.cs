@@ -22,6 +22,8 @@ internal sealed class ClientSettings
 
     public bool ExtendedKey { get; private set; }
 
+    public bool LedState { get; private set; }
+
     public bool PointerMotion { get; private set; }
 
     public bool CanResize => DesktopSize || ExtendedDesktopSize;
@@ -46,6 +48,9 @@ internal sealed class ClientSettings
                 break;
             case Encoding.QemuExtendedKey:
                 ExtendedKey = true;
+                break;
+            case Encoding.QemuLedState:
+                LedState = true;
                 break;
             case Encoding.PointerMotionChange:
                 PointerMotion = true;

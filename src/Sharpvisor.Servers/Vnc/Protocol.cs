@@ -36,14 +36,13 @@ internal enum Encoding
     Zlib = 6,
     Tight = 7,
     Zrle = 16,
-    JpegQuality0 = -32,
-    JpegQuality9 = -23,
     DesktopSize = -223,
     LastRect = -224,
     CompressionLevel0 = -256,
     CompressionLevel9 = -247,
     PointerMotionChange = -257,
     QemuExtendedKey = -258,
+    QemuLedState = -261,
     ExtendedDesktopSize = -308,
 }
 

@@ -1,6 +1,7 @@
 // One client: what is sent to it, RFC 6143, 7.6 and 7.7 (rfbproto for the extensions).
 using System.Buffers.Binary;
 using Sharpvisor.Core.Display;
+using Sharpvisor.Core.Input;
 using Sharpvisor.Servers.Vnc.Encodings;
 
 namespace Sharpvisor.Servers.Vnc;
@@ -15,6 +16,7 @@ internal sealed partial class RfbSession
     private int _toldWidth;
     private int _toldHeight;
     private bool _toldRelative;
+    private KeyboardLeds? _toldLeds;
 
     /// <summary>Answers requests as they come, with what has changed by then: a slow client gets less, never later.</summary>
     private async Task AnswerAsync()
@@ -59,8 +61,7 @@ internal sealed partial class RfbSession
         {
             WriteSize(work.Settings, reason: 0, status: 0);
             (_toldWidth, _toldHeight) = (_frame.Width, _frame.Height);
-            if (work.Announce)
-                _requests.PutBackAnnouncement();
+            _requests.PutBackNews(work);
             await _writer.FlushAsync(_end.Token).ConfigureAwait(false);
             return true;
         }
@@ -69,16 +70,18 @@ internal sealed partial class RfbSession
             _frame.Dirty.Mark(work.Wanted);
         var becomesRelative = work.Announce && work.Settings.PointerMotion && !_toldRelative;
         var announcesKeys = work.Announce && work.Settings.ExtendedKey;
-        var announcements = (becomesRelative ? 1 : 0) + (announcesKeys ? 1 : 0);
+        var leds = work.Settings.LedState ? _keyboard.ReadLeds() : null;
+        var tellsLeds = leds is not null && (work.Announce || leds != _toldLeds);
+        var announcements = (becomesRelative ? 1 : 0) + (announcesKeys ? 1 : 0) + (tellsLeds ? 1 : 0);
         var hasPixels = _frame.Dirty.TryTake(work.Wanted, out var first);
         var hasUpdate = hasPixels || move is not null || announcements > 0;
         if (work.Settings.ExtendedDesktopSize)
         {
-            if (work.Announce)
+            if (work.TellSize)
                 WriteSize(work.Settings, reason: 0, status: 0);
             for (var i = 0; i < work.Refusals; i++)
                 WriteSize(work.Settings, reason: 1, status: 1);
-            hasUpdate |= work.Announce || work.Refusals > 0;
+            hasUpdate |= work.TellSize || work.Refusals > 0;
         }
 
         if (!hasUpdate)
@@ -91,6 +94,13 @@ internal sealed partial class RfbSession
             _writer.U16(0);
             if (announcesKeys)
                 _writer.RectangleHead(default, Encoding.QemuExtendedKey);
+            if (tellsLeds)
+            {
+                _writer.RectangleHead(default, Encoding.QemuLedState);
+                _writer.U8((int)leds!.Value);
+                _toldLeds = leds;
+            }
+
             if (becomesRelative)
             {
                 _writer.RectangleHead(default, Encoding.PointerMotionChange); // x is 0: relative

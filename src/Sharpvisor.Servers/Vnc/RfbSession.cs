@@ -66,10 +66,10 @@ internal sealed partial class RfbSession : IDisposable
         }
         finally
         {
-            _pointer.Release();
-            _keyboard.Complete();
             await _end.CancelAsync().ConfigureAwait(false);
             await Task.WhenAll(updates, messages).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            _pointer.Release(); // nobody presses a button any more
+            _keyboard.Complete();
         }
     }
 

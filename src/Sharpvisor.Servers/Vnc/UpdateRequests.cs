@@ -3,6 +3,8 @@ namespace Sharpvisor.Servers.Vnc;
 /// <summary>What the reader of a client's messages leaves for the one that answers them. Both sides may call.</summary>
 internal sealed class UpdateRequests : IDisposable
 {
+    private const int MaximumRefusals = 16;
+
     private readonly Lock _lock = new();
     private readonly SemaphoreSlim _wake = new(0);
     private Area? _wanted;
@@ -14,6 +16,7 @@ internal sealed class UpdateRequests : IDisposable
     private int _refusals; // answers to SetDesktopSize that are due
     private bool _colourMap;
     private bool _announce;
+    private bool _tellSize;
 
     public void Add(Area area, bool incremental)
     {
@@ -22,6 +25,7 @@ internal sealed class UpdateRequests : IDisposable
             _wanted = _wanted is { } earlier ? earlier.Union(area) : area;
             if (!incremental)
                 _whole = _whole.Union(area);
+            _tellSize |= !incremental;
         }
 
         Wake();
@@ -41,7 +45,7 @@ internal sealed class UpdateRequests : IDisposable
         lock (_lock)
         {
             _settings = settings;
-            _announce = true;
+            _announce = _tellSize = true;
         }
     }
 
@@ -49,7 +53,7 @@ internal sealed class UpdateRequests : IDisposable
     public void RefuseSize()
     {
         lock (_lock)
-            _refusals = Math.Min(_refusals + 1, 16);
+            _refusals = Math.Min(_refusals + 1, MaximumRefusals);
         Wake();
     }
 
@@ -69,10 +73,10 @@ internal sealed class UpdateRequests : IDisposable
         {
             if (_wanted is not { } wanted)
                 return null;
-            var work = new Work(wanted, _whole, _converter, _settings, _colourMap, _announce, _refusals);
+            var work = new Work(wanted, _whole, _converter, _settings, _colourMap, _announce, _tellSize, _refusals);
             _wanted = null;
             _whole = default;
-            _colourMap = _announce = false;
+            _colourMap = _announce = _tellSize = false;
             _refusals = 0;
             return work;
         }
@@ -85,11 +89,14 @@ internal sealed class UpdateRequests : IDisposable
             _wanted = _wanted is { } later ? wanted.Union(later) : wanted;
     }
 
-    /// <summary>The answer was another one; with the next then.</summary>
-    public void PutBackAnnouncement()
+    /// <summary>The answer was only that there is another size: what else is to be told comes with the next one.</summary>
+    public void PutBackNews(Work work)
     {
         lock (_lock)
-            _announce = true;
+        {
+            _announce |= work.Announce;
+            _refusals = Math.Min(_refusals + work.Refusals, MaximumRefusals);
+        }
     }
 
     /// <summary>Waits for a message of the client, or so long.</summary>
@@ -116,5 +123,7 @@ internal sealed class UpdateRequests : IDisposable
     /// <param name="Wanted">What the client waits for.</param>
     /// <param name="Whole">What of it also if it has not changed.</param>
     /// <param name="Announce">Tell what is understood here of what the client does.</param>
-    public sealed record Work(Area Wanted, Area Whole, PixelConverter Converter, ClientSettings Settings, bool ColourMap, bool Announce, int Refusals);
+    /// <param name="TellSize">Tell a client that knows layouts the layout, though it has not changed.</param>
+    /// <param name="Refusals">Answers to SetDesktopSize that are due.</param>
+    public sealed record Work(Area Wanted, Area Whole, PixelConverter Converter, ClientSettings Settings, bool ColourMap, bool Announce, bool TellSize, int Refusals);
 }

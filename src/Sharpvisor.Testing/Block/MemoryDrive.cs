@@ -5,7 +5,7 @@ namespace Sharpvisor.Testing.Block;
 /// <summary>A drive in memory for tests of controllers: its requests complete at once, or when the test says so.</summary>
 public sealed class MemoryDrive(int sectors, string name = "memory") : IBlockDrive
 {
-    private readonly Queue<BlockRequest> _held = new();
+    private readonly List<BlockRequest> _held = [];
     private byte[] _bytes = new byte[sectors * IBlockImage.SectorSize];
 
     public event Action? MediumChanged;
@@ -42,19 +42,30 @@ public sealed class MemoryDrive(int sectors, string name = "memory") : IBlockDri
     {
         request.Begin();
         Requests.Add((request.Operation, request.Offset, request.Length, request.Flag));
-        _held.Enqueue(request);
+        _held.Add(request);
         if (!HoldsRequests)
             CompleteNext();
     }
 
-    public void CompleteNext()
+    /// <param name="index">Which of those that wait, in the order in which they came.</param>
+    public void CompleteNext(int index = 0)
     {
-        var request = _held.Dequeue();
+        var request = _held[index];
+        _held.RemoveAt(index);
         if (Error == BlockError.None && request.Offset + request.Length > _bytes.Length)
             throw new InvalidOperationException($"{request.Operation} of {request.Length} at {request.Offset}: a device has to check the range");
         if (Error == BlockError.None)
             Perform(request);
         request.Complete(Error);
+    }
+
+    public void Drain()
+    {
+        while (_held is [var request, ..])
+        {
+            _held.RemoveAt(0);
+            request.Complete(BlockError.Canceled);
+        }
     }
 
     /// <param name="bytes">Null: the medium is taken out.</param>

@@ -34,6 +34,8 @@ public class MemoryImage(MemoryFile file, bool isReadOnly = false) : IBlockImage
         return ValueTask.CompletedTask;
     }
 
+    public virtual bool TryReadAtOnce(long offset, BlockBuffers buffers) => false;
+
     public virtual ValueTask WriteAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default)
     {
         CheckWritable(offset, buffers.Length);

@@ -15,6 +15,7 @@ using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
+using Sharpvisor.Devices.Virtio.Transports;
 
 namespace Sharpvisor.Boards;
 
@@ -106,6 +107,7 @@ internal sealed class PcBoard
         MapChannel(Ide.Channels[1], PiixIde.SecondaryPort, PiixIde.SecondaryControlPort, "ide1");
         AddIdeDrives(options.IdeDrives);
 
+        AddVirtioDevices(options);
         AddTestDevices(options);
     }
 
@@ -205,6 +207,32 @@ internal sealed class PcBoard
                 Firmware.Disks[(drive.Channel * 2) + drive.Unit] = disk.Geometry;
             if (drive.BootIndex is { } index)
                 Firmware.BootOrder.Add(index, $"/pci@i0cf8/ide@{PiixSlot},1/drive@{drive.Channel}/disk@{drive.Unit}");
+        }
+    }
+
+    private void AddVirtioDevices(MachineOptions options)
+    {
+        // Those that name their place first, so that the others don't take it.
+        foreach (var described in options.VirtioDevices.OrderBy(d => d.Slot is null))
+        {
+            var function = new VirtioPci(described.Create(_context, options.ProcessorCount), described.Pci);
+            try
+            {
+                if (described.Slot is { } slot)
+                    Pci.Add(function, slot);
+                else
+                    Pci.AddToFreeSlot(function, FirstFreeSlot);
+            }
+            catch (InvalidOperationException e)
+            {
+                throw new ConfigurationException($"{e.Message}; give it another place by addr=", e);
+            }
+
+            if (described.BootIndex is not { } index)
+                continue;
+            if (described.BootPath is not { } path)
+                throw new ConfigurationException($"{described.Kind}: nothing can be started from it; leave bootindex= out");
+            Firmware.BootOrder.Add(index, $"/pci@i0cf8/scsi@{function.Devfn >> 3:x}/{path}");
         }
     }
 

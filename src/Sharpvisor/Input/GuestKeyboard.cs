@@ -50,16 +50,38 @@ public sealed class GuestKeyboard
     public Task SendKeysAsync(string names, CancellationToken cancellation = default) =>
         PressAsync(KeyNames.ParseCombination(names), HoldTime, cancellation);
 
-    /// <summary>Presses keys one after the other, holds them, and releases the last one first.</summary>
+    /// <summary>Presses keys one after the other, holds them, and releases the last one first, also when it is cancelled.</summary>
     /// <exception cref="InvalidOperationException">The machine has ended.</exception>
     public async Task PressAsync(IReadOnlyList<Key> keys, TimeSpan hold, CancellationToken cancellation = default)
     {
-        foreach (var key in keys)
-            await SendAsync(key, true, cancellation).ConfigureAwait(false);
-        if (hold > TimeSpan.Zero)
-            await Task.Delay(hold, cancellation).ConfigureAwait(false);
-        foreach (var key in keys.Reverse())
-            await SendAsync(key, false, cancellation).ConfigureAwait(false);
+        var held = new Stack<Key>();
+        try
+        {
+            foreach (var key in keys)
+            {
+                await SendAsync(key, true, cancellation).ConfigureAwait(false);
+                held.Push(key);
+            }
+
+            if (hold > TimeSpan.Zero)
+                await Task.Delay(hold, cancellation).ConfigureAwait(false);
+            while (held.TryPeek(out var key))
+            {
+                await SendAsync(key, false, cancellation).ConfigureAwait(false);
+                held.Pop();
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            // A key that stays down would change all that is typed after it.
+            using (_gate.Enter())
+            {
+                foreach (var key in held)
+                    _keyboard.OnKey(key, false);
+            }
+
+            throw;
+        }
     }
 
     /// <summary>Waits until the guest has fetched what was typed before, so that nothing overruns the keyboard's buffer.</summary>

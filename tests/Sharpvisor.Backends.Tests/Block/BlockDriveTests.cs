@@ -15,6 +15,7 @@ public sealed class BlockDriveTests
     private readonly RecordingMachine _machine = new();
     private readonly ListLogger _log = new();
     private readonly FaultyImage _image = new();
+    private int _tester;
 
     [Fact]
     public async Task A_request_completes_under_the_gate_and_not_before_its_submitter_has_left_it()
@@ -199,10 +200,110 @@ public sealed class BlockDriveTests
         }
     }
 
-    private sealed class FaultyImage() : MemoryImage(new MemoryFile(4096))
+    [Fact]
+    public async Task A_read_of_what_is_in_memory_is_done_by_the_thread_that_asked()
+    {
+        _image.IsCached = true;
+        await using var drive = Make(new DriveOptions());
+        var thread = 0;
+        bool? underGate = null;
+        var request = new BlockRequest(_ => (thread, underGate) = (Environment.CurrentManagedThreadId, _gate.IsHeld));
+        var data = new byte[512];
+        using (_gate.Enter())
+        {
+            drive.Submit(request.Read(512, new BlockBuffers(data)));
+            Assert.True(request.IsPending); // not before the gate is left
+        }
+
+        Assert.False(request.IsPending);
+        Assert.Equal((Environment.CurrentManagedThreadId, true), (thread, underGate));
+        Assert.Equal(_image.Bytes.AsSpan(512, 512).ToArray(), data);
+        Assert.Equal(0, _image.Callers); // ReadAsync was not asked
+    }
+
+    [Theory]
+    [InlineData(false, 512, 1)] // not in memory
+    [InlineData(true, (64 << 10) + 512, 1)] // too long
+    [InlineData(true, 512, 12)] // many at a time: the first ones only
+    public async Task Other_reads_go_to_other_threads(bool isCached, int length, int count)
+    {
+        _image.IsCached = isCached;
+        await using var drive = Make(new DriveOptions());
+        using var done = new CountdownEvent(count);
+        var here = 0;
+        var requests = Enumerable.Range(0, count).Select(_ => new BlockRequest(r =>
+        {
+            Assert.Equal(BlockError.None, r.Error);
+            here += Environment.CurrentManagedThreadId == _tester ? 1 : 0;
+            done.Signal();
+        })).ToArray();
+        _tester = Environment.CurrentManagedThreadId;
+        using (_gate.Enter())
+        {
+            foreach (var request in requests)
+                drive.Submit(request.Read(0, new BlockBuffers(new byte[length])));
+        }
+
+        Assert.True(done.Wait(Limit));
+        Assert.Equal(count == 1 ? 0 : 8, here);
+        Assert.Equal(count == 1 ? 1 : 4, _image.Callers);
+    }
+
+    [Fact]
+    public async Task A_drain_holds_its_thread_until_nothing_moves()
+    {
+        await using var drive = Make(new DriveOptions());
+        _image.Block();
+        var request = new BlockRequest(_ => { });
+        using (_gate.Enter())
+            drive.Submit(request.Read(0, new BlockBuffers(new byte[512])));
+        using var began = new ManualResetEventSlim();
+        var drained = Task.Factory.StartNew(
+            () =>
+            {
+                using (_gate.Enter())
+                {
+                    drive.Drain();
+                    began.Set();
+                }
+            },
+            CancellationToken.None,
+            TaskCreationOptions.LongRunning,
+            TaskScheduler.Default);
+        Assert.True(began.Wait(Limit));
+        await Task.Delay(30);
+        Assert.False(drained.IsCompleted);
+        _image.Unblock();
+        await drained.WaitAsync(Limit);
+        Assert.False(request.IsPending);
+        using (_gate.Enter())
+            drive.Drain(); // with nothing there is nothing to wait for
+    }
+
+    [Fact]
+    public async Task A_drain_ends_what_waits_for_room()
+    {
+        await using var drive = Make(new DriveOptions());
+        _image.Error = BlockError.NoSpace;
+        BlockError? error = null;
+        using (_gate.Enter())
+            drive.Submit(new BlockRequest(r => error = r.Error).Write(0, new BlockBuffers(new byte[512])));
+        Assert.True(SpinWait.SpinUntil(() => drive.WaitingRequests > 0, Limit));
+        using (_gate.Enter())
+            drive.Drain();
+        Assert.Equal(BlockError.Canceled, error);
+        // Nor does that end the ones of afterwards.
+        using (_gate.Enter())
+            drive.Submit(new BlockRequest(r => error = r.Error).Write(0, new BlockBuffers(new byte[512])));
+        Assert.True(SpinWait.SpinUntil(() => drive.WaitingRequests > 0, Limit));
+    }
+
+    private sealed class FaultyImage() : MemoryImage(new MemoryFile(128 << 10))
     {
         private readonly ManualResetEventSlim _free = new(true);
         private int _callers;
+
+        public bool IsCached { get; set; }
 
         public BlockError Error { get; set; }
 
@@ -219,6 +320,13 @@ public sealed class BlockDriveTests
         public void Block() => _free.Reset();
 
         public void Unblock() => _free.Set();
+
+        public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+        {
+            if (IsCached)
+                buffers.CopyFrom(Bytes.AsSpan((int)offset, buffers.Length));
+            return IsCached;
+        }
 
         public override ValueTask ReadAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default)
         {

@@ -19,6 +19,22 @@ public sealed class RawImageTests : IDisposable
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
+    [Fact]
+    public async Task What_the_host_has_in_memory_is_read_at_once_where_it_can_tell()
+    {
+        var bytes = Enumerable.Range(0, 8192).Select(i => (byte)(i * 5)).ToArray();
+        File.WriteAllBytes(_path, bytes);
+        await using var image = Open(Raw);
+        var data = new byte[1000];
+        await image.ReadAsync(0, new BlockBuffers(new byte[8192])); // from now on it is in memory
+        if (image.TryReadAtOnce(500, new BlockBuffers(new[] { data.AsMemory(0, 1), data.AsMemory(1) })))
+            Assert.Equal(bytes[500..1500], data);
+        Assert.False(image.TryReadAtOnce(-1, new BlockBuffers(data)));
+        Assert.False(image.TryReadAtOnce(8192, new BlockBuffers(data)));
+        Assert.False(image.TryReadAtOnce(8000, new BlockBuffers(data)));
+        Assert.False(image.TryReadAtOnce(long.MaxValue, new BlockBuffers(data)));
+    }
+
     [Theory]
     [InlineData(1)]
     [InlineData(511)]

@@ -1,3 +1,4 @@
+using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Parsing;
@@ -85,6 +86,36 @@ public sealed class RunFlagsTests
         Assert.Equal(2UL << 30, settings.MaximumBelow4G);
         Assert.Equal("cd", Parse("-boot", "cd").Boot.Order);
         Assert.Equal(Guid.Parse("12345678-1234-1234-1234-123456789abc"), Parse("-uuid", "12345678-1234-1234-1234-123456789abc").Uuid);
+    }
+
+    [Fact]
+    public void Virtio_devices_in_their_order()
+    {
+        var settings = Parse(
+            "-drive", "file=a,if=virtio,serial=first", "-device", "virtio-rng-pci,addr=1e.0", "-drive", "file=b,if=none,id=b,werror=stop",
+            "-device", "virtio-blk-pci,drive=b,disable-legacy=on,packed=on,num-queues=3,bootindex=2,rerror=ignore", "-device", "virtio-rng-pci-non-transitional,vectors=0");
+        Assert.Empty(settings.PlacedDrives);
+        Assert.Equal(["a", null, "b", null], settings.VirtioDevices.Select(d => d.Drive?.File));
+        Assert.Equal(0x1E, settings.VirtioDevices[1].Device.Slot);
+        Assert.Equal((ErrorPolicy.Stop, ErrorPolicy.Ignore), (settings.VirtioDevices[2].Drive!.Options.WriteErrors, settings.VirtioDevices[2].Drive!.Options.ReadErrors));
+        var drive = new BlockDrive("b", null, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var disk = settings.VirtioDevices[2].Disk!(drive);
+        Assert.True(disk is { QueueCount: 3, BootIndex: 2, OffersPackedRings: true, Pci: { DisableLegacy: true, DisableModern: false } });
+        Assert.Equal("first", settings.VirtioDevices[0].Disk!(drive).Options.Serial);
+        Assert.True(settings.VirtioDevices[3].Device.Pci is { DisableLegacy: true, Vectors: 0 });
+    }
+
+    [Fact]
+    public void Block_nodes_and_temporary_disks()
+    {
+        var settings = Parse(
+            "-blockdev", "driver=file,node-name=f,filename=a,,b.qcow2", "-blockdev", "driver=qcow2,node-name=d,file=f,read-only=on,discard=unmap",
+            "-blockdev", "{\"driver\":\"vpc\",\"node-name\":\"e\",\"file\":{\"driver\":\"file\",\"filename\":\"x,y.vhd\"},\"detect-zeroes\":\"on\"}",
+            "-device", "ide-hd,drive=d", "-device", "virtio-blk-pci,drive=e", "-drive", "file=z,if=virtio", "-drive", "file=w,format=raw", "-snapshot");
+        var drives = settings.PlacedDrives.Select(p => p.Drive).Concat(settings.VirtioDevices.Select(v => v.Drive!)).ToDictionary(d => d.File!);
+        Assert.Equal(new DriveOptions { Format = "qcow2", IsReadOnly = true, Discard = true }, drives["a,b.qcow2"].Options);
+        Assert.Equal(new DriveOptions { Format = "vpc", DetectZeroes = ZeroDetection.On, IsTemporary = true }, drives["x,y.vhd"].Options);
+        Assert.True(drives["z"].Options.IsTemporary && drives["w"].Options.IsTemporary);
     }
 
     [Fact]

@@ -146,4 +146,29 @@ public sealed class GuestMemoryTests
         Assert.True(memory.TryRead(FourGiB + 0x2FFF, out byte cleared));
         Assert.Equal(0, cleared);
     }
+
+    [Fact]
+    public void A_window_on_RAM_allocates_nothing_and_may_lie_anywhere()
+    {
+        using var memory = new GuestMemory(5 * 1024 * MiB, maxBelow4G: 3 * 1024 * MiB);
+        ulong[] places = [0, 0x9F000, MiB, (1024 * MiB) - 0x800, (2048 * MiB) - 1, FourGiB, FourGiB + (1024 * MiB) - 0x800];
+        foreach (var place in places)
+        {
+            Assert.True(memory.TryWrite(place, (byte)0xA5));
+            Assert.True(memory.TrySlice(place, 0x1000, out var slice));
+            Assert.Equal(0xA5, slice.Span[0]);
+            slice.Span[0xFFF] = 0x5A;
+            Assert.True(memory.TryRead(place + 0xFFF, out byte last));
+            Assert.Equal(0x5A, last);
+        }
+
+        Assert.True(memory.TrySlice(0x3FFF_FFFF, int.MaxValue, out var longest)); // more than a part of RAM that is kept
+        longest.Span[^1] = 1;
+        Assert.True(memory.TryRead(0x3FFF_FFFFul + int.MaxValue - 1, out byte end));
+        Assert.Equal(1, end);
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        foreach (var place in places)
+            memory.TrySlice(place, 0x1000, out _);
+        Assert.Equal(before, GC.GetAllocatedBytesForCurrentThread());
+    }
 }

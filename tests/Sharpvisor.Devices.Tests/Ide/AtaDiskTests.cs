@@ -343,6 +343,19 @@ public sealed class AtaDiskTests : IDisposable
         Assert.Equal(IdeBench.Error, _bench.TakeInterrupt() & IdeBench.Error);
     }
 
+    [Theory]
+    [InlineData(0x00, IdeBench.Idle, 0x02)]
+    [InlineData(0xF1, IdeBench.Idle, 0x82)]
+    [InlineData(0x01, IdeBench.Idle | IdeBench.Error, 0x82)]
+    public void Smart_autosave_is_switched_by_the_sector_count(int count, byte status, byte shown)
+    {
+        _bench.Command(0xB0, 0xC24F00, count, 0xD2);
+        Assert.Equal(status, _bench.TakeInterrupt());
+        _bench.Command(0xB0, 0xC24F00, 0, 0xD0);
+        _bench.TakeInterrupt();
+        Assert.Equal(shown, _bench.ReadData(512)[362]);
+    }
+
     internal static ushort[] Words(byte[] data) => [.. Enumerable.Range(0, 256).Select(i => BinaryPrimitives.ReadUInt16LittleEndian(data.AsSpan(2 * i)))];
 
     internal static string Text(ushort[] words, int start, int count) =>

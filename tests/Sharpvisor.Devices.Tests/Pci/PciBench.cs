@@ -12,17 +12,18 @@ namespace Sharpvisor.Devices.Tests.Pci;
 /// <summary>A PCI bus with recording wires, seen through the configuration ports.</summary>
 internal sealed class PciBench : IMsiTarget, IDisposable
 {
-    public PciBench()
+    public PciBench(ulong memorySize = 2 << 20)
     {
         var errors = new GuestErrorLog(NullLogger.Instance);
         var gate = new MachineGate();
         Ports = new AddressSpace("io", 0x10000, gate, errors);
         Mmio = new AddressSpace("mmio", 1UL << 52, gate, errors);
+        Memory = new GuestMemory(memorySize);
         Bus = new PciBus(Ports, Mmio, Memory, Wires, this);
         Ports.Map(PciConfigPorts.Port, PciConfigPorts.Length, new PciConfigPorts(Bus), "pci-config");
     }
 
-    public GuestMemory Memory { get; } = new(2 << 20);
+    public GuestMemory Memory { get; }
 
     public AddressSpace Ports { get; }
 

@@ -153,9 +153,9 @@ public sealed class Ps2Tests
     public void Leds_and_rate_are_kept()
     {
         SendAll(0xED, 0x05, 0xF3, 0x7F);
-        Assert.Equal((5, 0x7F), (_keyboard.Leds, _keyboard.TypematicRate));
+        Assert.Equal((KeyboardLeds.ScrollLock | KeyboardLeds.CapsLock, 0x7F), (_keyboard.Leds, _keyboard.TypematicRate));
         SendAll(0xFF);
-        Assert.Equal((0, 0x2B), (_keyboard.Leds, _keyboard.TypematicRate));
+        Assert.Equal((KeyboardLeds.None, 0x2B), (_keyboard.Leds, _keyboard.TypematicRate));
     }
 
     [Fact]

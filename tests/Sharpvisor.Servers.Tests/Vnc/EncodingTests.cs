@@ -120,6 +120,45 @@ public sealed class EncodingTests
     }
 
     [Fact]
+    public async Task Who_knows_layouts_is_told_the_layout_with_each_whole_update()
+    {
+        var console = new FakeConsole();
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, ExtendedDesktopSize);
+        await client.SyncAsync(c => c.Shows(console));
+        for (var i = 0; i < 2; i++)
+        {
+            await client.RequestAsync(incremental: false);
+            await client.ReadUpdateAsync();
+            Assert.Equal([(new Area(0, 0, 160, 96), ExtendedDesktopSize)], client.Rectangles);
+            await client.ReadUpdateAsync();
+            Assert.Equal([0], client.Rectangles.Select(r => r.Encoding).Distinct());
+        }
+    }
+
+    [Fact]
+    public async Task A_size_that_was_asked_for_is_refused_also_when_another_comes()
+    {
+        var console = new FakeConsole();
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, ExtendedDesktopSize);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync(); // the layout
+        await client.ReadUpdateAsync(); // and the pixels: no request is open now
+        await client.WriteAsync([251, 0, 3, 0, 2, 0, 0, 0]); // SetDesktopSize of 768 by 512, no screens
+        console.Change(p => p.Resize(200, 100));
+        await Task.Delay(10 * FakeConsole.FastLimits.Frame); // the drawing of before is old then
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(new Area(0, 0, 200, 100), ExtendedDesktopSize)], client.Rectangles);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(new Area(1, 1, 200, 100), ExtendedDesktopSize)], client.Rectangles);
+    }
+
+    [Fact]
     public async Task Only_what_changed_is_sent()
     {
         var console = new FakeConsole(640, 480);

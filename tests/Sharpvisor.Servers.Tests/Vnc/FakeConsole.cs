@@ -34,6 +34,8 @@ internal sealed class FakeConsole : IScreen, IKeyboardInput, IPointerInput
 
     public VncConsole Console { get; }
 
+    public KeyboardLeds Leds { get; set; }
+
     public int Renders => Volatile.Read(ref _renders);
 
     public (Key Key, bool Pressed)[] Keys => Under(() => _keys.ToArray());

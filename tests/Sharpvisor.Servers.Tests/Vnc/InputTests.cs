@@ -1,4 +1,5 @@
 using Sharpvisor.Core.Input;
+using Sharpvisor.Servers.Vnc;
 using Sharpvisor.Servers.Vnc.Input;
 
 namespace Sharpvisor.Servers.Tests.Vnc;
@@ -53,6 +54,19 @@ public sealed class InputTests
     }
 
     [Fact]
+    public async Task A_button_of_the_very_last_message_comes_up_as_well()
+    {
+        var console = new FakeConsole();
+        byte[] hello = [.. "RFB 003.008\n"u8, 1, 1, 3, 0, 0, 0, 0, 0, 0, 160, 0, 96]; // with a request, whose answer fails
+        await using var stream = new LateStream(hello, [5, 1, 0, 10, 0, 10], writes: 4);
+        var screen = new ScreenSource(console.Gate, console, TimeSpan.Zero, TimeProvider.System);
+        var context = new SessionContext(console.Console, screen, FakeConsole.FastLimits, TimeProvider.System, false, () => null, (_, _) => true);
+        using var session = new RfbSession(stream, context, CancellationToken.None);
+        await Assert.ThrowsAsync<IOException>(session.RunAsync);
+        Assert.Equal([PointerButtons.Left, PointerButtons.None], console.Moves.Select(m => m.Buttons));
+    }
+
+    [Fact]
     public async Task What_was_typed_is_typed_also_when_the_client_has_gone()
     {
         var console = new FakeConsole();
@@ -87,6 +101,36 @@ public sealed class InputTests
         await client.KeyAsync('e', true);
         await FakeConsole.WaitAsync(() => console.Keys.Length == 5);
         Assert.Equal([(Key.Y, true), (Key.Y, false), (Key.Right, true), (Key.Q, true), (Key.E, true)], console.Keys);
+    }
+
+    [Fact]
+    public async Task A_client_is_told_the_lights_at_once_and_when_they_change()
+    {
+        var console = new FakeConsole { Leds = KeyboardLeds.NumLock };
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, -261);
+        await client.SyncAsync(c => c.Leds.Count == 1);
+        await client.SyncAsync(c => c.Shows(console));
+        console.Change(_ => console.Leds = KeyboardLeds.CapsLock | KeyboardLeds.ScrollLock);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(default, -261)], client.Rectangles);
+        Assert.Equal([2, 5], client.Leds);
+    }
+
+    [Fact]
+    public async Task Who_does_not_ask_for_the_lights_is_not_told_them()
+    {
+        var console = new FakeConsole { Leds = KeyboardLeds.NumLock };
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, -258);
+        await client.SyncAsync(c => c.Shows(console));
+        console.Change(p => (console.Leds, p.Pixels[0]) = (KeyboardLeds.CapsLock, 1));
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([0], client.Rectangles.Select(r => r.Encoding));
     }
 
     [Fact]

@@ -24,6 +24,9 @@ internal sealed class TestClient(Stream stream) : IAsyncDisposable
     /// <summary>Encodings of the rectangles of the last update.</summary>
     public List<(Area Area, int Encoding)> Rectangles { get; } = [];
 
+    /// <summary>The states of the keyboard's lights, in the order in which they came.</summary>
+    public List<int> Leds { get; } = [];
+
     /// <summary>Bytes of pixel data of the last update.</summary>
     public int PixelBytes { get; private set; }
 
@@ -238,6 +241,9 @@ internal sealed class TestClient(Stream stream) : IAsyncDisposable
                     Resize(area.Width, area.Height);
                 break;
             case -257 or -258:
+                break;
+            case -261:
+                Leds.Add((await ReadAsync(1))[0]);
                 break;
             default:
                 var target = new uint[area.Width * area.Height];

@@ -85,6 +85,27 @@ public sealed partial class Qcow2Image : DiskImage
         return new Qcow2Image(file, header, new Qcow2Metadata(file, header, options, logger), backing, options);
     }
 
+    public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    {
+        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0 || !_transfers.TryEnterReadLock(0))
+            return false;
+        try
+        {
+            if (!_tables.IsInMemory(offset >> ClusterBits) || !_tables.IsInMemory((offset + buffers.Length - 1) >> ClusterBits))
+                return false;
+            var run = RunAt(offset, buffers.Length);
+            return run.Kind == ClusterKind.Standard && run.Length == buffers.Length && File.TryReadCached(run.FileOffset, buffers);
+        }
+        catch (BlockException)
+        {
+            return false; // who asks again is told
+        }
+        finally
+        {
+            _transfers.ExitReadLock();
+        }
+    }
+
     internal override void Read(long offset, BlockBuffers buffers)
     {
         _transfers.EnterReadLock();

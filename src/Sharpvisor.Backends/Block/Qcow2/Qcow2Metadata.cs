@@ -86,6 +86,9 @@ internal sealed partial class Qcow2Metadata
         return table[(int)(cluster & ((1 << L2Bits) - 1))];
     }
 
+    /// <summary>Whether a look-up takes no reading.</summary>
+    public bool IsInMemory(long cluster) => Volatile.Read(ref _l2[cluster >> L2Bits]) is not null;
+
     /// <summary>Whether a cluster has an L2 table: otherwise all that one would cover is unallocated.</summary>
     public bool HasTable(long cluster) => _l1[cluster >> L2Bits] != 0;
 

@@ -43,6 +43,27 @@ internal sealed partial class VhdDynamicImage : VhdImage
 
     public override bool HasBatmap => _table.HasBatmap;
 
+    public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    {
+        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0 || !_transfers.TryEnterReadLock(0))
+            return false;
+        try
+        {
+            if (!_table.IsWhole((int)(offset / _header.BlockSize)))
+                return false;
+            var (place, length) = RunAt(offset, buffers.Length);
+            return place > 0 && length == buffers.Length && File.TryReadCached(place, buffers);
+        }
+        catch (BlockException)
+        {
+            return false; // who asks again is told
+        }
+        finally
+        {
+            _transfers.ExitReadLock();
+        }
+    }
+
     internal override void Read(long offset, BlockBuffers buffers)
     {
         _transfers.EnterReadLock();

@@ -17,6 +17,9 @@ internal sealed class VhdFixedImage : VhdImage
 
     public override long Length => Volatile.Read(ref _length);
 
+    public override bool TryReadAtOnce(long offset, BlockBuffers buffers) =>
+        offset >= 0 && offset <= Length - buffers.Length && File.TryReadCached(offset, buffers);
+
     internal override void Read(long offset, BlockBuffers buffers) => File.ReadPadded(offset, buffers);
 
     internal override void Write(long offset, BlockBuffers buffers) => File.Write(offset, buffers);

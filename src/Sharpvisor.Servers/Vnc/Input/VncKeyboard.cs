@@ -57,6 +57,13 @@ internal sealed class VncKeyboard(IKeyboardInput? keyboard, MachineGate gate, Ti
         var key => PutAsync(key, pressed, cancellation),
     };
 
+    /// <summary>The lights; null on a machine without a keyboard.</summary>
+    public KeyboardLeds? ReadLeds()
+    {
+        using (gate.Enter())
+            return keyboard?.Leds;
+    }
+
     /// <summary>No more will come.</summary>
     public void Complete() => _events.Writer.TryComplete();
 

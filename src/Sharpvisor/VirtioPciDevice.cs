@@ -1,0 +1,73 @@
+using System.Security.Cryptography;
+using Sharpvisor.Backends.Block;
+using Sharpvisor.Boards;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Devices.Virtio;
+using Sharpvisor.Devices.Virtio.Transports;
+
+namespace Sharpvisor;
+
+/// <summary>A virtio device on the PC's PCI bus.</summary>
+public abstract record VirtioPciDevice
+{
+    /// <summary>Number of its device on the bus, 0 to 31; null: the first free one.</summary>
+    public int? Slot { get; init; }
+
+    /// <summary>By which registers drivers see it.</summary>
+    public VirtioPciOptions Pci { get; init; } = new();
+
+    /// <summary>Offers packed rings.</summary>
+    public bool OffersPackedRings { get; init; }
+
+    /// <summary>Bits of features that it does not offer though it has them.</summary>
+    public ulong WithheldFeatures { get; init; }
+
+    /// <summary>When firmware tries to start it: the lowest of all first; null: after those that have one.</summary>
+    public int? BootIndex { get; init; }
+
+    /// <summary>For messages.</summary>
+    internal abstract string Kind { get; }
+
+    /// <summary>How firmware calls what can be started from it, behind the name of the PCI device; null: nothing.</summary>
+    internal virtual string? BootPath => null;
+
+    internal abstract VirtioDevice Create(BoardContext context, int processors);
+}
+
+/// <summary>A virtio disk.</summary>
+public sealed record VirtioDisk(BlockDrive Drive) : VirtioPciDevice
+{
+    /// <summary>Request queues; null: one for each processor.</summary>
+    public int? QueueCount { get; init; }
+
+    public VirtioBlkOptions Options { get; init; } = new();
+
+    /// <summary>The name that QEMU has for the drive of an if=virtio: "virtio0".</summary>
+    public static string NameOf(int index) => $"virtio{index}";
+
+    internal override string Kind => "virtio-blk-pci";
+
+    internal override string BootPath => "disk@0,0";
+
+    internal override VirtioDevice Create(BoardContext context, int processors)
+    {
+        if (!Drive.HasMedium)
+            throw new ConfigurationException($"{Drive.Name}: a virtio disk needs an image; give it a file");
+        var options = Options with
+        {
+            QueueCount = QueueCount ?? processors,
+            Geometry = Options.Geometry ?? Devices.Ide.DiskGeometry.Of(Drive.SectorCount, Drive.FirstSector.Span),
+        };
+        Drive.Connect(context.Gate, context.Control);
+        return new VirtioBlk(Drive, options, context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+    }
+}
+
+/// <summary>A source of random numbers for the guest: the host's.</summary>
+public sealed record VirtioEntropy : VirtioPciDevice
+{
+    internal override string Kind => "virtio-rng-pci";
+
+    internal override VirtioDevice Create(BoardContext context, int processors) =>
+        new VirtioRng(part => RandomNumberGenerator.Fill(part.Span), context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+}
