@@ -330,8 +330,14 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
     private void Finish(BlockRequest request, BlockError error)
     {
         _inFlight--;
-        OnFewer();
-        request.Complete(error);
+        try
+        {
+            request.Complete(error); // which may begin the next part of a command
+        }
+        finally
+        {
+            OnFewer();
+        }
     }
 
     private void OnFewer()
