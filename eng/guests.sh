@@ -10,12 +10,13 @@
 #   ipxe/{ipxe.lkrn,ipxe.iso}        ipxe
 #   isolinux/{isolinux.bin,isohdpfx.bin,ldlinux.c32}  isolinux and syslinux-common
 #   memtest/memtest86+x64.iso        memtest86+
-#   grub/{i386-pc,lib,...}           grub-pc-bin, and grub-mkimage and mke2fs with the libraries they need
+#   grub/{i386-pc,grub-mkimage,lib}  grub-pc-bin, and of grub-common a program with the libraries it needs
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   e2fs/{mke2fs,e2fsck,lib}         e2fsprogs with the libraries it needs
 #   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
+#   demo-disk/disk.img               the demo's home directory, an empty file system at first; never made again
 #   grub-disk/disk.img               a disk whose GRUB starts the cloud kernel with that RAM disk, made here
 #   i386/initrd.img                  the i386 busybox and guest/i386, made here
 #   soak/initrd.img                  busybox, tcc and guest/soak, made here
@@ -42,7 +43,7 @@ grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/gr
 have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso isolinux memtest grub tcc e2fs; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso isolinux memtest grub tcc e2fs demo-disk; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -170,35 +171,32 @@ fi
 libraries() { # PACKAGE: those that it names; the C library is everywhere
   apt-cache "${apt_options[@]}" depends "$1" 2>>"$log" | sed -n 's/^ *\(Pre\)\?Depends: \(lib.*\)/\2/p' | grep -v '^libc6'
 }
-if ! have grub; then
-  stage grub
-  mkdir "$work/grub.new/lib"
-  for package in grub-common e2fsprogs; do
-    fetch $package named $package:amd64
-    for library in $(libraries $package); do
-      fetch "$library" named "$library:amd64"
-      find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/grub.new/lib" {} +
-      rm -rf "${work:?}/$library.d"
-    done
+with_libraries() { # DIRECTORY PACKAGE PROGRAM...: programs of a package, and in lib the libraries that it needs
+  local directory=$1 package=$2 library program
+  stage "$directory"
+  mkdir "$work/$directory.new/lib"
+  fetch "$package" named "$package:amd64"
+  for library in $(libraries "$package"); do
+    fetch "$library" named "$library:amd64"
+    find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/$directory.new/lib" {} +
+    rm -rf "${work:?}/$library.d"
   done
-  mv "$work/grub-common.d/usr/bin/grub-mkimage" "$(find "$work/e2fsprogs.d" -name mke2fs)" "$work/grub.new/"
-  rm -rf "$work"/{grub-common,e2fsprogs}.d
+  for program in "${@:3}"; do
+    mv "$(find "$work/$package.d" -name "$program" -path '*bin/*')" "$work/$directory.new/"
+  done
+  rm -rf "${work:?}/$package.d"
+}
+program() { # DIRECTORY PROGRAM ARGUMENT...: runs what with_libraries has fetched
+  LD_LIBRARY_PATH=$guests/$1/lib "$guests/$1/$2" "${@:3}" >>"$log" 2>&1 || fail "$2 failed: $(tail -1 "$log")"
+}
+if ! have grub; then
+  with_libraries grub grub-common grub-mkimage
   fetch grub named grub-pc-bin:amd64
   mv "$work/grub.d/usr/lib/grub/i386-pc" "$work/grub.new/"
   publish grub
 fi
-
 if ! have e2fs; then
-  stage e2fs
-  mkdir "$work/e2fs.new/lib"
-  fetch e2fsprogs named e2fsprogs:amd64
-  for library in $(libraries e2fsprogs); do
-    fetch "$library" named "$library:amd64"
-    find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/e2fs.new/lib" {} +
-    rm -rf "${work:?}/$library.d"
-  done
-  mv "$(find "$work/e2fsprogs.d" -name mke2fs)" "$(find "$work/e2fsprogs.d" -name e2fsck)" "$work/e2fs.new/"
-  rm -rf "$work/e2fsprogs.d"
+  with_libraries e2fs e2fsprogs mke2fs e2fsck
   publish e2fs
 fi
 
@@ -240,26 +238,28 @@ demo_root() {
   busybox_root "$1" "$guests/busybox/busybox"
   cp "$home/guest/demo/init" "$1/init"
   cp "$home/guest/demo/profile" "$1/etc/profile"
+  modules "$1" virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng
+}
+modules() { # ROOT NAME...: of the cloud kernel
+  local name
+  mkdir -p "$1/modules"
+  for name in "${@:2}"; do
+    cp "$(find "$guests/cloud/modules" -name "$name.ko")" "$1/modules/"
+  done
+  cp "$guests/cloud/version" "$1/modules/"
 }
 disk_root() {
   demo_root "$1"
   mv "$1/init" "$1/init.demo"
   cp "$home/guest/disk/init" "$1/init"
-  mkdir "$1/modules"
-  local name
-  for name in scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs; do
-    cp "$(find "$guests/cloud/modules" -name $name.ko)" "$1/modules/"
-  done
+  modules "$1" scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs
 }
 virtio_root() {
   demo_root "$1"
   mv "$1/init" "$1/init.demo"
   cp "$home/guest/virtio/init" "$1/init"
-  mkdir -p "$1"/{modules,lib64,lib/x86_64-linux-gnu}
-  local name
-  for name in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_mmio virtio_blk virtio-rng virtio_balloon virtio_console; do
-    cp "$(find "$guests/cloud/modules" -name $name.ko)" "$1/modules/"
-  done
+  modules "$1" virtio_mmio virtio_balloon virtio_console
+  mkdir -p "$1"/{lib64,lib/x86_64-linux-gnu}
   # With these names and places each finds what it needs, and what it is.
   cp "$guests/e2fs/mke2fs" "$1/sbin/mkfs.ext4"
   cp "$guests/e2fs/e2fsck" "$1/sbin/e2fsck"
@@ -300,11 +300,15 @@ for image in "${images[@]}"; do
   pack "$image" "$work/root"
 done
 
+if ! have demo-disk; then
+  say "making demo-disk/disk.img"
+  stage demo-disk
+  program e2fs mke2fs -q -t ext4 -m 0 -J size=4 -L sharpvisor-home "$work/demo-disk.new/disk.img" 256M
+  publish demo-disk
+fi
+
 # A PC's disk: GRUB's boot.img in the master boot record, its core in the sectors behind, a partition with GRUB's modules
 # and configuration, a kernel and a RAM disk. Both images look for what follows them in the next sector by themselves.
-grub_tool() { # PROGRAM ARGUMENT...
-  LD_LIBRARY_PATH=$guests/grub/lib "$guests/grub/$@" >>"$log" 2>&1 || fail "$1 failed: $(tail -1 "$log")"
-}
 if ! grub_disk_is_current; then
   say "making grub-disk/disk.img"
   stage grub-disk
@@ -314,9 +318,9 @@ if ! grub_disk_is_current; then
   cp "$modules"/*.{mod,lst} "$work/root/boot/grub/i386-pc/"
   cp "$home/guest/grub/grub.cfg" "$work/root/boot/grub/"
   cp "$guests/cloud/vmlinuz" "$guests/disk/initrd.img" "$work/root/boot/"
-  grub_tool grub-mkimage -O i386-pc -d "$modules" -p '(hd0,msdos1)/boot/grub' -o "$work/core.img" biosdisk part_msdos ext2
+  program grub grub-mkimage -O i386-pc -d "$modules" -p '(hd0,msdos1)/boot/grub' -o "$work/core.img" biosdisk part_msdos ext2
   (($(stat -c %s "$work/core.img") <= (first - 1) * 512)) || fail "GRUB's core does not fit before the first partition"
-  grub_tool mke2fs -q -t ext2 -d "$work/root" -L debian "$work/partition.img" $((sectors / 2))k
+  program e2fs mke2fs -q -t ext2 -d "$work/root" -L debian "$work/partition.img" $((sectors / 2))k
   head -c 440 "$modules/boot.img" >"$disk"
   # Disk signature; one active partition of type 83h, with the CHS addresses that say: use the other ones.
   little() { printf '\\x%02x\\x%02x\\x%02x\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24)); }

@@ -58,12 +58,16 @@ internal static class CommandLineTool
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Doctor).ConfigureAwait(false);
                 return await DoctorCommand.RunAsync(rest, output).ConfigureAwait(false);
+            case "image":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Image).ConfigureAwait(false);
+                return await Commands.Images.ImageCommand.RunAsync(rest, output, errors).ConfigureAwait(false);
             default:
                 // As with QEMU the name of a disk image is enough.
                 if (File.Exists(verb))
                     return await RunCommand.RunAsync(Parsing.RunFlags.Parse(args), output, errors).ConfigureAwait(false);
                 throw new ConfigurationException(
-                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "doctor", "help"])}; see sharpvisor --help");
+                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "doctor", "help"])}; see sharpvisor --help");
         }
     }
 

@@ -5,7 +5,7 @@ namespace Sharpvisor.Cli.Tests;
 
 public sealed class OutputTests
 {
-    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Demo, HelpText.Doctor];
+    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor];
 
     [Theory]
     [MemberData(nameof(Texts))]
@@ -24,6 +24,7 @@ public sealed class OutputTests
     [InlineData("--help", "sharpvisor: a PC")]
     [InlineData("run --help", "sharpvisor run FLAGS")]
     [InlineData("demo --help", "sharpvisor demo")]
+    [InlineData("image --help", "sharpvisor image")]
     [InlineData("doctor --help", "sharpvisor doctor")]
     [InlineData("--version", "sharpvisor 0.")]
     public async Task Each_verb_has_help(string commandLine, string start)

@@ -1,6 +1,6 @@
 // A drive: an image with what all controllers want of it. Requests run on threads that may wait for the host and
 // complete under the machine's gate; errors of the host go to the guest or stop the machine until there is room again.
-// Follows: QEMU's -drive for cache=, werror=, rerror= and discard=.
+// Follows: QEMU's -drive for cache=, werror=, rerror=, discard= and detect-zeroes=.
 // Leaves out: throttling (-drive bps=, iops=).
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core;
@@ -271,6 +271,9 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
             case BlockOperation.Read:
                 await image.ReadAsync(request.Offset, request.Buffers).ConfigureAwait(false);
                 return;
+            case BlockOperation.Write when _options.DetectZeroes != ZeroDetection.Off && IsZero(request.Buffers):
+                await image.WriteZeroesAsync(request.Offset, request.Length, _options.DetectZeroes == ZeroDetection.Unmap && image.CanDiscard).ConfigureAwait(false);
+                break;
             case BlockOperation.Write:
                 await image.WriteAsync(request.Offset, request.Buffers).ConfigureAwait(false);
                 break;
@@ -286,6 +289,17 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
         var isSafe = request.Operation == BlockOperation.Flush || !WriteCache || (request.Operation == BlockOperation.Write && request.Flag);
         if (isSafe && _options.Cache != CacheMode.Unsafe)
             await image.FlushAsync().ConfigureAwait(false);
+    }
+
+    private static bool IsZero(BlockBuffers buffers)
+    {
+        foreach (var piece in buffers)
+        {
+            if (piece.Span.ContainsAnyExcept((byte)0))
+                return false;
+        }
+
+        return true;
     }
 
     private void OnDone(BlockRequest request, BlockError error, string message)
@@ -316,8 +330,14 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
     private void Finish(BlockRequest request, BlockError error)
     {
         _inFlight--;
-        OnFewer();
-        request.Complete(error);
+        try
+        {
+            request.Complete(error); // which may begin the next part of a command
+        }
+        finally
+        {
+            OnFewer();
+        }
     }
 
     private void OnFewer()

@@ -1,8 +1,11 @@
-// The formats of disk images by the magic numbers at their start.
+// The formats of disk images by the magic numbers at their start, and how one is opened by its format.
 // Follows: the formats' own specifications: qcow2 (docs/interop/qcow2.txt), QED, VHD 1.0, VHDX 1.0, VMDK 5.0, VDI,
 // Parallels, LUKS.
-// Leaves out: formats that nothing marks at the start of the file, such as a VHD of fixed size: they pass for raw.
+// Leaves out: formats that nothing marks at the start of the file, such as a VHD of fixed size: they pass for raw, with a
+// hint; a guest writes the end of its disk as it likes.
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Block.Qcow2;
+using Sharpvisor.Backends.Block.Vhd;
 using Sharpvisor.Core.Block;
 using Sharpvisor.Core.Guests;
 
@@ -11,13 +14,16 @@ namespace Sharpvisor.Backends.Block;
 /// <summary>Opens an image by its format.</summary>
 public static class ImageFormat
 {
-    public const string Raw = "raw";
+    public const string Raw = "raw", Qcow2 = "qcow2", Vhd = "vhd";
+
+    /// <summary>QEMU's name for <see cref="Vhd"/>.</summary>
+    public const string Vpc = "vpc";
 
     private static readonly (string Name, int Offset, byte[] Magic)[] Magics =
     [
-        ("qcow2", 0, [.. "QFI"u8, 0xFB]),
+        (Qcow2, 0, [.. "QFI"u8, 0xFB]),
         ("qed", 0, [.. "QED"u8, 0]),
-        ("vhd", 0, [.. "conectix"u8]),
+        (Vhd, 0, [.. "conectix"u8]),
         ("vhdx", 0, [.. "vhdxfile"u8]),
         ("vmdk", 0, [.. "KDMV"u8]),
         ("vmdk", 0, [.. "COWD"u8]),
@@ -29,7 +35,7 @@ public static class ImageFormat
     ];
 
     /// <summary>The formats that can be opened.</summary>
-    public static IReadOnlyList<string> Names { get; } = [Raw];
+    public static IReadOnlyList<string> Names { get; } = [Raw, Qcow2, Vhd, Vpc];
 
     /// <summary>The format whose magic number a file begins with, or <see cref="Raw"/>.</summary>
     /// <param name="start">The first sector.</param>
@@ -44,36 +50,42 @@ public static class ImageFormat
         return Raw;
     }
 
-    /// <param name="firstSector">What it begins with.</param>
-    /// <exception cref="ConfigurationException">It can't be opened, is in use, or has a format that is not known.</exception>
-    public static IBlockImage Open(string path, DriveOptions options, ILogger logger, out ReadOnlyMemory<byte> firstSector)
+    /// <summary>The same name for what has two.</summary>
+    public static string Canonical(string format) => format == Vpc ? Vhd : format;
+
+    /// <param name="firstSector">What the disk begins with.</param>
+    /// <exception cref="ConfigurationException">It can't be opened, is in use, is damaged, or has a format that is not known.</exception>
+    public static DiskImage Open(string path, DriveOptions options, ILogger logger, out ReadOnlyMemory<byte> firstSector)
     {
-        if (options.Format is { } format && !Names.Contains(format))
-            throw new ConfigurationException($"{path}: images of format {format} are not in this version; there is {string.Join(", ", Names)}");
-        var image = RawImage.Open(path, options, logger, isGuessed: options.Format is null);
+        var image = Open(path, options, logger);
         try
         {
             var start = new byte[IBlockImage.SectorSize];
-            image.Read(0, new BlockBuffers(start));
+            image.ReadBelow(0, new BlockBuffers(start));
             firstSector = start;
-            if (options.Format is null && Guess(start) is var guess and not Raw)
-                throw new ConfigurationException($"{path}: is a {guess} image, which is not in this version; convert it with qemu-img convert -O raw, or give format=raw if the guest shall see it as it is");
+            return image;
         }
-        catch (Exception e)
+        catch (BlockException e)
         {
             image.Dispose();
-            if (e is BlockException)
-                throw new ConfigurationException($"{path}: its first sector cannot be read: {e.Message}; give another image", e);
+            throw new ConfigurationException($"{path}: its first sector cannot be read: {e.Message}; give another image", e);
+        }
+    }
+
+    /// <inheritdoc cref="Open(string, DriveOptions, ILogger, out ReadOnlyMemory{byte})"/>
+    public static DiskImage Open(string path, DriveOptions options, ILogger logger)
+    {
+        if (!options.IsTemporary)
+            return new ImageChain(logger).Open(path, options);
+        var backing = new ImageChain(logger).Open(path, options with { IsReadOnly = true, IsTemporary = false, Discard = false });
+        try
+        {
+            return Qcow2Creator.CreateTemporary(backing, options, logger);
+        }
+        catch
+        {
+            backing.Dispose();
             throw;
         }
-
-        if (options is { Format: null, IsReadOnly: false })
-        {
-            logger.LogWarning(
-                "{Image}: no format was given and it looks like raw; a guest must not turn it into something else, so writes of another format's header to the first sector are refused: give format=raw to allow them",
-                path);
-        }
-
-        return image;
     }
 }

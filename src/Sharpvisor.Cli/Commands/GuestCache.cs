@@ -13,6 +13,9 @@ internal static class GuestCache
 
     public static string DemoInitrd => Path.Combine(Root, "demo", "initrd.img");
 
+    /// <summary>The demo's home directory.</summary>
+    public static string DemoDisk => Path.Combine(Root, "demo-disk", "disk.img");
+
     /// <summary>SeaBIOS and its VGA BIOS.</summary>
     public static string Firmware => Path.Combine(Root, "seabios");
 }

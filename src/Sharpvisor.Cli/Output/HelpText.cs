@@ -8,6 +8,7 @@ internal static class HelpText
 
         sharpvisor run FLAGS     start a machine; the flags are QEMU's
         sharpvisor demo          boot Debian's kernel to a shell
+        sharpvisor image VERB    make, copy, check and describe disk images
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -40,9 +41,11 @@ internal static class HelpText
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
-          -drive file=FILE[,format=raw][,if=ide|virtio|none][,index=N][,id=ID]
-                 [,media=cdrom][,readonly=on][,cache=MODE][,discard=on]
-                 [,werror=stop][,serial=S]
+          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|none][,index=N]
+                 [,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
+                 [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
+          -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]
+          -snapshot              disks stay as they are; what is written is lost
           -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]
           -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=S][,bootindex=N]
                   [,disable-modern=on|disable-legacy=on][,packed=on][,addr=N]
@@ -75,6 +78,28 @@ internal static class HelpText
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
           -perfmap               names of generated code for Linux's perf
           SIGUSR1                prints what the engine did
+        """;
+
+    public const string Image = """
+        sharpvisor image VERB    raw, qcow2, vhd (vpc); the arguments are qemu-img's
+          info [-f FMT] [-U] [--backing-chain] FILE
+          create [-f FMT] [-b FILE [-F FMT]] [-o OPTIONS] FILE [SIZE]
+          convert [-f FMT] [-O FMT] [-l SNAPSHOT] [-c] [-o OPTIONS] [-p] SRC DST
+                                 holes stay holes; -c compresses (qcow2)
+          check [-f FMT] [-r leaks|all] FILE
+                                 exit code 0 clean, 2 damaged, 3 leaks only
+          map [-f FMT] FILE
+          resize [-f FMT] [--shrink] FILE [+|-]SIZE
+
+          -f FMT    by its content if left out (new ones: raw)
+          -U        even when a machine has it open
+          -q        no progress and no results; -p: progress in a pipe, too
+          --json    for info, check and map; or --output=json
+          OPTIONS   size, backing_file, backing_fmt, preallocation=off|metadata|
+                    falloc|full; qcow2: cluster_size, compat=0.10|1.1,
+                    lazy_refcounts, refcount_bits, compression_type=zlib|
+                    zstd; vhd: subformat=dynamic|fixed, batmap=on (tdbatmap)
+          SIZE      bytes, or with K, M, G, T
         """;
 
     public const string Demo = """

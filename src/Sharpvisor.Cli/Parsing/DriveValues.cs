@@ -11,7 +11,7 @@ internal static class DriveValues
 
     private static readonly string[] DriveKeys =
     [
-        "file", "format", "if", "id", "index", "bus", "unit", "media", "readonly", "snapshot", "cache", "discard", "werror", "rerror", "serial", "aio",
+        "file", "format", "if", "id", "index", "bus", "unit", "media", "readonly", "snapshot", "cache", "discard", "detect-zeroes", "werror", "rerror", "serial", "aio",
     ];
 
     private static readonly string[] DeviceKeys =
@@ -39,12 +39,12 @@ internal static class DriveValues
         var keys = new KeyValues("-drive", value, implied: null, DriveKeys);
         var place = keys.Word("if", ("ide", DriveInterface.Ide), ("none", DriveInterface.None), ("virtio", DriveInterface.Virtio)) ?? DriveInterface.Ide;
         var isCdrom = keys.Word("media", ("disk", false), ("cdrom", true)) ?? false;
-        if (keys.OnOff("snapshot", false))
-            throw keys.Error("snapshot=on is not in this version; copy the image and use the copy");
         if (keys["aio"] is { } aio and not "threads")
             throw keys.Error($"aio={aio} is not in this version; there is threads");
         if (keys["file"] is null && !isCdrom)
             throw keys.Error("file= is missing; only media=cdrom can be empty");
+        if (keys.OnOff("snapshot", false) && keys.OnOff("readonly", false))
+            throw keys.Error("snapshot=on and readonly=on: a disk that is only read needs no temporary one; leave one of them out");
         if (place == DriveInterface.Virtio && isCdrom)
             throw keys.Error("a virtio disk is no CD-ROM drive; give readonly=on, or if=ide");
         if (place == DriveInterface.None && keys["id"] is null)
@@ -69,6 +69,8 @@ internal static class DriveValues
                     ("directsync", CacheMode.DirectSync),
                     ("unsafe", CacheMode.Unsafe)) ?? CacheMode.Writeback,
                 Discard = keys.Word("discard", ("unmap", true), ("on", true), ("ignore", false), ("off", false)) ?? false,
+                DetectZeroes = DetectZeroes(keys),
+                IsTemporary = keys.OnOff("snapshot", false) && !isCdrom,
                 WriteErrors = keys.Word("werror", WritePolicies) ?? ErrorPolicy.StopWhenFull,
                 ReadErrors = keys.Word("rerror", ReadPolicies) ?? ErrorPolicy.Report,
             },
@@ -77,6 +79,24 @@ internal static class DriveValues
         if (place == DriveInterface.Virtio)
             VirtioValues.Drive(settings, drive);
     }
+
+    public static ZeroDetection DetectZeroes(KeyValues keys) =>
+        keys.Word("detect-zeroes", ("off", ZeroDetection.Off), ("on", ZeroDetection.On), ("unmap", ZeroDetection.Unmap)) ?? ZeroDetection.Off;
+
+    /// <summary>-snapshot: every disk is temporary, whatever else was said.</summary>
+    public static void MakeTemporary(RunSettings settings)
+    {
+        for (var i = 0; i < settings.Drives.Count; i++)
+            settings.Drives[i] = Temporary(settings.Drives[i]);
+        for (var i = 0; i < settings.VirtioDevices.Count; i++)
+        {
+            if (settings.VirtioDevices[i] is { Drive: { } drive } device)
+                settings.VirtioDevices[i] = device with { Drive = Temporary(drive) };
+        }
+    }
+
+    private static DriveSpec Temporary(DriveSpec drive) =>
+        drive.IsCdrom || drive.Options.IsReadOnly ? drive : drive with { Options = drive.Options with { IsTemporary = true } };
 
     /// <summary>-device ide-hd,… and -device ide-cd,…</summary>
     public static void Device(RunSettings settings, string value)
@@ -144,7 +164,8 @@ internal static class DriveValues
         if (device.DriveId is not { } id)
             return new DriveSpec(device.What) { IsCdrom = true, Options = new DriveOptions { IsReadOnly = true } };
         var drive = TakeDrive(device.What, id, loose, device.WriteErrors, device.ReadErrors);
-        return drive with { IsCdrom = device.IsCdrom, Options = drive.Options with { IsReadOnly = drive.Options.IsReadOnly || device.IsCdrom } };
+        var options = device.IsCdrom ? drive.Options with { IsReadOnly = true, IsTemporary = false } : drive.Options;
+        return drive with { IsCdrom = device.IsCdrom, Options = options };
     }
 
     /// <summary>Takes the drive that a device names out of those that have none yet.</summary>

@@ -34,7 +34,7 @@ internal sealed class KeyValues
 
     public ConfigurationException Error(string message) => new($"{_what}: {message}");
 
-    public bool OnOff(string key, bool otherwise) => this[key] switch
+    public bool OnOff(string key, bool otherwise) => _values.GetValueOrDefault(key) switch
     {
         null => otherwise,
         "on" or "yes" or "true" => true,

@@ -26,6 +26,8 @@ internal static class RunFlags
         new("hdd", "FILE", (s, v) => DriveValues.Short(s, "-hdd", v, 3, isCdrom: false)),
         new("cdrom", "FILE", (s, v) => DriveValues.Short(s, "-cdrom", v, DriveValues.CdromIndex, isCdrom: true)),
         new("drive", "OPTIONS", DriveValues.Drive),
+        new("blockdev", "OPTIONS", BlockdevValues.Blockdev),
+        new("snapshot", null, (s, _) => s.IsTemporary = true),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("chardev", "OPTIONS", CharValues.Chardev),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
@@ -85,6 +87,9 @@ internal static class RunFlags
 
         CharValues.Resolve(settings);
         Check(settings);
+        settings.Drives.AddRange(BlockdevValues.Drives(settings));
+        if (settings.IsTemporary)
+            DriveValues.MakeTemporary(settings);
         settings.PlacedDrives = DriveValues.Resolve(settings);
         return settings;
     }

@@ -52,6 +52,12 @@ internal sealed class RunSettings
 
     public List<DriveSpec> Drives { get; } = [];
 
+    /// <summary>What -blockdev names.</summary>
+    public List<BlockNode> Nodes { get; } = [];
+
+    /// <summary>-snapshot.</summary>
+    public bool IsTemporary { get; set; }
+
     public List<IdeDeviceSpec> IdeDevices { get; } = [];
 
     /// <summary>In the order of the command line, which is that of their places.</summary>

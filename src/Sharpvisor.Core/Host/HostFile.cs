@@ -12,10 +12,12 @@ namespace Sharpvisor.Core.Host;
 public sealed unsafe partial class HostFile : IDisposable
 {
     private const int NotPermitted = 1, Interrupted = 4, Again = 11, PermissionDenied = 13, NoSpace = 28, ReadOnlyFileSystem = 30, NotSupported = 95, QuotaExceeded = 122;
-    private const int ReadOnlyFlag = 0, ReadWrite = 2, DirectFlag = 0x4000, CloseOnExec = 0x80000;
+    private const int ReadOnlyFlag = 0, ReadWrite = 2, CreateFlag = 0x40, ExclusiveFlag = 0x80, NonBlocking = 0x800, DirectFlag = 0x4000, CloseOnExec = 0x80000;
+    private const int FromEnd = 2, ToData = 3, ToHole = 4; // SEEK_END, SEEK_DATA, SEEK_HOLE
     private const int KeepSize = 1, PunchHoleFlag = 2, ZeroRangeFlag = 0x10;
     private const int OfdGetLock = 36, OfdSetLock = 37;
     private const short ReadLock = 0, WriteLock = 1, Unlocked = 2;
+    private const int StatusSize = 256;
     private const int PiecesAtOnce = 64; // of IOV_MAX, 1024
     private const ulong DiscardBlocks = 0x1277, ZeroBlocks = 0x127F; // BLKDISCARD, BLKZEROOUT
 
@@ -23,11 +25,12 @@ public sealed unsafe partial class HostFile : IDisposable
     private int _disposed;
     private volatile bool _tellsWhatIsCached;
 
-    private HostFile(int descriptor, bool isBlockDevice, int alignment)
+    private HostFile(int descriptor, bool isBlockDevice, int alignment, (ulong Device, ulong Number) identity)
     {
         _descriptor = descriptor;
         IsBlockDevice = isBlockDevice;
         Alignment = alignment;
+        Identity = identity;
         _tellsWhatIsCached = alignment == 1;
     }
 
@@ -38,23 +41,45 @@ public sealed unsafe partial class HostFile : IDisposable
     /// <summary>What offsets, lengths and addresses have to be multiples of: 1, or more without the host's cache.</summary>
     public int Alignment { get; }
 
+    /// <summary>The same for every name of a file: its file system and its number there (st_dev, st_ino).</summary>
+    public (ulong Device, ulong Number) Identity { get; }
+
     /// <summary>In bytes, now.</summary>
     public long Length
     {
         get
         {
-            const int fromEnd = 2;
-            var length = LSeek(_descriptor, 0, fromEnd);
+            var length = LSeek(_descriptor, 0, FromEnd);
             return length >= 0 ? length : throw Failure();
         }
     }
 
+    /// <summary>What it takes on the host, in bytes: less than its length when it has holes.</summary>
+    public long AllocatedBytes
+    {
+        get
+        {
+            const int blocksAt = 48, blockSize = 512;
+            var status = stackalloc byte[StatusSize];
+            Status(_descriptor, status);
+            return *(long*)(status + blocksAt) * blockSize;
+        }
+    }
+
+    /// <summary>Opens a file for writing that is there, as it is, or makes an empty one.</summary>
+    /// <param name="mustBeNew">Fails when there is a file.</param>
+    public static HostFile OpenOrCreate(string path, bool mustBeNew) =>
+        Open(path, ReadWrite | CreateFlag | (mustBeNew ? ExclusiveFlag : 0) | CloseOnExec, direct: false);
+
     /// <param name="direct">Past the host's cache (O_DIRECT).</param>
     /// <exception cref="BlockException">It can't be opened; <see cref="BlockError.Unsupported"/>: not without the host's cache.</exception>
-    public static HostFile Open(string path, bool writable, bool direct)
+    public static HostFile Open(string path, bool writable, bool direct) =>
+        Open(path, (writable ? ReadWrite : ReadOnlyFlag) | (direct ? DirectFlag : 0) | CloseOnExec, direct);
+
+    private static HostFile Open(string path, int flags, bool direct)
     {
-        const int invalid = 22;
-        var descriptor = OpenFile(path, (writable ? ReadWrite : ReadOnlyFlag) | (direct ? DirectFlag : 0) | CloseOnExec, 0);
+        const int invalid = 22, permissions = 0x1A4; // rw-r--r--, less what the umask takes
+        var descriptor = OpenFile(path, flags | NonBlocking, permissions); // a FIFO must not make us wait
         if (descriptor < 0)
         {
             if (direct && Marshal.GetLastPInvokeError() == invalid)
@@ -65,10 +90,10 @@ public sealed unsafe partial class HostFile : IDisposable
         try
         {
             const int directory = 4, blockDevice = 6;
-            var kind = Kind(descriptor, out var alignment);
+            var kind = Kind(descriptor, out var alignment, out var identity);
             if (kind == directory)
                 throw new BlockException("is a directory");
-            return new HostFile(descriptor, kind == blockDevice, direct ? AlignmentOf(descriptor, alignment) : 1);
+            return new HostFile(descriptor, kind == blockDevice, direct ? AlignmentOf(descriptor, alignment) : 1, identity);
         }
         catch
         {
@@ -83,6 +108,29 @@ public sealed unsafe partial class HostFile : IDisposable
         var array = GC.AllocateUninitializedArray<byte>(length + alignment, pinned: true);
         var start = (int)(-(long)Unsafe.AsPointer(ref array[0]) & (alignment - 1));
         return array.AsMemory(start, length);
+    }
+
+    /// <summary>Whether there are data at an offset, or a hole, which reads as zeroes, and where that ends: at the latest at the file's end.</summary>
+    public bool IsData(long offset, out long end)
+    {
+        const int noSuchAddress = 6;
+        end = long.MaxValue;
+        var data = LSeek(_descriptor, offset, ToData);
+        if (data > offset)
+        {
+            end = data;
+            return false;
+        }
+
+        if (data < 0 && Marshal.GetLastPInvokeError() == noSuchAddress)
+        {
+            end = Math.Max(Length, offset);
+            return false;
+        }
+
+        var hole = data < 0 ? -1 : LSeek(_descriptor, offset, ToHole);
+        end = hole > offset ? hole : Length; // without holes in the file system, all is data
+        return true;
     }
 
     /// <summary>Whether a transfer keeps to <see cref="Alignment"/>.</summary>
@@ -158,8 +206,12 @@ public sealed unsafe partial class HostFile : IDisposable
 
     private void Close()
     {
-        if (Interlocked.Exchange(ref _disposed, 1) == 0)
-            _ = CloseFile(_descriptor);
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return;
+        // A child that is about to be another program still has the descriptor, and with it the locks.
+        var everything = new FileLock { Kind = Unlocked };
+        _ = FileControl(_descriptor, OfdSetLock, &everything);
+        _ = CloseFile(_descriptor);
     }
 
     private int Transfer(long offset, BlockBuffers buffers, bool isWrite)
@@ -260,17 +312,24 @@ public sealed unsafe partial class HostFile : IDisposable
     }
 
     /// <summary>The S_IFMT of a file by four bits, and the alignment that its direct access wants (0: the host doesn't say).</summary>
-    private static int Kind(int descriptor, out int alignment)
+    private static int Kind(int descriptor, out int alignment, out (ulong Device, ulong Number) identity)
+    {
+        const int modeAt = 28, numberAt = 32, deviceMajorAt = 136, deviceMinorAt = 140, memoryAlignmentAt = 152, offsetAlignmentAt = 156;
+        var status = stackalloc byte[StatusSize];
+        Status(descriptor, status);
+        alignment = Math.Max(*(int*)(status + memoryAlignmentAt), *(int*)(status + offsetAlignmentAt));
+        identity = (((ulong)*(uint*)(status + deviceMajorAt) << 32) | *(uint*)(status + deviceMinorAt), *(ulong*)(status + numberAt));
+        return *(ushort*)(status + modeAt) >> 12;
+    }
+
+    /// <summary>struct statx.</summary>
+    private static void Status(int descriptor, byte* status)
     {
         const int emptyPath = 0x1000;
-        const uint typeAndAlignment = 0x2001;
-        const int modeAt = 28, memoryAlignmentAt = 152, offsetAlignmentAt = 156;
-        var status = stackalloc byte[256];
-        new Span<byte>(status, 256).Clear();
-        if (StatX(descriptor, "", emptyPath, typeAndAlignment, status) != 0)
+        const uint typeNumberBlocksAndAlignment = 0x2501;
+        new Span<byte>(status, StatusSize).Clear();
+        if (StatX(descriptor, "", emptyPath, typeNumberBlocksAndAlignment, status) != 0)
             throw Failure();
-        alignment = Math.Max(*(int*)(status + memoryAlignmentAt), *(int*)(status + offsetAlignmentAt));
-        return *(ushort*)(status + modeAt) >> 12;
     }
 
     /// <summary>The least alignment with which a read succeeds.</summary>

@@ -139,6 +139,34 @@ public sealed class BlockDriveTests
         Assert.All(reads, r => Assert.Equal(BlockError.None, r.Result));
     }
 
+    /// <summary>A command of several parts, each begun when the one before has completed.</summary>
+    [Fact]
+    public async Task A_drain_waits_for_what_a_completion_begins()
+    {
+        await using var drive = Make(new DriveOptions());
+        var completed = 0;
+        BlockRequest? request = null;
+        request = new BlockRequest(_ =>
+        {
+            if (++completed > 1)
+                return;
+            _image.Block();
+            drive.Submit(request!.Read(0, new BlockBuffers(new byte[1])));
+        });
+        _image.Block();
+        using (_gate.Enter())
+            drive.Submit(request.Read(0, new BlockBuffers(new byte[1])));
+        var drained = drive.DrainAsync(cancelWaiting: false);
+        _image.Unblock();
+        await Until(() => _image.Callers == 2);
+        var hasDrained = drained.IsCompleted;
+        _image.Unblock();
+        Assert.False(hasDrained);
+        await drained.WaitAsync(Limit);
+        using (_gate.Enter())
+            Assert.Equal(2, completed);
+    }
+
     [Fact]
     public async Task A_medium_can_be_changed_while_it_is_read()
     {

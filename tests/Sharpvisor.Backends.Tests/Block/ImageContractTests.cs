@@ -107,7 +107,7 @@ public sealed class ImageContractTests : IDisposable
                 var start = offset & ~511;
                 var block = new byte[Math.Min((offset + buffers.Length - start + 511) & ~511, Length - start)];
                 await base.ReadAsync(start, new BlockBuffers(block), cancellation);
-                await Task.Yield();
+                await Task.Delay(1, cancellation);
                 buffers.CopyTo(block.AsSpan((int)(offset - start)));
                 await base.WriteAsync(start, new BlockBuffers(block), cancellation);
                 return;

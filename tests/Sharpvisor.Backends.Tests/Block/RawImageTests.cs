@@ -129,8 +129,7 @@ public sealed class RawImageTests : IDisposable
     }
 
     [Theory]
-    [InlineData("QFI\u00fb", 0, "qcow2")]
-    [InlineData("conectix", 0, "vhd")]
+    [InlineData("QED\0", 0, "qed")]
     [InlineData("vhdxfile", 0, "vhdx")]
     [InlineData("KDMV", 0, "vmdk")]
     [InlineData("\u007f\u0010\u00da\u00be", 0x40, "vdi")]

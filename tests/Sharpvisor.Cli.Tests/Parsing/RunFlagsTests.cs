@@ -134,6 +134,19 @@ public sealed class RunFlagsTests
     }
 
     [Fact]
+    public void Block_nodes_and_temporary_disks()
+    {
+        var settings = Parse(
+            "-blockdev", "driver=file,node-name=f,filename=a,,b.qcow2", "-blockdev", "driver=qcow2,node-name=d,file=f,read-only=on,discard=unmap",
+            "-blockdev", "{\"driver\":\"vpc\",\"node-name\":\"e\",\"file\":{\"driver\":\"file\",\"filename\":\"x,y.vhd\"},\"detect-zeroes\":\"on\"}",
+            "-device", "ide-hd,drive=d", "-device", "virtio-blk-pci,drive=e", "-drive", "file=z,if=virtio", "-drive", "file=w,format=raw", "-snapshot");
+        var drives = settings.PlacedDrives.Select(p => p.Drive).Concat(settings.VirtioDevices.Select(v => v.Drive!)).ToDictionary(d => d.File!);
+        Assert.Equal(new DriveOptions { Format = "qcow2", IsReadOnly = true, Discard = true }, drives["a,b.qcow2"].Options);
+        Assert.Equal(new DriveOptions { Format = "vpc", DetectZeroes = ZeroDetection.On, IsTemporary = true }, drives["x,y.vhd"].Options);
+        Assert.True(drives["z"].Options.IsTemporary && drives["w"].Options.IsTemporary);
+    }
+
+    [Fact]
     public void Actions()
     {
         Assert.True(Parse("-action", "reboot=shutdown,shutdown=pause,panic=pause") is { NoReboot: true, NoShutdown: true });

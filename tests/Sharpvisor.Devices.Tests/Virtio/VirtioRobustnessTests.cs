@@ -175,10 +175,10 @@ public sealed class VirtioRobustnessTests
     {
         var random = new Random(seed);
         LimitedCharBackend console = new(), channel = new();
+        VirtioConsolePortOptions[] ports = [new(0) { IsConsole = true, Backend = console }, new(1) { Name = "channel", Backend = channel }];
         using var bench = kind == "balloon"
             ? new VirtioBench(errors => new VirtioBalloon(new VirtioBalloonOptions { ReportsFreePages = true }, errors) { OffersPackedRings = true })
-            : new VirtioBench(errors => new VirtioConsole(
-                [new(0) { IsConsole = true, Backend = console }, new(1) { Name = "channel", Backend = channel }], 2, new MachineGate(), errors) { OffersPackedRings = true });
+            : new VirtioBench(errors => new VirtioConsole(ports, 2, new MachineGate(), errors) { OffersPackedRings = true });
         var queues = bench.Function.Device.Queues.Count;
         long used = 0;
         for (var round = 0; round < Rounds / 10; round++)

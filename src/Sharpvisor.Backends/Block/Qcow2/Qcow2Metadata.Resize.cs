@@ -1,0 +1,59 @@
+using System.Buffers.Binary;
+using Sharpvisor.Core.Block;
+
+namespace Sharpvisor.Backends.Block.Qcow2;
+
+/// <summary>A longer or shorter disk.</summary>
+internal sealed partial class Qcow2Metadata
+{
+    /// <summary>Makes room in the L1 table for a disk of a size: a longer table is written before the header names it.</summary>
+    public void GrowL1(long size)
+    {
+        var entries = Header.L1SizeFor(size);
+        if (entries <= _l1.Length)
+            return;
+        var old = (Offset: Header.L1Offset, Size: Header.L1Size);
+        var clusters = (int)(((entries * 8) + ClusterSize - 1) >> Header.ClusterBits);
+        var first = Refcounts!.Allocate(clusters, out _, all: true);
+        Array.Resize(ref _l1, (int)entries);
+        Array.Resize(ref _l2, (int)entries);
+        Header = Header with { L1Offset = first << Header.ClusterBits, L1Size = (int)entries };
+        Mark(Header.L1Offset, entries * 8);
+        var bytes = new byte[(long)clusters << Header.ClusterBits];
+        for (var i = 0; i < _l1.Length; i++)
+            BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(i * 8), _l1[i]);
+        // What the new table names is counted and written first; then all entries are the new table's.
+        Refcounts.Write(Sync);
+        _dirtyL1.Clear();
+        Write(closing: true);
+        _file.Write(Header.L1Offset, bytes);
+        Sync();
+        var named = new byte[12];
+        BinaryPrimitives.WriteUInt32BigEndian(named, (uint)entries);
+        BinaryPrimitives.WriteUInt64BigEndian(named.AsSpan(4), (ulong)Header.L1Offset);
+        _file.Write(Qcow2Header.L1SizeAt, named);
+        Sync();
+        for (var cluster = old.Offset >> Header.ClusterBits; cluster << Header.ClusterBits < old.Offset + (old.Size * 8L); cluster++)
+        {
+            _tableClusters.TryRemove(cluster, out _);
+            Refcounts.Add(cluster, -1);
+        }
+    }
+
+    public void SetSize(long size)
+    {
+        var bytes = new byte[8];
+        BinaryPrimitives.WriteUInt64BigEndian(bytes, (ulong)size);
+        _file.Write(Qcow2Header.SizeAt, bytes);
+        Header = Header with { Size = size };
+    }
+
+    /// <exception cref="BlockException">The disk can't have that size.</exception>
+    public void CheckSize(long size)
+    {
+        if (size > Header.MaximumSize)
+            throw new BlockException(BlockError.Unsupported, $"a qcow2 image with clusters of {ClusterSize} bytes has {Header.MaximumSize} bytes at most");
+        if (size < Header.Size && Header.SnapshotCount > 0)
+            throw new BlockException(BlockError.Unsupported, "a qcow2 image with snapshots can't be made shorter; delete them with qemu-img snapshot -d");
+    }
+}
