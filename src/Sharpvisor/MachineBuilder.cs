@@ -128,7 +128,10 @@ public sealed class MachineBuilder
         return WithVirtioDevice(new VirtioDisk(BlockDrive.Open(name, path, options, Options.Logger)));
     }
 
-    /// <summary>Adds a virtio device: a <see cref="VirtioDisk"/>, a <see cref="VirtioEntropy"/>.</summary>
+    /// <summary>
+    /// Adds a virtio device: a <see cref="VirtioDisk"/>, a <see cref="VirtioEntropy"/>, a <see cref="VirtioMemoryBalloon"/>,
+    /// a <see cref="VirtioSerialBus"/>.
+    /// </summary>
     public MachineBuilder WithVirtioDevice(VirtioPciDevice device) => With(Options with { VirtioDevices = [.. Options.VirtioDevices, device] });
 
     /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>

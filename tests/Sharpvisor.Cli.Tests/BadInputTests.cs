@@ -141,7 +141,8 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-device virtio-blk-pci,drive=x,logical_block_size=4096,physical_block_size=512", "-device virtio-blk-pci,drive=x,logical_block_size=4096,physical_block_size=512: logical_block_size=4096: larger than physical_block_size=512; give a smaller one")]
     [InlineData("-serial null -bios DIR/bios -device virtio-rng-pci,addr=1", "virtio-rng-pci: PCI address 01.0 is taken by piix3; give it another place by addr=")]
     [InlineData("-device virtio-rng-device,addr=4", "-device virtio-rng-device,addr=4: unknown option \"addr\"; the nearest is id")]
-    [InlineData("-serial null -bios DIR/bios -drive file=DIR/disk,format=raw,if=none,id=d -device virtio-blk-device,drive=d,bootindex=1", "virtio-blk-pci: firmware starts nothing from virtio-mmio; leave bootindex= out, or have it on PCI")]
+    [InlineData("-serial null -bios DIR/bios -drive file=DIR/disk,format=raw,if=none,id=d -device virtio-blk-device,drive=d,bootindex=1", "virtio-blk-device: firmware starts nothing from virtio-mmio; leave bootindex= out, or have it on PCI")]
+    [InlineData("-serial null -bios DIR/bios MMIO9", "virtio-rng-device: no interrupt is left for one more virtio-mmio device; have at most 8, and the others on PCI")]
     [InlineData("-device virtio-balloon-pci,free-page-reporting=maybe", "-device virtio-balloon-pci,free-page-reporting=maybe: free-page-reporting=maybe: give on or off")]
     [InlineData("-serial null -bios DIR/bios -device virtio-balloon -device virtio-balloon", "two memory balloons: a machine has one; leave the others out")]
     [InlineData("-device virtio-serial-pci,max_ports=512", "-device virtio-serial-pci,max_ports=512: max_ports=512: give a number from 1 to 511")]
@@ -204,6 +205,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("rum", "unknown command \"rum\"; the nearest is run; see sharpvisor --help")]
     public async Task Is_one_line_and_exit_code_2(string commandLine, string message)
     {
+        commandLine = commandLine.Replace("MMIO9", string.Join(' ', Enumerable.Repeat("-device virtio-rng-device", 9)), StringComparison.Ordinal);
         string[] args = [.. commandLine.Split(' ').Select(a => a.Replace("DIR", _directory, StringComparison.Ordinal).Replace("LONG", new string('x', 2048), StringComparison.Ordinal))];
         foreach (var variant in args[0].StartsWith('-') ? new string[][] { args, ["run", .. args] } : [args])
         {

@@ -60,11 +60,11 @@ internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, 
 
     private void AddMmio(VirtioPciDevice described, VirtioDevice device)
     {
-        var number = _mmio.Count;
+        var (number, name) = (_mmio.Count, described.Kind.Replace("-pci", "-device", StringComparison.Ordinal));
         if (FirstMmioInput + number >= IoApic.PinCount)
-            throw new ConfigurationException($"{described.Kind}: no interrupt is left for one more virtio-mmio device; have at most {IoApic.PinCount - FirstMmioInput}, and the others on PCI");
+            throw new ConfigurationException($"{name}: no interrupt is left for one more virtio-mmio device; have at most {IoApic.PinCount - FirstMmioInput}, and the others on PCI");
         if (described.BootIndex is not null)
-            throw new ConfigurationException($"{described.Kind}: firmware starts nothing from virtio-mmio; leave bootindex= out, or have it on PCI");
+            throw new ConfigurationException($"{name}: firmware starts nothing from virtio-mmio; leave bootindex= out, or have it on PCI");
         var mmio = new VirtioMmio(device, context.Memory, ioApic.Input(FirstMmioInput + number));
         _mmio.Add(mmio);
         context.Mmio.Map(MmioBase + ((ulong)number * VirtioMmio.Length), VirtioMmio.Length, mmio, $"virtio-mmio{number}");

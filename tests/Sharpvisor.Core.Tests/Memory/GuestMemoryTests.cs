@@ -180,10 +180,10 @@ public sealed class GuestMemoryTests
         var before = memory.ResidentSize;
         Assert.InRange(before, 4ul << 20, 16ul << 20);
         Assert.True(memory.TryDiscard(2 << 20, (4 << 20) - 4096));
-        Assert.True(memory.TryRead<byte>((2 << 20) + 5, out var gone) && gone == 0);
-        Assert.True(memory.TryRead<byte>((6 << 20) - 1, out var kept) && kept == 0xA5);
         if (OperatingSystem.IsLinux())
             Assert.InRange(memory.ResidentSize, 1u, before - (3 << 20));
+        Assert.True(memory.TryRead<byte>((2 << 20) + 5, out var gone) && gone == 0);
+        Assert.True(memory.TryRead<byte>((6 << 20) - 1, out var kept) && kept == 0xA5);
         Assert.True(memory.TryDiscard(0, 0x1000));
         Assert.True(memory.TryDiscard(0x1_0000_0000, 8 << 20));
     }
