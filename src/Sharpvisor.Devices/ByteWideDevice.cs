@@ -1,3 +1,6 @@
+// What devices with an 8-bit data bus have in common: the bridge splits wider accesses.
+// Follows: the ISA bus, where a transfer to an 8-bit device is made of single bytes, the lowest address first.
+
 using Sharpvisor.Core.Buses;
 
 namespace Sharpvisor.Devices;

@@ -1,3 +1,6 @@
+// A range of a disk as its image has it: what `image map`, conversions and holes are told by.
+// Follows: no specification; the facts are those that qemu-img map shows.
+
 namespace Sharpvisor.Backends.Block;
 
 /// <summary>What a range of a disk is made of.</summary>

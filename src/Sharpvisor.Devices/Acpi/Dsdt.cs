@@ -1,3 +1,7 @@
+// The ACPI differentiated system description table of this machine, in AML.
+// Follows: ACPI 6.4, 5.2.11.1 and 20 (AML); the devices and names are those of QEMU's pc machine.
+// Leaves out: hot plug, sleeping states other than S5.
+
 using Sharpvisor.Devices.Firmware;
 using Sharpvisor.Devices.Timers;
 

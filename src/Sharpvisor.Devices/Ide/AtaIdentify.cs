@@ -1,3 +1,6 @@
+// What drives say of themselves.
+// Follows: ATA/ATAPI-7, 6.17 (IDENTIFY DEVICE) and 6.18 (IDENTIFY PACKET DEVICE).
+
 using System.Buffers.Binary;
 
 namespace Sharpvisor.Devices.Ide;

@@ -1,3 +1,7 @@
+// qcow2: writes of data, with copy-on-write of shared and compressed clusters.
+// Follows: QEMU's docs/interop/qcow2.txt, "Cluster mapping"; the order of what reaches the file: Qcow2Metadata.cs.
+// Leaves out: writing compressed clusters into a disk in use (`image convert -c` does, into a new one).
+
 using System.Buffers;
 using Sharpvisor.Core.Block;
 

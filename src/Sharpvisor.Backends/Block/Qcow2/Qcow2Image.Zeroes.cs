@@ -1,3 +1,6 @@
+// qcow2: zeroes, discards and another length of the disk.
+// Follows: QEMU's docs/interop/qcow2.txt, "Cluster mapping" (bit 0 of standard clusters: reads as zeroes, version 3).
+
 using Sharpvisor.Core.Block;
 
 namespace Sharpvisor.Backends.Block.Qcow2;

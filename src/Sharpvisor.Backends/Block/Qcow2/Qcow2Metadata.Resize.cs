@@ -1,3 +1,6 @@
+// qcow2: an L1 table of another length.
+// Follows: QEMU's docs/interop/qcow2.txt, "Header" (l1_size, l1_table_offset).
+
 using System.Buffers.Binary;
 using Sharpvisor.Core.Block;
 

@@ -1,3 +1,7 @@
+// VHD: a dynamic disk of another length.
+// Follows: Microsoft's Virtual Hard Disk Image Format Specification 1.0, "Block Allocation Table and Data Blocks".
+// Leaves out: differencing disks, which have the length of their parents.
+
 using Sharpvisor.Core.Block;
 
 namespace Sharpvisor.Backends.Block.Vhd;
