@@ -93,6 +93,8 @@ public abstract class DiskImage : IBlockImage, IDisposable
     public ValueTask ResizeAsync(long length, CancellationToken cancellation = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
+        if (length > long.MaxValue - SectorSize)
+            throw new BlockException(BlockError.Unsupported, $"no disk has {length} bytes");
         if (IsReadOnly)
             throw new BlockException(BlockError.ReadOnly, "is read-only");
         Resize(length);

@@ -233,7 +233,7 @@ internal sealed class Qcow2Checker
         _refcounts.Next = Math.Max(_fileClusters, _uses.End);
         foreach (var (cluster, uses) in wrong)
             _refcounts.Set(cluster, uses);
-        _refcounts.Write(_file.Sync);
+        _refcounts.Write();
         _result.ImageEnd = _uses.End << Bits;
         _result.TotalClusters = (_header.Size + _header.ClusterSize - 1) >> Bits;
     }

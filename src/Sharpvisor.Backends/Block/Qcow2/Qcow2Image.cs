@@ -128,12 +128,12 @@ public sealed partial class Qcow2Image : DiskImage
     {
         // By whole L2 tables where there are none.
         var cluster = offset >> ClusterBits;
-        if (cluster << ClusterBits >= Header.Size || !_tables.HasTable(cluster))
+        if (cluster << ClusterBits >= Length || !_tables.HasTable(cluster))
         {
             var end = cluster;
             do
                 end = ((end >> _tables.L2Bits) + 1) << _tables.L2Bits;
-            while (end << ClusterBits < offset + length && end << ClusterBits < Header.Size && !_tables.HasTable(end));
+            while (end << ClusterBits < offset + length && end << ClusterBits < Length && !_tables.HasTable(end));
             return new ImageExtent(Math.Min((end << ClusterBits) - offset, length));
         }
 

@@ -48,10 +48,10 @@ internal sealed class VhdFixedImage : VhdImage
         Footer.SetSize(length);
         File.Write(length, Footer.Bytes);
         File.Sync();
-        if (length > old)
-            File.Clear(old, Math.Min(SectorSize, length - old));
-        else
+        if (length < old)
             File.SetLength(length + SectorSize);
         Volatile.Write(ref _length, length);
+        if (length > old)
+            File.Clear(old, SectorSize);
     }
 }
