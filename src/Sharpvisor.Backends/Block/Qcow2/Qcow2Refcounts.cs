@@ -73,6 +73,9 @@ internal sealed class Qcow2Refcounts
 
     public ulong Get(long cluster) => Block(cluster >> _blockBits) is { } block ? Read(block, Index(cluster)) : 0;
 
+    /// <summary>Like <see cref="Get"/>, and 0 where the table is damaged.</summary>
+    public ulong GetSafely(long cluster) => IsBlockThere(cluster >> _blockBits) ? Get(cluster) : 0;
+
     /// <summary>Changes a refcount.</summary>
     /// <exception cref="BlockException">It would be out of range: the image is damaged, or its refcounts are too small.</exception>
     public void Add(long cluster, int delta)
@@ -134,11 +137,12 @@ internal sealed class Qcow2Refcounts
     }
 
     /// <summary>The clusters whose refcount is not how often they are used.</summary>
-    public IEnumerable<(long Cluster, ulong Stored, ulong Uses)> Compare(Qcow2UseCounts uses)
+    /// <param name="isWrong">Blocks that are not looked at, by their clusters.</param>
+    public IEnumerable<(long Cluster, ulong Stored, ulong Uses)> Compare(Qcow2UseCounts uses, Func<long, bool> isWrong)
     {
         for (var index = 0L; index < TableEntries; index++)
         {
-            if (TableEntry(index) is 0 || !IsValidBlock(TableEntry(index)) || Block(index) is not { } block)
+            if (!IsBlockThere(index) || isWrong((long)TableEntry(index) >> _clusterBits) || Block(index) is not { } block)
                 continue;
             // A block of zeroes is common, and cheap.
             var isUsed = block.Data.AsSpan().ContainsAnyExcept((byte)0);
@@ -152,9 +156,7 @@ internal sealed class Qcow2Refcounts
 
         foreach (var (cluster, count) in uses.All())
         {
-            var index = cluster >> _blockBits;
-            var isCounted = index < TableEntries && TableEntry(index) is var entry && entry != 0 && IsValidBlock(entry);
-            if (!isCounted || Get(cluster) == 0)
+            if (GetSafely(cluster) == 0)
                 yield return (cluster, 0, count);
         }
     }
@@ -206,6 +208,8 @@ internal sealed class Qcow2Refcounts
         _file.ReadPadded(block.Offset, new BlockBuffers(block.Data));
         return _blocks[index] = block;
     }
+
+    private bool IsBlockThere(long index) => index < TableEntries && TableEntry(index) is not 0 and var entry && IsValidBlock(entry);
 
     private bool IsValidBlock(ulong entry) => (entry & ReservedBits) == 0 && (entry & (ulong)Mask(_clusterBits)) == 0 && entry < (ulong)Math.Max(_file.Length, HighWater << _clusterBits);
 
