@@ -24,6 +24,7 @@ public sealed class CrashTests : IDisposable
         "qcow2 cluster=4096 backing",
         "qcow2 cluster=512 refcounts=1",
         "qcow2 cluster=512 refcounts=64 nearly-full", // its refcount table is soon too short
+        "qcow2 cluster=1024 snapshot",
         "qcow2 cluster=4096 refcounts=64 lazy",
         "qcow2 cluster=4096 v2",
         "qcow2 cluster=1024 v2 backing",
@@ -119,6 +120,39 @@ public sealed class CrashTests : IDisposable
         }
     }
 
+    [Theory]
+    [InlineData("qcow2 cluster=512")]
+    [InlineData("qcow2 cluster=1024 snapshot")]
+    [InlineData("qcow2 cluster=4096 refcounts=64 lazy")]
+    [InlineData("vhd backing batmap")]
+    public async Task A_repair_that_ends_at_any_operation_can_be_done_again(string kind)
+    {
+        using var file = new SimulatedFile(Make(kind));
+        var history = new History(kind, seed: 8, Sectors);
+        await using (var image = Open(file, kind))
+            await history.RunAsync(image, file, steps: 80);
+        var bytes = file.AfterKill(file.Count * 2 / 3).ToArray();
+        var table = (int)System.Buffers.Binary.BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(48));
+        if (kind.StartsWith("vhd", StringComparison.Ordinal))
+            bytes.AsSpan(bytes.Length - 512).Fill(0xFF);
+        else if (!kind.EndsWith("lazy", StringComparison.Ordinal))
+            bytes.AsSpan(table, Number(kind, "cluster", 65536)).Clear(); // nothing is counted
+        using var broken = new SimulatedFile(bytes);
+        Assert.NotEqual(0, Check(broken, kind).Corruptions);
+        Assert.True(Check(broken, kind, ImageRepair.All).IsClean);
+        foreach (var at in Some(broken.Count, seed: 9))
+        {
+            foreach (var left in new[] { broken.AfterKill(at), broken.AfterPowerFailure(at, new Random(at)) })
+            {
+                Assert.True(Check(left, kind, ImageRepair.All).IsClean, $"{kind}, ended after {at} operations");
+                Assert.Empty(Check(left, kind).Messages);
+                await using var image = Open(left, kind, isReadOnly: true);
+                await history.VerifyAsync(image, file.Count * 2 / 3, $"{kind}, repaired after {at} operations");
+                left.Dispose();
+            }
+        }
+    }
+
     /// <summary>As many numbers up to a count as there shall be, all if there are no more.</summary>
     private static IEnumerable<int> Some(int count, int seed)
     {
@@ -134,6 +168,7 @@ public sealed class CrashTests : IDisposable
     private static Func<long, ulong> Before(string kind) =>
         kind.Contains("backing", StringComparison.Ordinal) ? s => s % 3 == 0 ? (ulong)s + 1 : 0
         : kind.Contains("nearly-full", StringComparison.Ordinal) ? s => s < Sectors * 96 / 100 ? (ulong)s + 1 : 0
+        : kind.Contains("snapshot", StringComparison.Ordinal) ? s => s < Sectors / 2 ? (ulong)s + 1 : 0
         : _ => 0;
 
     private static string FormatOf(string kind) => kind.Split(' ')[0];
@@ -157,9 +192,10 @@ public sealed class CrashTests : IDisposable
             BackingFile = hasBacking ? "backing" : null,
         };
         ImageCreate.Run(path, format, options, NullLogger.Instance);
-        if (kind.Contains("nearly-full", StringComparison.Ordinal))
+        if (!hasBacking)
             Fill(path, format, kind);
-        return File.ReadAllBytes(path);
+        var bytes = File.ReadAllBytes(path);
+        return kind.Contains("snapshot", StringComparison.Ordinal) ? InternalSnapshot.Take(bytes) : bytes;
     }
 
     private void MakeBacking(string format)
@@ -180,8 +216,11 @@ public sealed class CrashTests : IDisposable
         image.FlushAsync().AsTask().GetAwaiter().GetResult();
     }
 
-    private DiskImage Open(SimulatedFile file, string kind, bool isReadOnly = false) => ImageFormat.Open(
-        file, Path.Combine(_directory, "disk"), new DriveOptions { Format = FormatOf(kind), IsReadOnly = isReadOnly, Discard = true }, NullLogger.Instance);
+    private DiskImage Open(SimulatedFile file, string kind, bool isReadOnly = false, string? snapshot = null)
+    {
+        var options = new DriveOptions { Format = FormatOf(kind), IsReadOnly = isReadOnly, Discard = true, Snapshot = snapshot };
+        return ImageFormat.Open(file, Path.Combine(_directory, "disk"), options, NullLogger.Instance);
+    }
 
     private ImageCheckResult Check(SimulatedFile file, string kind, ImageRepair repair = ImageRepair.None) =>
         ImageCheck.Run(new ImageFile(Path.Combine(_directory, "disk"), file, new DriveOptions()), FormatOf(kind), repair);
@@ -214,6 +253,12 @@ public sealed class CrashTests : IDisposable
             var next = new History(kind, at, Sectors);
             await using (var image = Open(left, kind))
                 await next.RunAsync(image, left, steps: 20);
+            if (kind.Contains("snapshot", StringComparison.Ordinal))
+            {
+                await using var image = Open(left, kind, isReadOnly: true, snapshot: "1");
+                Assert.Empty(await ScriptedWriter.VerifyAsync(image, [], 0, Before(kind)));
+            }
+
             var after = Check(left, kind);
             Assert.True(after.Corruptions == 0, $"{what}, and written to again: {string.Join("; ", after.Messages.Take(5))}");
             Assert.True(Check(left, kind, ImageRepair.Leaks).IsClean, what);
