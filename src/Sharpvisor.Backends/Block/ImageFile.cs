@@ -185,6 +185,13 @@ internal sealed class ImageFile : IDisposable
     /// <inheritdoc cref="IHostFile.IsData"/>
     public bool IsData(long offset, out long end) => _file.IsData(offset, out end);
 
+    /// <summary>What a range begins with, where the bytes of the file are those of the disk.</summary>
+    public ImageExtent Map(long offset, long length)
+    {
+        var isData = IsData(offset, out var end);
+        return new ImageExtent(Math.Clamp(end - offset, 1, length)) { IsPresent = true, IsZero = !isData, FileOffset = offset, File = Path };
+    }
+
     public void Dispose()
     {
         _file.Dispose();

@@ -85,9 +85,9 @@ public sealed partial class Qcow2Image : DiskImage
         return new Qcow2Image(file, header, new Qcow2Metadata(file, header, options, logger), backing, options);
     }
 
-    public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    private protected override bool TryReadCached(long offset, BlockBuffers buffers)
     {
-        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0 || !_transfers.TryEnterReadLock(0))
+        if (!_transfers.TryEnterReadLock(0))
             return false;
         try
         {
@@ -95,10 +95,6 @@ public sealed partial class Qcow2Image : DiskImage
                 return false;
             var run = RunAt(offset, buffers.Length);
             return run.Kind == ClusterKind.Standard && run.Length == buffers.Length && File.TryReadCached(run.FileOffset, buffers);
-        }
-        catch (BlockException)
-        {
-            return false; // who asks again is told
         }
         finally
         {

@@ -41,9 +41,9 @@ internal sealed partial class VhdDynamicImage : VhdImage
 
     public override bool HasBatmap => _table.HasBatmap;
 
-    public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    private protected override bool TryReadCached(long offset, BlockBuffers buffers)
     {
-        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0 || !_transfers.TryEnterReadLock(0))
+        if (!_transfers.TryEnterReadLock(0))
             return false;
         try
         {
@@ -51,10 +51,6 @@ internal sealed partial class VhdDynamicImage : VhdImage
                 return false;
             var (place, length) = RunAt(offset, buffers.Length);
             return place > 0 && length == buffers.Length && File.TryReadCached(place, buffers);
-        }
-        catch (BlockException)
-        {
-            return false; // who asks again is told
         }
         finally
         {

@@ -67,7 +67,7 @@ internal sealed class VhdTable
 
     public VhdBatmap? Batmap => _batmap;
 
-    public static uint[] ReadEntries(ImageFile file, VhdHeader header)
+    private static uint[] ReadEntries(ImageFile file, VhdHeader header)
     {
         var length = header.MaximumEntries * 4L;
         if (header.TableOffset > file.Length - length)
