@@ -24,9 +24,9 @@ public sealed class CrashTests : IDisposable
         "qcow2 cluster=4096 backing",
         "qcow2 cluster=512 refcounts=1",
         "qcow2 cluster=512 refcounts=64 nearly-full", // its refcount table is soon too short
-        "qcow2 cluster=1024 snapshot",
+        "qcow2 cluster=1024 snapshot no-discard",
         "qcow2 cluster=4096 refcounts=64 lazy",
-        "qcow2 cluster=4096 v2",
+        "qcow2 cluster=4096 v2 no-discard",
         "qcow2 cluster=1024 v2 backing",
         "vhd",
         "vhd batmap",
@@ -218,7 +218,7 @@ public sealed class CrashTests : IDisposable
 
     private DiskImage Open(SimulatedFile file, string kind, bool isReadOnly = false, string? snapshot = null)
     {
-        var options = new DriveOptions { Format = FormatOf(kind), IsReadOnly = isReadOnly, Discard = true, Snapshot = snapshot };
+        var options = new DriveOptions { Format = FormatOf(kind), IsReadOnly = isReadOnly, Discard = !kind.Contains("no-discard", StringComparison.Ordinal), Snapshot = snapshot };
         return ImageFormat.Open(file, Path.Combine(_directory, "disk"), options, NullLogger.Instance);
     }
 
