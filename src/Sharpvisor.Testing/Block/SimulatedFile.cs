@@ -109,10 +109,18 @@ public sealed class SimulatedFile : IHostFile
             while (synced > 0 && _log[synced - 1].Operation != FileOperation.Sync)
                 synced--;
             var contents = Replay(synced).Clone();
-            var kept = random.Next(101);
-            foreach (var step in _log.GetRange(synced, count - synced))
+            // Many are there or few; or one is lost; or one alone is there, such as the last.
+            var (kept, one) = (random.Next(101), random.Next(2) == 0 ? count - 1 : synced + random.Next(Math.Max(1, count - synced)));
+            var isKept = random.Next(3) switch
             {
-                if (random.Next(100) < kept)
+                0 => i => i == one,
+                1 => i => i != one,
+                _ => (Func<int, bool>)(_ => random.Next(100) < kept),
+            };
+            for (var i = synced; i < count; i++)
+            {
+                var step = _log[i];
+                if (isKept(i))
                     step.Apply(contents);
                 else if (step.Data is { Length: > SectorSize } data && random.Next(2) == 0)
                     Tear(contents, step.Offset, data, random);

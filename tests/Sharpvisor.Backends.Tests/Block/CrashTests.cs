@@ -43,7 +43,7 @@ public sealed class CrashTests : IDisposable
         using var file = new SimulatedFile(made);
         var history = new History(kind, seed: 1, Sectors);
         await using (var image = Open(file, kind))
-            await history.RunAsync(image, file, steps: 150);
+            await history.RunAsync(image, file, steps: 300);
         if (kind.EndsWith("nearly-full", StringComparison.Ordinal))
             Assert.NotEqual(made[48..56], file.ToArray()[48..56]); // the refcount table is another one
         foreach (var at in Some(file.Count, seed: 2))
