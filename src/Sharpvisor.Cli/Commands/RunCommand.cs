@@ -209,7 +209,7 @@ internal static class RunCommand
             context.Cancel = true;
             _ = ReportAsync(machine, errors);
         });
-        using var goOn = PosixSignalRegistration.Create(PosixSignal.SIGCONT, context => _ = GoOnAsync(machine));
+        using var goOn = OperatingSystem.IsWindows() ? null : PosixSignalRegistration.Create(PosixSignal.SIGCONT, context => _ = GoOnAsync(machine));
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal);
         MachineExit exit;
         try
