@@ -1,7 +1,7 @@
 using System.Security.Cryptography;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boards;
-using Sharpvisor.Core.Char;
+using Sharpvisor.Core.Net;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Virtio.Transports;
@@ -32,14 +32,14 @@ public abstract record VirtioPciDevice
     /// <summary>For messages.</summary>
     internal abstract string Kind { get; }
 
-    /// <summary>How firmware calls what can be started from it, behind the name of the PCI device; null: nothing.</summary>
-    internal virtual string? BootPath => null;
+    /// <summary>How firmware calls what can be started from it: the kind of PCI device, and what is on it; null: nothing.</summary>
+    internal virtual (string Kind, string Unit)? BootPath => null;
 
     /// <summary>Messages of MSI-X when nothing else is said; null: one for each queue and one for the configuration.</summary>
     internal virtual int? DefaultVectors => null;
 
-    /// <summary>The character devices that it leads to.</summary>
-    internal virtual IEnumerable<ICharBackend> Backends => [];
+    /// <summary>What it leads to on the host, which the machine closes.</summary>
+    internal virtual IEnumerable<IAsyncDisposable> Backends => [];
 
     internal abstract VirtioDevice Create(BoardContext context, int processors);
 }
@@ -57,7 +57,7 @@ public sealed record VirtioDisk(BlockDrive Drive) : VirtioPciDevice
 
     internal override string Kind => "virtio-blk-pci";
 
-    internal override string BootPath => "disk@0,0";
+    internal override (string Kind, string Unit)? BootPath => ("scsi", "disk@0,0");
 
     internal override VirtioDevice Create(BoardContext context, int processors)
     {
@@ -91,4 +91,30 @@ public sealed record VirtioMemoryBalloon : VirtioPciDevice
 
     internal override VirtioDevice Create(BoardContext context, int processors) =>
         new VirtioBalloon(Options, context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+}
+
+/// <summary>A virtio NIC.</summary>
+/// <param name="Backend">What its cable leads to; null: nothing. It belongs to the machine from now on.</param>
+public sealed record VirtioNic(INetworkBackend? Backend) : VirtioPciDevice
+{
+    public VirtioNetOptions Options { get; init; } = new();
+
+    internal override string Kind => "virtio-net-pci";
+
+    internal override (string Kind, string Unit)? BootPath => ("ethernet", "ethernet-phy@0");
+
+    internal override IEnumerable<IAsyncDisposable> Backends => Backend is null ? [] : [Backend];
+
+    internal override VirtioDevice Create(BoardContext context, int processors)
+    {
+        if (Options.QueuePairs is < 1 or > VirtioNet.MaximumQueuePairs)
+            throw new ConfigurationException($"{Kind}: {Options.QueuePairs} pairs of queues; give 1 to {VirtioNet.MaximumQueuePairs}");
+        if (Options.Mtu is < 68 or > 65535)
+            throw new ConfigurationException($"{Kind}: an MTU of {Options.Mtu}; give 68 to 65535");
+        if (Options.Address.IsGroup)
+            throw new ConfigurationException($"{Kind}: {Options.Address} is an address of a group; give one whose first byte is even");
+        var nic = new VirtioNet(Options, Backend, context.Gate, context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+        Backend?.Attach(nic);
+        return nic;
+    }
 }

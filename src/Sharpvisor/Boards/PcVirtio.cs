@@ -89,6 +89,6 @@ internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, 
             return;
         if (described.BootPath is not { } path)
             throw new ConfigurationException($"{described.Kind}: nothing can be started from it; leave bootindex= out");
-        bootOrder.Add(index, $"/pci@i0cf8/scsi@{function.Devfn >> 3:x}/{path}");
+        bootOrder.Add(index, $"/pci@i0cf8/{path.Kind}@{function.Devfn >> 3:x}/{path.Unit}");
     }
 }
