@@ -251,6 +251,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _options.Initrd?.Dispose();
         foreach (var module in _options.Modules)
             module.Source.Dispose();
+        foreach (var device in _options.VirtioDevices)
+            device.Rom?.Dispose();
     }
 
     /// <summary>Brings everything to the state at power-on. No vCPU runs.</summary>

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boards;
+using Sharpvisor.Boot;
 using Sharpvisor.Core.Net;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Virtio;
@@ -28,6 +29,9 @@ public abstract record VirtioPciDevice
 
     /// <summary>When firmware tries to start it: the lowest of all first; null: after those that have one.</summary>
     public int? BootIndex { get; init; }
+
+    /// <summary>Its expansion ROM, which firmware runs: that of a NIC starts from the network. It belongs to the machine from now on.</summary>
+    public BootSource? Rom { get; init; }
 
     /// <summary>For messages.</summary>
     internal abstract string Kind { get; }

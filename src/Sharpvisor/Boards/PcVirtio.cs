@@ -1,4 +1,5 @@
 // Where a PC has its virtio devices: on PCI, or, as QEMU's microvm has them, in memory with an interrupt each.
+using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Acpi;
@@ -73,6 +74,8 @@ internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, 
     private void AddPci(VirtioPciDevice described, VirtioDevice device)
     {
         var function = new VirtioPci(device, described.Pci with { Vectors = described.Pci.Vectors ?? described.DefaultVectors });
+        if (described.Rom is { } rom)
+            AddRom(function, rom);
         try
         {
             if (described.Slot is { } slot)
@@ -90,5 +93,15 @@ internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, 
         if (described.BootPath is not { } path)
             throw new ConfigurationException($"{described.Kind}: nothing can be started from it; leave bootindex= out");
         bootOrder.Add(index, $"/pci@i0cf8/{path.Kind}@{function.Devfn >> 3:x}/{path.Unit}");
+    }
+
+    private void AddRom(VirtioPci function, BootSource rom)
+    {
+        FirmwareFiles.CheckOptionRom(rom);
+        var bytes = rom.Read(0, (int)rom.Length);
+        OptionRom.SetIdentity(bytes, function.Config.Get16(PciRegister.VendorId), function.Config.Get16(PciRegister.DeviceId));
+        var region = context.Memory.AddRegion($"{function.Name}{_devices.Count}.rom", (ulong)bytes.Length);
+        bytes.CopyTo(region.Bytes(0, bytes.Length));
+        function.AddRom(region);
     }
 }
