@@ -1,7 +1,6 @@
 using System.Security.Cryptography;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boards;
-using Sharpvisor.Boot;
 using Sharpvisor.Core.Net;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Virtio;
@@ -10,11 +9,8 @@ using Sharpvisor.Devices.Virtio.Transports;
 namespace Sharpvisor;
 
 /// <summary>A virtio device on the PC's PCI bus.</summary>
-public abstract record VirtioPciDevice
+public abstract record VirtioPciDevice : PciDevice
 {
-    /// <summary>Number of its device on the bus, 0 to 31; null: the first free one.</summary>
-    public int? Slot { get; init; }
-
     /// <summary>Its registers lie in memory, where ACPI tells of them, rather than on PCI (virtio-mmio).</summary>
     public bool IsMmio { get; init; }
 
@@ -27,23 +23,8 @@ public abstract record VirtioPciDevice
     /// <summary>Bits of features that it does not offer though it has them.</summary>
     public ulong WithheldFeatures { get; init; }
 
-    /// <summary>When firmware tries to start it: the lowest of all first; null: after those that have one.</summary>
-    public int? BootIndex { get; init; }
-
-    /// <summary>Its expansion ROM, which firmware runs: that of a NIC starts from the network. It belongs to the machine from now on.</summary>
-    public BootSource? Rom { get; init; }
-
-    /// <summary>For messages.</summary>
-    internal abstract string Kind { get; }
-
-    /// <summary>How firmware calls what can be started from it: the kind of PCI device, and what is on it; null: nothing.</summary>
-    internal virtual (string Kind, string Unit)? BootPath => null;
-
     /// <summary>Messages of MSI-X when nothing else is said; null: one for each queue and one for the configuration.</summary>
     internal virtual int? DefaultVectors => null;
-
-    /// <summary>What it leads to on the host, which the machine closes.</summary>
-    internal virtual IEnumerable<IAsyncDisposable> Backends => [];
 
     internal abstract VirtioDevice Create(BoardContext context, int processors);
 }
