@@ -8,7 +8,7 @@ namespace Sharpvisor.Backends.Tests.Net.User.Services;
 /// </summary>
 internal static class FuzzSettings
 {
-    public static int Count { get; } = Setting("SHARPVISOR_NET_FUZZ", 2000);
+    public static int Count { get; } = Setting("SHARPVISOR_NET_FUZZ", 400);
 
     public static int FirstSeed { get; } = Setting("SHARPVISOR_NET_SEED", 1);
 

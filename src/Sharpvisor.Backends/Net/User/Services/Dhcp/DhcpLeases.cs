@@ -33,14 +33,14 @@ internal sealed class DhcpLeases
             return _first + (uint)own;
         if (CanTake(client, wanted, nowMs))
             return wanted;
-        var best = 0;
-        for (var i = 1; i < _leases.Length; i++)
+        var (best, since) = (0u, long.MaxValue);
+        for (var i = 0; i < _leases.Length; i++)
         {
-            if (_leases[i].ExpiresMs < _leases[best].ExpiresMs)
-                best = i;
+            if (_leases[i].ExpiresMs < since)
+                (best, since) = (_first + (uint)i, _leases[i].ExpiresMs);
         }
 
-        return _leases[best].ExpiresMs <= nowMs ? _first + (uint)best : 0;
+        return since <= nowMs ? best : 0;
     }
 
     /// <summary>Whether an address is the client's or free.</summary>

@@ -13,7 +13,7 @@ internal sealed record DhcpSettings
 
     public required IPAddress Mask { get; init; }
 
-    /// <summary>dhcpstart: the address of the first guest.</summary>
+    /// <summary>dhcpstart: the address of the first guest, one of the network.</summary>
     public required IPAddress First { get; init; }
 
     /// <summary>Addresses of the network itself, given to nobody.</summary>
@@ -73,10 +73,5 @@ internal sealed record DhcpSettings
         }
 
         DomainSearchList.Encode(DomainSearch);
-        var (first, server, mask) = (Ipv4.ToNumber(First), Ipv4.ToNumber(Server), Ipv4.ToNumber(Mask));
-        if ((first & mask) != (server & mask) || (first & ~mask) == 0 || (first | mask) == uint.MaxValue)
-            throw new ConfigurationException($"dhcpstart={First}: not an address of the network of {Server}, mask {Mask}; give one that is");
-        if (Reserved.Contains(First))
-            throw new ConfigurationException($"dhcpstart={First}: is an address of the network itself; give another one");
     }
 }
