@@ -37,13 +37,15 @@ internal sealed class DnsForwarder : IUdpService, IDisposable
     /// <summary>Queries that wait for an answer.</summary>
     public int Count => _queries.Count;
 
-    /// <summary>Where a TCP connection of the guest to this server leads: the resolver that answered last, or the first.</summary>
-    public IPEndPoint StreamResolver
+    /// <summary>Where a TCP connection of the guest to this server leads: the resolver that answered last, or the first; null: there is none.</summary>
+    public IPEndPoint? StreamResolver
     {
         get
         {
             var servers = _resolvers.Current;
-            return _lastGood is not null && servers.Contains(_lastGood) ? _lastGood : servers[0];
+            if (_lastGood is not null && servers.Contains(_lastGood))
+                return _lastGood;
+            return servers is [var first, ..] ? first : null;
         }
     }
 

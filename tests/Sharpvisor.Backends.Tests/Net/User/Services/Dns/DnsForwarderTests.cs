@@ -143,7 +143,7 @@ public sealed class DnsForwarderTests : IDisposable
     {
         using var gone = new FakeResolver();
         gone.Dispose();
-        _resolvers.Current = [gone.EndPoint, new IPEndPoint(IPAddress.Parse("::ffff:0:0:1"), 53), _second.EndPoint];
+        _resolvers.Current = [gone.EndPoint, new IPEndPoint(IPAddress.Broadcast, 53), _second.EndPoint];
         Ask(FakeResolver.Query("example.org"));
         _watch.RunUntil(() => _second.HasQuery);
         _second.Reply(FakeResolver.Answer(_second.Receive()));

@@ -77,9 +77,9 @@ internal sealed class FakeWatch : ISocketWatch
     {
         if (_watched.Count == 0)
             return;
-        List<Socket> ready = [.. _watched.Keys];
-        Socket.Select(ready, null, null, microseconds);
-        foreach (var socket in ready)
+        List<Socket> readable = [.. _watched.Keys], broken = [.. _watched.Keys];
+        Socket.Select(readable, null, broken, microseconds);
+        foreach (var socket in readable.Union(broken))
         {
             if (_watched.TryGetValue(socket, out var action))
                 action();
