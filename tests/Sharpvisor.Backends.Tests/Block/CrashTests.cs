@@ -298,8 +298,9 @@ public sealed class CrashTests : IDisposable
         public async Task RunAsync(DiskImage image, SimulatedFile file, int steps, string what = "")
         {
             var part = new PartImage(image, first * 512L, sectors * 512L);
-            // With more room that is given back and used again.
-            var all = ScriptedWriter.Steps(seed, sectors, LongestWrite).Take(steps).Select(s => (s.Kind, s.Number % 5) switch
+            // With more room that is given back and used again, but where it shall run out.
+            var isFull = kind.EndsWith("nearly-full", StringComparison.Ordinal);
+            var all = ScriptedWriter.Steps(seed, sectors, LongestWrite).Take(steps).Select(s => (s.Kind, isFull ? 0 : s.Number % 5) switch
             {
                 (ScriptedWriter.Kind.Write, 3) => s with { Kind = ScriptedWriter.Kind.Zero },
                 (ScriptedWriter.Kind.Write, 4) when s.Count < 4 => new ScriptedWriter.Step(s.Number, ScriptedWriter.Kind.Flush, 0, 0),
