@@ -35,6 +35,9 @@ public struct PollBeforeSleep
         return false;
     }
 
+    /// <summary>For who looks at more than a flag: whether to go on looking, which began at <paramref name="since"/>.</summary>
+    public readonly bool IsWorthIt(long since) => _windowNs != 0 && ElapsedNs(since) < _windowNs;
+
     /// <summary>To be called after the sleep: if it was short, to look would have been better, and the other way round.</summary>
     public void OnSlept(long since) => _windowNs = !_pays || ElapsedNs(since) > LongestNs ? 0 : Math.Min(LongestNs, Math.Max(FirstNs, 2 * _windowNs));
 
