@@ -150,17 +150,23 @@ internal sealed class HostBridge : IUdpSender, IDisposable
                 _inputLength -= count;
             }
 
-            if (_outputStart == _outputEnd && _canRead)
+            while (true)
             {
-                var count = _peer.Read(_output);
-                if (count < 0)
-                    return false;
-                (_outputStart, _outputEnd, _canRead) = (0, count, count > 0);
-            }
+                if (_outputStart == _outputEnd && _canRead)
+                {
+                    var count = _peer.Read(_output);
+                    if (count < 0)
+                        return false;
+                    (_outputStart, _outputEnd, _canRead) = (0, count, count > 0);
+                }
 
-            if (_outputStart < _outputEnd)
-                _outputStart += Math.Max(0, Socket.Send(_output.AsSpan(_outputStart, _outputEnd - _outputStart), SocketFlags.None, out _));
-            return true;
+                if (_outputStart == _outputEnd)
+                    return true;
+                var sent = Socket.Send(_output.AsSpan(_outputStart, _outputEnd - _outputStart), SocketFlags.None, out var error);
+                if (error != SocketError.Success)
+                    return error == SocketError.WouldBlock;
+                _outputStart += sent;
+            }
         }
 
         public void Dispose()
