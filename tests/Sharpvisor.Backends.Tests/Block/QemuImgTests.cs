@@ -155,18 +155,23 @@ public sealed class QemuImgTests : IDisposable
     {
         if (!IsThere)
             return 0;
-        using var process = Process.Start(new ProcessStartInfo("qemu-img", ["check", "-q", path]) { RedirectStandardError = true, RedirectStandardOutput = true })!;
-        process.WaitForExit();
-        return process.ExitCode;
+        return Run(["check", "-q", path], out _);
     }
 
     private static void QemuImg(params string[] args)
     {
+        var code = Run(args, out var output);
+        Assert.True(code == 0, $"qemu-img {string.Join(' ', args)}: exit code {code}: {output}");
+    }
+
+    private static int Run(string[] args, out string output)
+    {
         using var process = Process.Start(new ProcessStartInfo("qemu-img", args) { RedirectStandardError = true, RedirectStandardOutput = true })!;
         var errors = process.StandardError.ReadToEndAsync();
-        var output = process.StandardOutput.ReadToEnd();
+        output = process.StandardOutput.ReadToEnd();
+        output += errors.Result;
         process.WaitForExit();
-        Assert.True(process.ExitCode == 0, $"qemu-img {string.Join(' ', args)}: exit code {process.ExitCode}: {output} {errors.Result}");
+        return process.ExitCode;
     }
 
     private sealed class QemuImgTheoryAttribute : TheoryAttribute
