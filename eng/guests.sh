@@ -16,6 +16,7 @@
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   e2fs/{mke2fs,e2fsck,lib}         e2fsprogs with the libraries it needs
+#   readers/{libvhdi,libqcow}.so.1   libvhdi1 and libqcow1, which read disk images in another way than we do
 #   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
 #   demo-disk/disk.img               the demo's home directory, an empty file system at first; never made again
@@ -45,7 +46,7 @@ grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/gr
 have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs demo-disk; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs readers demo-disk; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -214,6 +215,16 @@ fi
 if ! have e2fs; then
   with_libraries e2fs e2fsprogs mke2fs e2fsck
   publish e2fs
+fi
+
+if ! have readers; then
+  stage readers
+  for package in libvhdi1 libqcow1; do
+    fetch $package named $package:amd64
+    find "$work/$package.d" -name '*.so.*' -exec cp -a -t "$work/readers.new" {} +
+    rm -rf "${work:?}/$package.d"
+  done
+  publish readers
 fi
 
 if ! have tcc; then

@@ -219,7 +219,7 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
     {
         try
         {
-            if (!image.IsReadOnly && _options.Cache != CacheMode.Unsafe)
+            if (!image.IsReadOnly)
                 await image.FlushAsync().ConfigureAwait(false);
         }
         catch (BlockException e)

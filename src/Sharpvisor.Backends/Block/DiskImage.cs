@@ -57,7 +57,19 @@ public abstract class DiskImage : IBlockImage, IDisposable
         return ValueTask.CompletedTask;
     }
 
-    public virtual bool TryReadAtOnce(long offset, BlockBuffers buffers) => false;
+    public bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    {
+        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0)
+            return false;
+        try
+        {
+            return TryReadCached(offset, buffers);
+        }
+        catch (BlockException)
+        {
+            return false; // who asks again is told
+        }
+    }
 
     public ValueTask WriteAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default)
     {
@@ -93,6 +105,8 @@ public abstract class DiskImage : IBlockImage, IDisposable
     public ValueTask ResizeAsync(long length, CancellationToken cancellation = default)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
+        if (length > long.MaxValue - SectorSize)
+            throw new BlockException(BlockError.Unsupported, $"no disk has {length} bytes");
         if (IsReadOnly)
             throw new BlockException(BlockError.ReadOnly, "is read-only");
         Resize(length);
@@ -137,6 +151,9 @@ public abstract class DiskImage : IBlockImage, IDisposable
     }
 
     internal abstract void Read(long offset, BlockBuffers buffers);
+
+    /// <summary>Reads what takes no waiting, for the host or another thread.</summary>
+    private protected abstract bool TryReadCached(long offset, BlockBuffers buffers);
 
     internal abstract void Write(long offset, BlockBuffers buffers);
 

@@ -24,7 +24,13 @@ internal sealed class ImageChain(ILogger logger)
         if (options.Format is { } given && !ImageFormat.Names.Contains(given))
             throw new ConfigurationException($"{path}: images of format {given} are not in this version; there is {string.Join(", ", ImageFormat.Names)}");
         CheckCycle(path);
-        var file = ImageFile.Open(path, options);
+        return Open(ImageFile.Open(path, options), options);
+    }
+
+    /// <summary>The image in a file that is open, which is closed with it, or when there is none.</summary>
+    public DiskImage Open(ImageFile file, DriveOptions options)
+    {
+        var path = file.Path;
         try
         {
             var start = new byte[IBlockImage.SectorSize];

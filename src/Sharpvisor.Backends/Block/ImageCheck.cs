@@ -77,6 +77,11 @@ public static class ImageCheck
     {
         var options = new DriveOptions { Format = format, IsReadOnly = repair == ImageRepair.None, IsShared = isShared, IsRepair = true };
         using var file = ImageFile.Open(path, options);
+        return Run(file, format, repair);
+    }
+
+    internal static ImageCheckResult Run(ImageFile file, string? format, ImageRepair repair)
+    {
         try
         {
             var start = new byte[IBlockImage.SectorSize];
@@ -85,12 +90,12 @@ public static class ImageCheck
             {
                 ImageFormat.Qcow2 => Qcow2Checker.Run(file, Qcow2Header.Read(file), repair),
                 ImageFormat.Vhd => VhdChecker.Run(file, repair),
-                var other => throw new ConfigurationException($"{path}: images of format {other} have nothing that could be checked"),
+                var other => throw new ConfigurationException($"{file.Path}: images of format {other} have nothing that could be checked"),
             };
         }
         catch (BlockException e)
         {
-            throw new ConfigurationException($"{path}: {e.Message}", e);
+            throw new ConfigurationException($"{file.Path}: {e.Message}", e);
         }
     }
 }

@@ -13,32 +13,30 @@ internal sealed class ImageFile : IDisposable
 
     private static readonly byte[] Zeroes = new byte[ZeroesAtOnce];
 
-    private readonly HostFile _file;
+    private readonly IHostFile _file;
+    private readonly bool _isUnsafe;
 
     // Without the host's cache a transfer of a part of a block reads and writes all of it: alone, then.
     private readonly ReaderWriterLockSlim? _blocks;
+    private BlockException? _lost;
 
-    private ImageFile(string path, HostFile file, bool isWritable)
+    /// <param name="path">For messages, and for what the image names beside it.</param>
+    public ImageFile(string path, IHostFile file, DriveOptions options)
     {
         Path = path;
         _file = file;
-        IsWritable = isWritable;
+        _isUnsafe = options.Cache == CacheMode.Unsafe;
         _blocks = file.Alignment > 1 ? new ReaderWriterLockSlim() : null;
     }
 
     public string Path { get; }
 
-    public bool IsWritable { get; }
-
     public bool IsBlockDevice => _file.IsBlockDevice;
-
-    /// <inheritdoc cref="HostFile.Identity"/>
-    public (ulong Device, ulong Number) Identity => _file.Identity;
 
     /// <summary>In bytes, now.</summary>
     public long Length => _file.Length;
 
-    /// <inheritdoc cref="HostFile.AllocatedBytes"/>
+    /// <inheritdoc cref="IHostFile.AllocatedBytes"/>
     public long AllocatedBytes => _file.AllocatedBytes;
 
     /// <exception cref="ConfigurationException">It can't be opened, or someone else has it.</exception>
@@ -62,18 +60,21 @@ internal sealed class ImageFile : IDisposable
             throw new ConfigurationException($"{path}: {e.Message}; {advice}", e);
         }
 
-        return Locked(path, file, !options.IsReadOnly, options.IsShared);
+        return Locked(path, file, options);
     }
 
     /// <summary>An empty file to make an image in; what was there is gone.</summary>
     /// <exception cref="ConfigurationException">It can't be made, or someone has it open.</exception>
-    /// <param name="name">For messages, if not the path.</param>
-    public static ImageFile Create(string path, bool mustBeNew = false, string? name = null)
+    public static ImageFile Create(string path) => Create(path, path, mustBeNew: false, new DriveOptions());
+
+    /// <inheritdoc cref="Create(string)"/>
+    /// <param name="name">For messages.</param>
+    public static ImageFile Create(string path, string name, bool mustBeNew, DriveOptions options)
     {
         RequireLinux(path);
         try
         {
-            var file = Locked(name ?? path, HostFile.OpenOrCreate(path, mustBeNew), isWritable: true, isShared: false);
+            var file = Locked(name, HostFile.OpenOrCreate(path, mustBeNew), options);
             try
             {
                 if (!file.IsBlockDevice)
@@ -95,7 +96,7 @@ internal sealed class ImageFile : IDisposable
     /// <summary>Reads until the buffers are full or the file ends; the number of bytes.</summary>
     public int Read(long offset, BlockBuffers buffers) => _blocks is null ? _file.Read(offset, buffers) : ReadBlocks(offset, buffers);
 
-    /// <inheritdoc cref="HostFile.TryReadCached"/>
+    /// <inheritdoc cref="IHostFile.TryReadCached"/>
     public bool TryReadCached(long offset, BlockBuffers buffers) => _file.TryReadCached(offset, buffers);
 
     /// <summary>Reads what a file may be too short for: the rest is zeroes.</summary>
@@ -126,12 +127,43 @@ internal sealed class ImageFile : IDisposable
 
     public void Write(long offset, Memory<byte> data) => Write(offset, new BlockBuffers(data));
 
-    public void Sync() => _file.Sync();
+    /// <summary>Waits until all is on the medium; not with cache=unsafe.</summary>
+    /// <remarks>
+    /// After a failure the host's cache forgets what it could not write, and the next fsync succeeds without it: here, all
+    /// of them fail from then on, as in QEMU.
+    /// </remarks>
+    public void Sync()
+    {
+        if (_isUnsafe)
+            return;
+        if (_lost is { } lost)
+            throw new BlockException($"the host could not write what was written before ({lost.Message}), and may have lost it");
+        try
+        {
+            _file.Sync();
+        }
+        catch (BlockException e) when (_blocks is null)
+        {
+            _lost = e;
+            throw;
+        }
+    }
 
     public void SetLength(long length) => _file.SetLength(length);
 
-    /// <inheritdoc cref="HostFile.TryPunchHole"/>
-    public bool TryPunchHole(long offset, long length) => _file.TryPunchHole(offset, length);
+    /// <inheritdoc cref="IHostFile.TryPunchHole"/>
+    public bool TryPunchHole(long offset, long length)
+    {
+        _blocks?.EnterReadLock();
+        try
+        {
+            return _file.TryPunchHole(offset, length);
+        }
+        finally
+        {
+            _blocks?.ExitReadLock();
+        }
+    }
 
     /// <summary>Writes zeroes.</summary>
     public void Clear(long offset, long length)
@@ -144,14 +176,21 @@ internal sealed class ImageFile : IDisposable
     public void WriteZeroes(long offset, long length, bool mayPunch)
     {
         // A hole in a file reads as zeroes; what a device reads after a discard is not known.
-        if (length == 0 || (mayPunch && !IsBlockDevice && offset + length <= Length && _file.TryPunchHole(offset, length)))
+        if (length == 0 || (mayPunch && !IsBlockDevice && offset + length <= Length && TryPunchHole(offset, length)))
             return;
-        if (!_file.TryZeroRange(offset, length))
+        if (!TryZeroRange(offset, length))
             Clear(offset, length);
     }
 
-    /// <inheritdoc cref="HostFile.IsData"/>
+    /// <inheritdoc cref="IHostFile.IsData"/>
     public bool IsData(long offset, out long end) => _file.IsData(offset, out end);
+
+    /// <summary>What a range begins with, where the bytes of the file are those of the disk.</summary>
+    public ImageExtent Map(long offset, long length)
+    {
+        var isData = IsData(offset, out var end);
+        return new ImageExtent(Math.Clamp(end - offset, 1, length)) { IsPresent = true, IsZero = !isData, FileOffset = offset, File = Path };
+    }
 
     public void Dispose()
     {
@@ -165,18 +204,31 @@ internal sealed class ImageFile : IDisposable
             throw new ConfigurationException($"{path}: disk images need Linux in this version");
     }
 
-    private static ImageFile Locked(string path, HostFile file, bool isWritable, bool isShared)
+    private static ImageFile Locked(string path, HostFile file, DriveOptions options)
     {
         try
         {
-            if (!isShared)
-                ImageLock.Take(file, path, isWritable);
-            return new ImageFile(path, file, isWritable);
+            if (!options.IsShared)
+                ImageLock.Take(file, path, !options.IsReadOnly);
+            return new ImageFile(path, file, options);
         }
         catch
         {
             file.Dispose();
             throw;
+        }
+    }
+
+    private bool TryZeroRange(long offset, long length)
+    {
+        _blocks?.EnterReadLock();
+        try
+        {
+            return _file.TryZeroRange(offset, length);
+        }
+        finally
+        {
+            _blocks?.ExitReadLock();
         }
     }
 

@@ -8,6 +8,7 @@ using Sharpvisor.Backends.Block.Qcow2;
 using Sharpvisor.Backends.Block.Vhd;
 using Sharpvisor.Core.Block;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Block;
 
@@ -71,6 +72,11 @@ public static class ImageFormat
             throw new ConfigurationException($"{path}: its first sector cannot be read: {e.Message}; give another image", e);
         }
     }
+
+    /// <summary>The image in a file that is open already.</summary>
+    /// <param name="path">What the image names beside it is looked for there.</param>
+    internal static DiskImage Open(IHostFile file, string path, DriveOptions options, ILogger logger) =>
+        new ImageChain(logger).Open(new ImageFile(path, file, options), options);
 
     /// <inheritdoc cref="Open(string, DriveOptions, ILogger, out ReadOnlyMemory{byte})"/>
     public static DiskImage Open(string path, DriveOptions options, ILogger logger)

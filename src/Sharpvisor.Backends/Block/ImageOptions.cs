@@ -42,6 +42,9 @@ public sealed record ImageOptions
 
     public Preallocation Preallocation { get; init; }
 
+    /// <summary>VHD: of its blocks, in bytes. Few programs know others than this one.</summary>
+    internal int BlockSize { get; init; } = Vhd.VhdHeader.DefaultBlockSize;
+
     /// <summary>VHD: all of it in the file from the start.</summary>
     public bool IsFixed { get; init; }
 

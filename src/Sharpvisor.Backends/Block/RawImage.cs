@@ -56,9 +56,6 @@ public sealed class RawImage : DiskImage
         }
     }
 
-    public override bool TryReadAtOnce(long offset, BlockBuffers buffers) =>
-        offset >= 0 && offset <= Length - buffers.Length && File.TryReadCached(offset, buffers);
-
     internal override void Read(long offset, BlockBuffers buffers)
     {
         var count = File.Read(offset, buffers);
@@ -84,11 +81,9 @@ public sealed class RawImage : DiskImage
         Grow(offset + length);
     }
 
-    internal override ImageExtent MapOwn(long offset, long length)
-    {
-        var isData = File.IsData(offset, out var end);
-        return new ImageExtent(Math.Clamp(end - offset, 1, length)) { IsPresent = true, IsZero = !isData, FileOffset = offset, File = Name };
-    }
+    internal override ImageExtent MapOwn(long offset, long length) => File.Map(offset, length);
+
+    private protected override bool TryReadCached(long offset, BlockBuffers buffers) => File.TryReadCached(offset, buffers);
 
     private protected override void Flush() => File.Sync();
 

@@ -251,6 +251,7 @@ internal static class RunCommand
             context.Cancel = true;
             _ = ReportAsync(machine, errors);
         });
+        using var goOn = OperatingSystem.IsWindows() ? null : PosixSignalRegistration.Create(PosixSignal.SIGCONT, context => _ = GoOnAsync(machine));
         using var hangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal);
         MachineExit exit;
         try
@@ -287,6 +288,20 @@ internal static class RunCommand
         catch (InvalidOperationException)
         {
             // The machine has ended meanwhile.
+        }
+    }
+
+    /// <summary>SIGCONT: on after a pause, such as one for a full disk of the host.</summary>
+    private static async Task GoOnAsync(Machine machine)
+    {
+        try
+        {
+            if (machine.IsPaused)
+                await machine.ResumeAsync().ConfigureAwait(false);
+        }
+        catch (InvalidOperationException)
+        {
+            // The machine has ended, or its guest has powered off.
         }
     }
 

@@ -9,7 +9,7 @@ using Sharpvisor.Core.Block;
 namespace Sharpvisor.Core.Host;
 
 /// <summary>An open file. Every failed call is a <see cref="BlockException"/> with the host's words.</summary>
-public sealed unsafe partial class HostFile : IDisposable
+public sealed unsafe partial class HostFile : IHostFile
 {
     private const int NotPermitted = 1, Interrupted = 4, Again = 11, PermissionDenied = 13, NoSpace = 28, ReadOnlyFileSystem = 30, NotSupported = 95, QuotaExceeded = 122;
     private const int ReadOnlyFlag = 0, ReadWrite = 2, CreateFlag = 0x40, ExclusiveFlag = 0x80, NonBlocking = 0x800, DirectFlag = 0x4000, CloseOnExec = 0x80000;
@@ -38,13 +38,11 @@ public sealed unsafe partial class HostFile : IDisposable
 
     public bool IsBlockDevice { get; }
 
-    /// <summary>What offsets, lengths and addresses have to be multiples of: 1, or more without the host's cache.</summary>
     public int Alignment { get; }
 
     /// <summary>The same for every name of a file: its file system and its number there (st_dev, st_ino).</summary>
     public (ulong Device, ulong Number) Identity { get; }
 
-    /// <summary>In bytes, now.</summary>
     public long Length
     {
         get
@@ -54,7 +52,6 @@ public sealed unsafe partial class HostFile : IDisposable
         }
     }
 
-    /// <summary>What it takes on the host, in bytes: less than its length when it has holes.</summary>
     public long AllocatedBytes
     {
         get
@@ -110,7 +107,6 @@ public sealed unsafe partial class HostFile : IDisposable
         return array.AsMemory(start, length);
     }
 
-    /// <summary>Whether there are data at an offset, or a hole, which reads as zeroes, and where that ends: at the latest at the file's end.</summary>
     public bool IsData(long offset, out long end)
     {
         const int noSuchAddress = 6;
@@ -133,7 +129,6 @@ public sealed unsafe partial class HostFile : IDisposable
         return true;
     }
 
-    /// <summary>Whether a transfer keeps to <see cref="Alignment"/>.</summary>
     public bool IsAligned(long offset, BlockBuffers buffers)
     {
         if (Alignment == 1)
@@ -148,10 +143,8 @@ public sealed unsafe partial class HostFile : IDisposable
         return (bits & (Alignment - 1)) == 0;
     }
 
-    /// <summary>Reads until the buffers are full or the file ends; the number of bytes.</summary>
     public int Read(long offset, BlockBuffers buffers) => Transfer(offset, buffers, isWrite: false);
 
-    /// <summary>Reads what the host has in memory, without waiting for a disk. False: not all of it, or the host can't tell.</summary>
     public bool TryReadCached(long offset, BlockBuffers buffers)
     {
         if (!_tellsWhatIsCached || _disposed != 0)
@@ -162,22 +155,18 @@ public sealed unsafe partial class HostFile : IDisposable
         return count == buffers.Length;
     }
 
-    /// <summary>Writes all of the buffers, behind the end as well.</summary>
     public void Write(long offset, BlockBuffers buffers) => Transfer(offset, buffers, isWrite: true);
 
-    /// <summary>Waits until the data, and what is needed to find them, are on the medium.</summary>
     public void Sync()
     {
         while (FDataSync(_descriptor) != 0)
             ThrowUnlessInterrupted();
     }
 
-    /// <summary>Gives room back; what was there reads as zeroes or, on a device, as anything. False: the host can't do this here.</summary>
     public bool TryPunchHole(long offset, long length) => IsBlockDevice
         ? TryControl(DiscardBlocks, offset, length)
         : TryAllocate(PunchHoleFlag | KeepSize, offset, length);
 
-    /// <summary>Makes a range read as zeroes without writing them. False: the host can't do this here.</summary>
     public bool TryZeroRange(long offset, long length) => IsBlockDevice
         ? TryControl(ZeroBlocks, offset, length)
         : TryAllocate(ZeroRangeFlag, offset, length);
@@ -192,8 +181,6 @@ public sealed unsafe partial class HostFile : IDisposable
     /// Takes a shared lock on a byte of the file, held until it is closed. False: someone has an exclusive one.
     /// </summary>
     public bool TryLockByte(long at) => TryLock(OfdSetLock, ReadLock, at, out _);
-
-    public void UnlockByte(long at) => TryLock(OfdSetLock, Unlocked, at, out _);
 
     /// <summary>Whether another open file has a lock on a byte.</summary>
     public bool IsByteLocked(long at) => TryLock(OfdGetLock, WriteLock, at, out var found) && found != Unlocked;

@@ -145,6 +145,66 @@ public sealed class HostileImageTests : IDisposable
     }
 
     [Fact]
+    public async Task The_name_of_a_backing_image_far_away_is_one_line()
+    {
+        var bytes = await Make("qcow2", 65536);
+        BinaryPrimitives.WriteInt64BigEndian(bytes.AsSpan(8), long.MaxValue);
+        BinaryPrimitives.WriteInt32BigEndian(bytes.AsSpan(16), 10);
+        await File.WriteAllBytesAsync(_path, bytes);
+        var error = Assert.Throws<ConfigurationException>(() => ImageFormat.Open(_path, new DriveOptions(), NullLogger.Instance));
+        Assert.Contains("outside of the first cluster", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("L1 table", "refcount table")]
+    [InlineData("L1 table", "header")]
+    [InlineData("L2 table", "refcount table")]
+    [InlineData("L2 table", "refcount block")]
+    [InlineData("L2 table", "header")]
+    [InlineData("refcount block", "refcount table")]
+    public async Task Tables_of_qcow2_over_each_other_are_not_written_to(string what, string where)
+    {
+        var bytes = await Make("qcow2", 4096);
+        var places = new Dictionary<string, long> { ["header"] = 0, ["refcount table"] = 4096, ["refcount block"] = 8192 };
+        var at = what switch
+        {
+            "L1 table" => 40,
+            "L2 table" => (int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(40)),
+            _ => 4096,
+        };
+        // An L1 entry for cluster 0 would be none.
+        if (what == "L2 table" && where == "header")
+            BinaryPrimitives.WriteInt64BigEndian(bytes.AsSpan(48), (long)(BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(at)) & ~(1UL << 63)));
+        else
+            BinaryPrimitives.WriteInt64BigEndian(bytes.AsSpan(at), what == "L2 table" ? places[where] | (1L << 63) : places[where]);
+        await File.WriteAllBytesAsync(_path, bytes);
+        var error = Assert.Throws<ConfigurationException>(() => ImageFormat.Open(_path, new DriveOptions(), NullLogger.Instance));
+        Assert.Contains("lies over another table", error.Message, StringComparison.Ordinal);
+        var after = await File.ReadAllBytesAsync(_path);
+        after[79] = bytes[79]; // it is marked as corrupt
+        Assert.Equal(bytes, after);
+        Assert.NotEqual(0, ImageCheck.Run(_path, "qcow2", ImageRepair.None).Corruptions);
+        await ImageFormat.Open(_path, new DriveOptions { IsReadOnly = true }, NullLogger.Instance).DisposeAsync();
+    }
+
+    [Fact]
+    public async Task Reserved_bits_of_an_entry_free_no_other_cluster()
+    {
+        var bytes = await Make("qcow2", 4096);
+        var l1 = (int)BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(40));
+        var l2 = (int)(BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(l1)) & 0x00FF_FFFF_FFFF_FE00);
+        bytes[l2 + 7] |= 0x80;
+        await File.WriteAllBytesAsync(_path, bytes);
+        await using (var image = ImageFormat.Open(_path, new DriveOptions { Discard = true }, NullLogger.Instance))
+        {
+            await image.DiscardAsync(0, 4096);
+            await image.FlushAsync();
+        }
+
+        Assert.Empty(ImageCheck.Run(_path, "qcow2", ImageRepair.None).Messages);
+    }
+
+    [Fact]
     public async Task Refcounts_that_were_lost_are_counted_anew()
     {
         var bytes = await Make("qcow2", 4096);
@@ -189,6 +249,80 @@ public sealed class HostileImageTests : IDisposable
         var error = Assert.Throws<ConfigurationException>(() => ImageFormat.Open(_path, new DriveOptions { Format = "vhd" }, NullLogger.Instance));
         Assert.Contains("lies over a header, a table or another block", error.Message, StringComparison.Ordinal);
         Assert.NotEqual(0, ImageCheck.Run(_path, "vhd", ImageRepair.None).Corruptions);
+    }
+
+    [Theory]
+    [InlineData("its parent")]
+    [InlineData("its length")]
+    public async Task A_guest_cannot_write_the_footer_of_its_VHD(string what)
+    {
+        // The end of the file is lost, as when the host ends or is full: its last sector is one of the guest's now.
+        var secret = Path.Combine(_directory, "secret");
+        File.WriteAllBytes(secret, [.. Enumerable.Repeat((byte)'s', Size)]);
+        var path = Path.Combine(_directory, "evil");
+        ImageCreate.Run(path, "vhd", new ImageOptions { BackingFile = "secret", BackingFormat = "raw" }, NullLogger.Instance);
+        var evil = await File.ReadAllBytesAsync(path);
+        ImageCreate.Run(_path, "vhd", new ImageOptions { Size = 2 << 20 }, NullLogger.Instance);
+        var footer = evil[..512];
+        if (what == "its parent")
+        {
+            // The header, the table and the parent's name, too, somewhere on the disk: block 0 begins at 4096 of the file.
+            BinaryPrimitives.WriteInt64BigEndian(footer.AsSpan(16), 4096 + 512);
+            BinaryPrimitives.WriteInt64BigEndian(evil.AsSpan(512 + 16), 4096 + 1536);
+            for (var i = 512 + 576; i < 512 + 768; i += 24)
+                BinaryPrimitives.WriteInt64BigEndian(evil.AsSpan(i + 16), BinaryPrimitives.ReadInt64BigEndian(evil.AsSpan(i + 16)) + 4096);
+        }
+        else
+        {
+            footer = (await File.ReadAllBytesAsync(_path))[..512];
+            footer[80] ^= 1; // of another disk
+            BinaryPrimitives.WriteInt64BigEndian(footer.AsSpan(48), 1 << 20);
+        }
+
+        Seal(footer, 64);
+        Seal(evil.AsSpan(512, 1024), 36);
+        await using (var image = ImageFormat.Open(_path, new DriveOptions { Format = "vhd" }, NullLogger.Instance))
+        {
+            await image.WriteAsync(0, new BlockBuffers(evil));
+            await image.WriteAsync((2 << 20) - 512, new BlockBuffers(footer));
+        }
+
+        var bytes = await File.ReadAllBytesAsync(_path);
+        await File.WriteAllBytesAsync(_path, bytes[..^512]);
+        await using (var image = ImageFormat.Open(_path, new DriveOptions { Format = "vhd" }, NullLogger.Instance))
+        {
+            Assert.Equal(2 << 20, image.Length);
+            Assert.Null(image.Backing);
+            await image.WriteAsync(4096, new BlockBuffers(new byte[] { 1 }));
+        }
+
+        Assert.Empty(ImageCheck.Run(_path, "vhd", ImageRepair.None).Messages);
+    }
+
+    [Fact]
+    public async Task A_batmap_before_its_table_is_not_written()
+    {
+        ImageCreate.Run(_path, "vhd", new ImageOptions { Size = 8 << 20, HasBatmap = true }, NullLogger.Instance);
+        var bytes = await File.ReadAllBytesAsync(_path);
+        BinaryPrimitives.WriteInt64BigEndian(bytes.AsSpan(2048 + 8), 512);
+        uint sum = 0;
+        foreach (var value in bytes.AsSpan(512, 512))
+            sum += value;
+        BinaryPrimitives.WriteUInt32BigEndian(bytes.AsSpan(2048 + 24), ~sum);
+        await File.WriteAllBytesAsync(_path, bytes);
+        await using (var image = ImageFormat.Open(_path, new DriveOptions { Format = "vhd" }, NullLogger.Instance))
+            await image.WriteAsync(0, new BlockBuffers(new byte[4096]));
+        Assert.Equal(bytes[512..1536], (await File.ReadAllBytesAsync(_path))[512..1536]);
+        Assert.Empty(ImageCheck.Run(_path, "vhd", ImageRepair.None).Messages);
+    }
+
+    private static void Seal(Span<byte> bytes, int checksumAt)
+    {
+        bytes.Slice(checksumAt, 4).Clear();
+        uint sum = 0;
+        foreach (var value in bytes)
+            sum += value;
+        BinaryPrimitives.WriteUInt32BigEndian(bytes[checksumAt..], ~sum);
     }
 
     private static int Setting(string name, int otherwise) =>
@@ -266,11 +400,7 @@ public sealed class HostileImageTests : IDisposable
         {
             if (start < 0 || start + length > bytes.Length || (bytes[start] != 'c'))
                 continue;
-            bytes.AsSpan(start + checksumAt, 4).Clear();
-            uint sum = 0;
-            foreach (var value in bytes.AsSpan(start, length))
-                sum += value;
-            BinaryPrimitives.WriteUInt32BigEndian(bytes.AsSpan(start + checksumAt), ~sum);
+            Seal(bytes.AsSpan(start, length), checksumAt);
         }
     }
 

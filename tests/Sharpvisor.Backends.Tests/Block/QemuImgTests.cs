@@ -10,7 +10,14 @@ public sealed class QemuImgTests : IDisposable
 {
     private const long Size = 24 << 20;
 
+    /// <summary>An exit code of <see cref="Check"/>.</summary>
+    public const int Leaks = 3;
+
     private readonly string _directory = Directory.CreateTempSubdirectory("sharpvisor-qemu-").FullName;
+
+    private static bool IsThere { get; } = (Environment.GetEnvironmentVariable("PATH") ?? "")
+        .Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries)
+        .Any(f => File.Exists(Path.Combine(f, "qemu-img")));
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
@@ -143,6 +150,16 @@ public sealed class QemuImgTests : IDisposable
         Assert.Equal(data.Length, data.AsSpan().CommonPrefixLength(expected));
     }
 
+    /// <summary>The exit code of qemu-img check; 0 where it is not installed.</summary>
+    public static int Check(string path)
+    {
+        if (!IsThere)
+            return 0;
+        using var process = Process.Start(new ProcessStartInfo("qemu-img", ["check", "-q", path]) { RedirectStandardError = true, RedirectStandardOutput = true })!;
+        process.WaitForExit();
+        return process.ExitCode;
+    }
+
     private static void QemuImg(params string[] args)
     {
         using var process = Process.Start(new ProcessStartInfo("qemu-img", args) { RedirectStandardError = true, RedirectStandardOutput = true })!;
@@ -156,8 +173,7 @@ public sealed class QemuImgTests : IDisposable
     {
         public QemuImgTheoryAttribute()
         {
-            var folders = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries);
-            if (!folders.Any(f => File.Exists(Path.Combine(f, "qemu-img"))))
+            if (!IsThere)
                 Skip = "qemu-img is not installed (package qemu-utils)";
         }
     }

@@ -26,36 +26,33 @@ internal static class ScriptedWriter
         await output.FlushAsync();
         foreach (var step in Steps(seed, image.Length / Sector))
         {
-            switch (step.Kind)
-            {
-                case Kind.Write:
-                    await image.WriteAsync(step.First * Sector, new BlockBuffers(Content(step)));
-                    break;
-                case Kind.Zero:
-                    await image.WriteZeroesAsync(step.First * Sector, step.Count * Sector, mayDiscard: step.Number % 2 == 0);
-                    break;
-                case Kind.Discard:
-                    await image.DiscardAsync(step.First * Sector, step.Count * Sector);
-                    break;
-                default:
-                    await image.FlushAsync();
-                    await output.WriteLineAsync($"{step.Number}");
-                    await output.FlushAsync();
-                    break;
-            }
+            await PerformAsync(image, step);
+            if (step.Kind != Kind.Flush)
+                continue;
+            await output.WriteLineAsync($"{step.Number}");
+            await output.FlushAsync();
         }
     }
 
+    internal static ValueTask PerformAsync(IBlockImage image, Step step) => step.Kind switch
+    {
+        Kind.Write => image.WriteAsync(step.First * Sector, new BlockBuffers(Content(step))),
+        Kind.Zero => image.WriteZeroesAsync(step.First * Sector, step.Count * Sector, mayDiscard: step.Number % 2 == 0),
+        Kind.Discard => image.DiscardAsync(step.First * Sector, step.Count * Sector),
+        _ => image.FlushAsync(),
+    };
+
     /// <summary>What in an image can't be there when it was safe up to a step; empty when all is right.</summary>
     /// <param name="before">What each sector had before the first step: 0 for zeroes.</param>
-    public static async Task<List<string>> VerifyAsync(IBlockImage image, int seed, long safe, long last, Func<long, ulong> before)
+    public static Task<List<string>> VerifyAsync(IBlockImage image, int seed, long safe, long last, Func<long, ulong> before) =>
+        VerifyAsync(image, Steps(seed, image.Length / Sector).TakeWhile(s => s.Number <= last), safe, before);
+
+    /// <inheritdoc cref="VerifyAsync(IBlockImage, int, long, long, Func{long, ulong})"/>
+    public static async Task<List<string>> VerifyAsync(IBlockImage image, IEnumerable<Step> steps, long safe, Func<long, ulong> before)
     {
-        var sectors = image.Length / Sector;
         var allowed = new Dictionary<long, HashSet<ulong>>();
-        foreach (var step in Steps(seed, sectors))
+        foreach (var step in steps)
         {
-            if (step.Number > last)
-                break;
             for (var s = step.First; s < step.First + step.Count; s++)
             {
                 if (!allowed.TryGetValue(s, out var values))
@@ -86,13 +83,13 @@ internal static class ScriptedWriter
         return wrong;
     }
 
-    internal static IEnumerable<Step> Steps(int seed, long sectors)
+    internal static IEnumerable<Step> Steps(int seed, long sectors, int longest = LongestWrite)
     {
         var random = new Random(seed);
         long next = 0;
         for (long number = 1; ; number++)
         {
-            var count = random.Next(4) == 0 ? random.Next(1, LongestWrite) : random.Next(1, 17);
+            var count = random.Next(4) == 0 ? random.Next(1, longest) : random.Next(1, 17);
             var first = random.Next(3) == 0 ? next : random.NextInt64(sectors);
             count = (int)Math.Min(count, sectors - first);
             next = (first + count) % sectors;

@@ -106,6 +106,24 @@ public sealed class VhdTests : IDisposable
     }
 
     [Fact]
+    public async Task A_parent_named_by_Windows_is_found_beside_its_child()
+    {
+        Create("parent", new ImageOptions { Size = Size });
+        var bytes = Create("child", new ImageOptions { BackingFile = "parent" });
+        // The first locator of ours is W2ku, the absolute path; leave that one.
+        var at = (int)U64(bytes, 512 + 576 + 16);
+        var name = Encoding.Unicode.GetBytes("C:\\disks\\parent");
+        name.CopyTo(bytes, at);
+        BinaryPrimitives.WriteUInt32BigEndian(bytes.AsSpan(512 + 576 + 8), (uint)name.Length);
+        bytes.AsSpan(512 + 576 + 24, 48).Clear();
+        bytes.AsSpan(512 + 36, 4).Clear();
+        BinaryPrimitives.WriteUInt32BigEndian(bytes.AsSpan(512 + 36), ~(uint)bytes[512..1536].Sum(b => b));
+        await File.WriteAllBytesAsync(Path.Combine(_directory, "child"), bytes);
+        await using var child = Open("child");
+        Assert.Equal(Path.Combine(_directory, "parent"), child.Backing?.Name);
+    }
+
+    [Fact]
     public async Task A_batmap_lies_behind_the_table_and_knows_whole_blocks()
     {
         Create("parent", new ImageOptions { Size = Size });

@@ -2,8 +2,6 @@ using System.Security.Cryptography;
 using Iced.Intel;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boot;
-using Sharpvisor.Core.Block;
-using Sharpvisor.Testing.Block;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace Sharpvisor.Tests.Guests;
@@ -102,39 +100,6 @@ public sealed class IdeTests : IDisposable
         Assert.Contains("the second disc", await machine.Serial.ExpectAsync(":~# ", limit.Token), StringComparison.Ordinal);
     }
 
-    [GuestTheory("cloud/vmlinuz", "disk/initrd.img")]
-    [InlineData("translator")]
-    public async Task A_full_host_disk_pauses_the_machine_and_nothing_is_lost(string engine)
-    {
-        using var limit = new CancellationTokenSource(Limit);
-        var image = new FullImage();
-        var drive = new BlockDrive("ide0-hd0", image, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
-        await using var machine = await Machine.CreateBuilder()
-            .WithMemory(256 << 20)
-            .WithEngine(GuestEngines.Create(engine))
-            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
-            .WithInitrd(GuestCache.Open("disk/initrd.img"))
-            .WithCommandLine("console=ttyS0 quiet")
-            .WithIdeDrive(new IdeDrive(drive, 0, 0))
-            .StartAsync(limit.Token);
-        await machine.Serial.ExpectAsync(":~# ", limit.Token);
-        await machine.Serial.WriteLineAsync("yes 0123456789abcde | dd of=/dev/sda bs=4k count=1024 iflag=fullblock conv=fsync; dmesg | grep -ci -e 'i/o error' -e exception", limit.Token);
-        for (var pauses = 0; pauses < 2; pauses++)
-        {
-            while (!machine.IsPaused)
-                await Task.Delay(20, limit.Token);
-            Assert.NotEqual(0, drive.WaitingRequests);
-            image.Room += 1 << 20;
-            await machine.ResumeAsync(limit.Token);
-        }
-
-        image.Room = long.MaxValue;
-        if (machine.IsPaused)
-            await machine.ResumeAsync(limit.Token);
-        Assert.Contains("\r\n0\r\n", await machine.Serial.ExpectAsync(":~# ", limit.Token), StringComparison.Ordinal);
-        Assert.Equal(Enumerable.Repeat("0123456789abcde\n"u8.ToArray(), (4 << 20) / 16).SelectMany(l => l), image.Bytes);
-    }
-
     [GuestTheory("seabios/bios-256k.bin")]
     [EngineData("disk")]
     [EngineData("cd")]
@@ -173,23 +138,6 @@ public sealed class IdeTests : IDisposable
 
         await using var machine = await builder.StartAsync(limit.Token);
         Assert.EndsWith($"started from {what}", await machine.Serial.ExpectAsync($"started from {what}", limit.Token), StringComparison.Ordinal);
-    }
-
-    /// <summary>A disk for which the host has less room than it needs.</summary>
-    private sealed class FullImage() : MemoryImage(new MemoryFile(4 << 20))
-    {
-        private long _room = 1 << 20;
-
-        public long Room
-        {
-            get => Volatile.Read(ref _room);
-            set => Volatile.Write(ref _room, value);
-        }
-
-        public byte[] Bytes => File.Bytes;
-
-        public override ValueTask WriteAsync(long offset, BlockBuffers buffers, CancellationToken cancellation = default) =>
-            offset + buffers.Length > Room ? throw new BlockException(BlockError.NoSpace, "no space left on device") : base.WriteAsync(offset, buffers, cancellation);
     }
 
     /// <summary>Code at 7C00h that runs <paramref name="body"/> and writes the text at DS:SI to COM1.</summary>

@@ -15,6 +15,12 @@ internal sealed class Qcow2Checker
     private readonly Qcow2UseCounts _uses = new();
     private readonly HashSet<long> _tables = [];
     private readonly ImageCheckResult _result = new();
+
+    /// <summary>Clusters of refcount blocks that hold another table, too.</summary>
+    private readonly HashSet<long> _doubleBlocks = [];
+
+    /// <summary>The L1 entries of the disk as it is now: where they lie, and what they are.</summary>
+    private readonly List<(long At, ulong Entry)> _active = [];
     private readonly long _fileClusters;
 
     private Qcow2Checker(ImageFile file, Qcow2Header header, ImageRepair repair)
@@ -54,10 +60,7 @@ internal sealed class Qcow2Checker
         }
 
         foreach (var (offset, uses) in l2)
-        {
             UseTable("L2 table", offset, 1, uses);
-        }
-
         foreach (var (offset, uses) in l2)
             CountTable(offset, uses);
         CompareRefcounts();
@@ -65,8 +68,6 @@ internal sealed class Qcow2Checker
         Finish();
         return _result;
     }
-
-    private readonly HashSet<long> _doubleBlocks = [];
 
     private void Found(string message, bool canFix)
     {
@@ -128,9 +129,6 @@ internal sealed class Qcow2Checker
                 _active.Add((l1Offset + (i * 8L), entry));
         }
     }
-
-    /// <summary>The L1 entries of the disk as it is now: where they lie, and what they are.</summary>
-    private readonly List<(long At, ulong Entry)> _active = [];
 
     private bool IsCluster(long offset) => (offset & (_header.ClusterSize - 1)) == 0 && offset < _fileClusters << Bits;
 
@@ -214,7 +212,7 @@ internal sealed class Qcow2Checker
         if (_repair == ImageRepair.All)
             _refcounts.DropWrongBlocks(_doubleBlocks.Contains);
         List<(long Cluster, ulong Uses)> wrong = [];
-        foreach (var (cluster, stored, uses) in _refcounts.Compare(_uses))
+        foreach (var (cluster, stored, uses) in _refcounts.Compare(_uses, _doubleBlocks.Contains))
         {
             if (stored > uses)
                 _result.Leak($"cluster {cluster} is counted {stored} times and used {uses} times");
@@ -233,7 +231,7 @@ internal sealed class Qcow2Checker
         _refcounts.Next = Math.Max(_fileClusters, _uses.End);
         foreach (var (cluster, uses) in wrong)
             _refcounts.Set(cluster, uses);
-        _refcounts.Write(_file.Sync);
+        _refcounts.Write();
         _result.ImageEnd = _uses.End << Bits;
         _result.TotalClusters = (_header.Size + _header.ClusterSize - 1) >> Bits;
     }
@@ -253,7 +251,7 @@ internal sealed class Qcow2Checker
             }
         }
 
-        bool IsWrong(ulong entry, long offset) => (entry & Qcow2Entry.Copied) != 0 != (_refcounts.Get(offset >> Bits) == 1);
+        bool IsWrong(ulong entry, long offset) => (entry & Qcow2Entry.Copied) != 0 != (_refcounts.GetSafely(offset >> Bits) == 1);
     }
 
     private void Correct(long at, ulong entry, string kind)

@@ -32,16 +32,17 @@ internal static class Qcow2Creator
     /// <summary>A temporary image over another one, with no name that anybody could find it by.</summary>
     public static Qcow2Image CreateTemporary(DiskImage backing, DriveOptions options, ILogger logger)
     {
+        options = options with { IsReadOnly = false, Cache = CacheMode.Unsafe };
         var folder = Environment.GetEnvironmentVariable("TMPDIR") is { Length: > 0 } named ? named : "/var/tmp";
         var path = Path.Combine(folder, $"sharpvisor-{Guid.NewGuid():N}.qcow2");
-        var file = ImageFile.Create(path, mustBeNew: true, name: backing.Name);
+        var file = ImageFile.Create(path, name: backing.Name, mustBeNew: true, options);
         try
         {
             // Even if we are killed nothing is left.
             System.IO.File.Delete(path);
             var size = (backing.Length + IBlockImage.SectorSize - 1) & -IBlockImage.SectorSize;
             Write(file, HeaderOf(path, new ImageOptions { Size = size }));
-            var image = Qcow2Image.Open(file, backing, options with { IsReadOnly = false, Cache = CacheMode.Unsafe }, logger);
+            var image = Qcow2Image.Open(file, backing, options, logger);
             image.ResizeNew(size);
             return image;
         }
@@ -103,6 +104,6 @@ internal static class Qcow2Creator
         var refcounts = new Qcow2Refcounts(file, header, what => new BlockException(what));
         for (var cluster = 0; cluster < 3; cluster++)
             refcounts.Set(cluster, 1);
-        refcounts.Write(() => { });
+        refcounts.Write();
     }
 }

@@ -177,7 +177,7 @@ internal sealed record Qcow2Header
     private Qcow2Header WithExtensions(ImageFile file, int headerLength, long nameOffset, uint nameLength)
     {
         Require(nameOffset == 0 || nameLength is > 0 and <= MaximumName, $"the name of a backing image of {nameLength} bytes");
-        Require(nameOffset >= 0 && nameOffset + nameLength <= ClusterSize, $"the name of its backing image at byte {nameOffset}, outside of the first cluster");
+        Require(nameOffset == 0 || (nameOffset > 0 && nameOffset <= ClusterSize - nameLength), $"the name of its backing image at byte {nameOffset}, outside of the first cluster");
         var first = new byte[ClusterSize];
         file.ReadPadded(0, new BlockBuffers(first));
         string? format = null;

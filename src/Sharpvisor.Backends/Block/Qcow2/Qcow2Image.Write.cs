@@ -29,6 +29,12 @@ public sealed partial class Qcow2Image
             _transfers.ExitReadLock();
         }
 
+        FlushManyFrees();
+    }
+
+    /// <summary>Before what waits to be freed takes much memory.</summary>
+    private void FlushManyFrees()
+    {
         if (_tables.FreeCount > FreesAtOnce)
             Flush();
     }
@@ -43,7 +49,7 @@ public sealed partial class Qcow2Image
             frees = _tables.TakeFrees();
         }
 
-        _tables.Sync();
+        File.Sync();
         if (frees.Count == 0)
             return;
         _transfers.EnterWriteLock();
@@ -156,7 +162,7 @@ public sealed partial class Qcow2Image
             {
                 if (isDone)
                     Refer(first, made);
-                else if (!made.IsReused)
+                else
                     Undo(made);
             }
             finally
@@ -169,7 +175,17 @@ public sealed partial class Qcow2Image
 
     private void Refer(long first, Making made)
     {
-        var table = _tables.TableForWrite(first);
+        Qcow2Table table;
+        try
+        {
+            table = _tables.TableForWrite(first);
+        }
+        catch (BlockException)
+        {
+            Undo(made);
+            throw;
+        }
+
         var index = (int)(first & ((1 << _tables.L2Bits) - 1));
         for (var i = 0; i < made.Count; i++)
         {
@@ -184,7 +200,7 @@ public sealed partial class Qcow2Image
 
     private void Undo(Making made)
     {
-        for (var i = 0; i < made.Count; i++)
+        for (var i = 0; i < made.Count && !made.IsReused; i++)
             _tables.Refcounts!.Add((made.Place >> ClusterBits) + i, -1);
     }
 

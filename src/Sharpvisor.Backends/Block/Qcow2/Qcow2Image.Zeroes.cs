@@ -36,8 +36,6 @@ public sealed partial class Qcow2Image
         var (first, end) = WholeClusters(offset, length);
         if (first < end)
             ChangeClusters(first, end, entry => Zeroed(entry, mayDiscard: true));
-        if (_tables.FreeCount > FreesAtOnce)
-            Flush();
     }
 
     private protected override void Resize(long length)
@@ -61,11 +59,7 @@ public sealed partial class Qcow2Image
         try
         {
             lock (_tables.Lock)
-            {
                 _tables.GrowL1(length);
-                _tables.SetSize(length);
-            }
-
             Volatile.Write(ref _length, length);
         }
         finally
@@ -73,9 +67,21 @@ public sealed partial class Qcow2Image
             _transfers.ExitWriteLock();
         }
 
-        // Nor does what a longer backing image has there.
-        if (length > old && _backing is not null && _backing.Length > old)
-            WriteZeroes(old, Math.Min(length, _backing.Length) - old, mayDiscard: false);
+        try
+        {
+            // Nor does what a longer backing image has there.
+            if (length > old && _backing is not null && _backing.Length > old)
+                WriteZeroes(old, Math.Min(length, _backing.Length) - old, mayDiscard: false);
+            Flush();
+            lock (_tables.Lock)
+                _tables.SetSize(length);
+        }
+        catch (BlockException)
+        {
+            Volatile.Write(ref _length, old);
+            throw;
+        }
+
         Flush();
     }
 
@@ -190,25 +196,26 @@ public sealed partial class Qcow2Image
         if (first >= end)
             return;
         _tables.BeginModification();
-        _transfers.EnterWriteLock();
-        try
+        for (var cluster = first >> ClusterBits; cluster < end >> ClusterBits;)
         {
-            for (var cluster = first >> ClusterBits; cluster < end >> ClusterBits;)
+            var next = Math.Min(((cluster >> _tables.L2Bits) + 1) << _tables.L2Bits, end >> ClusterBits);
+            _transfers.EnterWriteLock();
+            try
             {
-                var next = Math.Min(((cluster >> _tables.L2Bits) + 1) << _tables.L2Bits, end >> ClusterBits);
                 lock (_tables.Lock)
                 {
                     RequireSound();
                     if (_tables.HasTable(cluster) || change(0) != 0)
                         ChangeTable(cluster, next, change);
                 }
-
-                cluster = next;
             }
-        }
-        finally
-        {
-            _transfers.ExitWriteLock();
+            finally
+            {
+                _transfers.ExitWriteLock();
+            }
+
+            FlushManyFrees();
+            cluster = next;
         }
     }
 

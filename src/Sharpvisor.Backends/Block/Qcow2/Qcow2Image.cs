@@ -85,9 +85,9 @@ public sealed partial class Qcow2Image : DiskImage
         return new Qcow2Image(file, header, new Qcow2Metadata(file, header, options, logger), backing, options);
     }
 
-    public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    private protected override bool TryReadCached(long offset, BlockBuffers buffers)
     {
-        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0 || !_transfers.TryEnterReadLock(0))
+        if (!_transfers.TryEnterReadLock(0))
             return false;
         try
         {
@@ -95,10 +95,6 @@ public sealed partial class Qcow2Image : DiskImage
                 return false;
             var run = RunAt(offset, buffers.Length);
             return run.Kind == ClusterKind.Standard && run.Length == buffers.Length && File.TryReadCached(run.FileOffset, buffers);
-        }
-        catch (BlockException)
-        {
-            return false; // who asks again is told
         }
         finally
         {
@@ -128,12 +124,12 @@ public sealed partial class Qcow2Image : DiskImage
     {
         // By whole L2 tables where there are none.
         var cluster = offset >> ClusterBits;
-        if (cluster << ClusterBits >= Header.Size || !_tables.HasTable(cluster))
+        if (cluster << ClusterBits >= Length || !_tables.HasTable(cluster))
         {
             var end = cluster;
             do
                 end = ((end >> _tables.L2Bits) + 1) << _tables.L2Bits;
-            while (end << ClusterBits < offset + length && end << ClusterBits < Header.Size && !_tables.HasTable(end));
+            while (end << ClusterBits < offset + length && end << ClusterBits < Length && !_tables.HasTable(end));
             return new ImageExtent(Math.Min((end << ClusterBits) - offset, length));
         }
 

@@ -12,30 +12,39 @@ internal sealed partial class Qcow2Metadata
     /// <summary>Makes room in the L1 table for a disk of a size: a longer table is written before the header names it.</summary>
     public void GrowL1(long size)
     {
-        var entries = Header.L1SizeFor(size);
+        var entries = (int)Header.L1SizeFor(size);
         if (entries <= _l1.Length)
             return;
+        Write(closing: true);
         var old = (Offset: Header.L1Offset, Size: Header.L1Size);
-        var clusters = (int)(((entries * 8) + ClusterSize - 1) >> Header.ClusterBits);
+        var clusters = (int)(((entries * 8L) + ClusterSize - 1) >> Header.ClusterBits);
         var first = Refcounts!.Allocate(clusters, out _, all: true);
-        Array.Resize(ref _l1, (int)entries);
-        Array.Resize(ref _l2, (int)entries);
-        Header = Header with { L1Offset = first << Header.ClusterBits, L1Size = (int)entries };
-        Mark(Header.L1Offset, entries * 8);
+        var header = Header with { L1Offset = first << Header.ClusterBits, L1Size = entries };
         var bytes = new byte[(long)clusters << Header.ClusterBits];
         for (var i = 0; i < _l1.Length; i++)
             BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(i * 8), _l1[i]);
-        // What the new table names is counted and written first; then all entries are the new table's.
-        Refcounts.Write(Sync);
-        _dirtyL1.Clear();
-        Write(closing: true);
-        _file.Write(Header.L1Offset, bytes);
-        Sync();
         var named = new byte[12];
         BinaryPrimitives.WriteUInt32BigEndian(named, (uint)entries);
-        BinaryPrimitives.WriteUInt64BigEndian(named.AsSpan(4), (ulong)Header.L1Offset);
-        _file.Write(Qcow2Header.L1SizeAt, named);
-        Sync();
+        BinaryPrimitives.WriteUInt64BigEndian(named.AsSpan(4), (ulong)header.L1Offset);
+        try
+        {
+            Refcounts.Write();
+            _file.Write(header.L1Offset, bytes);
+            _file.Sync();
+            _file.Write(Qcow2Header.L1SizeAt, named);
+        }
+        catch (BlockException)
+        {
+            for (var cluster = first; cluster < first + clusters; cluster++)
+                Refcounts.Add(cluster, -1);
+            throw;
+        }
+
+        Header = header;
+        Array.Resize(ref _l1, entries);
+        Array.Resize(ref _l2, entries);
+        Mark("L1 table", header.L1Offset, entries * 8L);
+        _file.Sync();
         for (var cluster = old.Offset >> Header.ClusterBits; cluster << Header.ClusterBits < old.Offset + (old.Size * 8L); cluster++)
         {
             _tableClusters.TryRemove(cluster, out _);

@@ -19,7 +19,7 @@ internal sealed partial class Qcow2Metadata
     private readonly ConcurrentDictionary<long, byte> _tableClusters = new();
     private readonly List<int> _loaded = [];
     private readonly HashSet<int> _dirtyL1 = [];
-    private readonly bool _isUnsafe;
+    private readonly bool _isWritable;
     private List<ulong> _frees = [];
     private ulong[] _l1;
     private Qcow2Table?[] _l2;
@@ -30,12 +30,12 @@ internal sealed partial class Qcow2Metadata
     {
         _file = file;
         _logger = logger;
-        _isUnsafe = options.Cache == CacheMode.Unsafe;
+        _isWritable = !options.IsReadOnly;
         Header = header;
         L2Bits = header.ClusterBits - 3;
         _l1 = ReadL1(header.L1Offset, header.L1Size);
         _l2 = new Qcow2Table?[_l1.Length];
-        if (options.IsReadOnly)
+        if (!_isWritable)
             return;
         IsLazy = (header.Compatible & Qcow2Header.LazyRefcounts) != 0;
         Refcounts = new Qcow2Refcounts(file, header, Damaged)
@@ -99,11 +99,13 @@ internal sealed partial class Qcow2Metadata
     public Qcow2Table TableForWrite(long cluster)
     {
         var index = (int)(cluster >> L2Bits);
-        var entry = _l1[index];
+        var isOwn = (_l1[index] & Qcow2Entry.Copied) != 0;
+        if (isOwn && _l2[index] is { } there)
+            return there;
+        MakeRoom(forReading: false);
         var old = Load(index);
-        if ((entry & Qcow2Entry.Copied) != 0 && old is not null)
+        if (isOwn && old is not null)
             return old;
-        MakeRoom();
         var offset = Refcounts!.Allocate(1, out _) << Header.ClusterBits;
         var table = new Qcow2Table(offset, ClusterSize) { IsDirty = true, LastUse = ++_now };
         old?.Data.CopyTo(table.Data, 0);
@@ -121,8 +123,10 @@ internal sealed partial class Qcow2Metadata
     /// <summary>Gives back what an L2 entry that has been replaced referred to, once nothing in the file does.</summary>
     public void Free(ulong entry)
     {
-        if ((entry & Qcow2Entry.CompressedFlag) != 0 || (entry & Qcow2Entry.OffsetMask) != 0)
-            _frees.Add(entry & ~(Qcow2Entry.Copied | Qcow2Entry.ZeroFlag));
+        if ((entry & Qcow2Entry.CompressedFlag) != 0)
+            _frees.Add(entry & ~Qcow2Entry.Copied);
+        else if ((entry & Qcow2Entry.OffsetMask) is not 0 and var offset)
+            _frees.Add(offset);
     }
 
     /// <summary>Takes what waits to be freed; after the next <see cref="Write"/> and a flush it may be.</summary>
@@ -149,7 +153,7 @@ internal sealed partial class Qcow2Metadata
                     continue;
                 _tableClusters.TryRemove(cluster, out _);
                 if (punch)
-                    _file.TryPunchHole(cluster << Header.ClusterBits, ClusterSize);
+                    Punch(cluster);
             }
         }
     }
@@ -165,9 +169,8 @@ internal sealed partial class Qcow2Metadata
                 return;
             if (Header.Autoclear != 0 || IsLazy)
             {
-                Header = Header with { Autoclear = 0, Incompatible = Header.Incompatible | (IsLazy ? Qcow2Header.Dirty : 0) };
-                WriteFeatures();
-                Sync();
+                WriteFeatures(Header with { Autoclear = 0, Incompatible = Header.Incompatible | (IsLazy ? Qcow2Header.Dirty : 0) });
+                _file.Sync();
             }
 
             _isModified = true;
@@ -178,13 +181,13 @@ internal sealed partial class Qcow2Metadata
     /// <param name="closing">Refcounts, too, even if they are lazy.</param>
     public void Write(bool closing = false)
     {
-        if (Refcounts is null)
+        if (Refcounts is null || IsDamaged)
             return;
         if (!IsLazy || closing)
-            Refcounts.Write(Sync);
+            Refcounts.Write();
         if (_loaded.Exists(index => _l2[index]!.IsDirty))
         {
-            Sync(); // refcounts and data before what refers to them
+            _file.Sync(); // refcounts and data before what refers to them
             foreach (var index in _loaded)
             {
                 if (_l2[index] is { IsDirty: true } table)
@@ -197,7 +200,7 @@ internal sealed partial class Qcow2Metadata
 
         if (_dirtyL1.Count == 0)
             return;
-        Sync();
+        _file.Sync();
         foreach (var index in _dirtyL1)
         {
             var bytes = new byte[8];
@@ -214,46 +217,42 @@ internal sealed partial class Qcow2Metadata
         if (!_isModified || IsDamaged)
             return;
         Write(closing: true);
-        Sync();
+        _file.Sync();
         // What is freed last may be counted still, not more: two steps as ever.
         ApplyFrees(TakeFrees(), punch: false);
-        Refcounts!.Write(Sync);
+        Refcounts!.Write();
         if ((Header.Incompatible & Qcow2Header.Dirty) != 0)
         {
-            Sync();
-            Header = Header with { Incompatible = Header.Incompatible & ~Qcow2Header.Dirty };
-            WriteFeatures();
+            _file.Sync();
+            WriteFeatures(Header with { Incompatible = Header.Incompatible & ~Qcow2Header.Dirty });
         }
+
+        // Not all readers know that the rest of a last cluster is zeroes.
+        if (!_file.IsBlockDevice && (_file.Length & (ClusterSize - 1)) != 0)
+            _file.SetLength((_file.Length + ClusterSize - 1) & -ClusterSize);
     }
 
     /// <summary>Marks the image as damaged, so that nobody writes to it until it is repaired.</summary>
     public BlockException Damaged(string what)
     {
-        if (!IsDamaged && Refcounts is not null)
+        lock (Lock)
         {
-            IsDamaged = true;
-            _logger.LogError("{Image}: is damaged: {What}; it is read-only from now on", _file.Path, what);
-            try
+            if (!IsDamaged && _isWritable)
             {
-                if (Header.Version > 2)
+                IsDamaged = true;
+                _logger.LogError("{Image}: is damaged: {What}; it is read-only from now on", _file.Path, what);
+                try
                 {
-                    Header = Header with { Incompatible = Header.Incompatible | Qcow2Header.Corrupt };
-                    WriteFeatures();
+                    WriteFeatures(Header with { Incompatible = Header.Incompatible | Qcow2Header.Corrupt });
                 }
-            }
-            catch (BlockException)
-            {
-                // What it is damaged by may be the reason.
+                catch (BlockException)
+                {
+                    // What it is damaged by may be the reason.
+                }
             }
         }
 
         return new BlockException($"is damaged: {what}; repair it with sharpvisor image check -r all");
-    }
-
-    public void Sync()
-    {
-        if (!_isUnsafe)
-            _file.Sync();
     }
 
     private ulong[] ReadL1(long offset, int size)
@@ -269,44 +268,63 @@ internal sealed partial class Qcow2Metadata
     }
 
     /// <summary>Notes which clusters hold tables.</summary>
+    /// <exception cref="BlockException">Two are in one place: a change of one would destroy the other.</exception>
     private void MarkTables()
     {
-        Mark(0, ClusterSize);
-        Mark(Header.L1Offset, Header.L1Size * 8L);
+        Mark("header", 0, ClusterSize);
+        Mark("L1 table", Header.L1Offset, Header.L1Size * 8L);
         foreach (var entry in _l1)
         {
             if (Qcow2Entry.OffsetOf(entry) is not 0 and var offset)
-                _tableClusters[offset >> Header.ClusterBits] = 0;
+                Mark("L2 table", offset, 1);
         }
 
         foreach (var (cluster, wrong) in Refcounts!.OwnClusters())
         {
             if (wrong is null)
-                _tableClusters[cluster] = 0;
+                Mark("refcount table or block", cluster << Header.ClusterBits, 1);
         }
 
-        foreach (var snapshot in Qcow2Snapshot.ReadAll(_file, Header, out var tableLength))
-        {
-            Mark(Header.SnapshotsOffset, tableLength);
-            Mark(snapshot.L1Offset, snapshot.L1Size * 8L);
-        }
+        var snapshots = Qcow2Snapshot.ReadAll(_file, Header, out var tableLength);
+        Mark("snapshot table", Header.SnapshotsOffset, tableLength);
+        foreach (var snapshot in snapshots)
+            Mark("L1 table of a snapshot", snapshot.L1Offset, snapshot.L1Size * 8L);
     }
 
-    private void Mark(long offset, long length)
+    private void Mark(string what, long offset, long length)
     {
         for (var cluster = offset >> Header.ClusterBits; cluster << Header.ClusterBits < offset + length; cluster++)
-            _tableClusters[cluster] = 0;
+        {
+            if (!_tableClusters.TryAdd(cluster, 0))
+                throw Damaged($"its {what} at byte {offset} lies over another table");
+        }
     }
 
-    private void WriteFeatures()
+    /// <summary>Makes a header the image's, with its feature bits in the file.</summary>
+    private void WriteFeatures(Qcow2Header header)
     {
-        if (Header.Version < 3)
-            return;
-        var bytes = new byte[24];
-        BinaryPrimitives.WriteUInt64BigEndian(bytes, Header.Incompatible);
-        BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(8), Header.Compatible);
-        BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(16), Header.Autoclear);
-        _file.Write(Qcow2Header.IncompatibleAt, bytes);
+        if (header.Version >= 3)
+        {
+            var bytes = new byte[24];
+            BinaryPrimitives.WriteUInt64BigEndian(bytes, header.Incompatible);
+            BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(8), header.Compatible);
+            BinaryPrimitives.WriteUInt64BigEndian(bytes.AsSpan(16), header.Autoclear);
+            _file.Write(Qcow2Header.IncompatibleAt, bytes);
+        }
+
+        Header = header;
+    }
+
+    private void Punch(long cluster)
+    {
+        try
+        {
+            _file.TryPunchHole(cluster << Header.ClusterBits, ClusterSize);
+        }
+        catch (BlockException)
+        {
+            // It is free, and keeps its room on the host.
+        }
     }
 
     private Qcow2Table? Load(int index)
@@ -319,7 +337,7 @@ internal sealed partial class Qcow2Metadata
             return null;
         if ((offset & (ClusterSize - 1)) != 0 || offset > _file.Length - 1)
             throw Damaged($"L1 entry {index} is 0x{entry:x}, which is no cluster of the file");
-        MakeRoom();
+        MakeRoom(forReading: true);
         var table = new Qcow2Table(offset, ClusterSize) { LastUse = ++_now };
         _file.ReadPadded(offset, new BlockBuffers(table.Data));
         _loaded.Add(index);
@@ -328,16 +346,25 @@ internal sealed partial class Qcow2Metadata
     }
 
     /// <summary>Forgets the tables that were used longest ago when there are many.</summary>
-    private void MakeRoom()
+    /// <param name="forReading">If the host has no room for what has changed that stays in memory, and is no error.</param>
+    private void MakeRoom(bool forReading)
     {
         var limit = Math.Max(16, CachedBytes >> Header.ClusterBits);
         if (_loaded.Count < limit)
             return;
-        Write();
-        _loaded.Sort((a, b) => _l2[b]!.LastUse.CompareTo(_l2[a]!.LastUse));
-        var kept = limit * 3 / 4;
-        for (var i = kept; i < _loaded.Count; i++)
-            Volatile.Write(ref _l2[_loaded[i]], null);
-        _loaded.RemoveRange(kept, _loaded.Count - kept);
+        try
+        {
+            Write();
+        }
+        catch (BlockException) when (forReading)
+        {
+            // Who writes is told.
+        }
+
+        // Look-ups go on, and with them LastUse: OrderBy looks at it once.
+        var surplus = _loaded.Count - (limit * 3 / 4);
+        foreach (var index in _loaded.Where(i => !_l2[i]!.IsDirty).OrderBy(i => _l2[i]!.LastUse).Take(surplus))
+            Volatile.Write(ref _l2[index], null);
+        _loaded.RemoveAll(i => _l2[i] is null);
     }
 }

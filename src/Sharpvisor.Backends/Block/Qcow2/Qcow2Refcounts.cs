@@ -19,6 +19,7 @@ internal sealed class Qcow2Refcounts
     private readonly Func<string, BlockException> _damaged;
     private byte[] _table;
     private long _tableOffset;
+    private bool _isDirty;
     private int _now;
 
     /// <param name="damaged">Called with what is wrong with the image.</param>
@@ -44,12 +45,10 @@ internal sealed class Qcow2Refcounts
     /// <summary>The largest that there can be.</summary>
     public ulong Maximum => _order == 6 ? ulong.MaxValue : (1UL << (1 << _order)) - 1;
 
-    public bool IsDirty { get; private set; }
-
     /// <summary>Raised for the clusters of refcount blocks and tables that are made.</summary>
     public Action<long>? MetadataMade { get; init; }
 
-    /// <summary>Raised for the clusters of a table that a longer one has replaced.</summary>
+    /// <summary>Raised for those that are not needed any more.</summary>
     public Action<long>? MetadataFreed { get; init; }
 
     /// <summary>Whether a cluster must not be given away, whatever its refcount says: it would destroy a table.</summary>
@@ -73,6 +72,9 @@ internal sealed class Qcow2Refcounts
     }
 
     public ulong Get(long cluster) => Block(cluster >> _blockBits) is { } block ? Read(block, Index(cluster)) : 0;
+
+    /// <summary>Like <see cref="Get"/>, and 0 where the table is damaged.</summary>
+    public ulong GetSafely(long cluster) => IsBlockThere(cluster >> _blockBits) ? Get(cluster) : 0;
 
     /// <summary>Changes a refcount.</summary>
     /// <exception cref="BlockException">It would be out of range: the image is damaged, or its refcounts are too small.</exception>
@@ -118,36 +120,29 @@ internal sealed class Qcow2Refcounts
     }
 
     /// <summary>Writes what is dirty: blocks, then, after those are safe, the table that names new ones.</summary>
-    public void Write(Action sync)
+    public void Write()
     {
-        if (!IsDirty)
+        if (!_isDirty)
             return;
-        foreach (var block in _blocks.Values)
-        {
-            if (block.IsDirty)
-            {
-                _file.Write(block.Offset, block.Data);
-                block.IsDirty = false;
-            }
-        }
-
+        WriteBlocks();
         if (_newBlocks.Count > 0)
         {
-            sync();
+            _file.Sync();
             foreach (var index in _newBlocks)
                 _file.Write(_tableOffset + (index * 8), _table.AsMemory((int)(index * 8), 8));
             _newBlocks.Clear();
         }
 
-        IsDirty = false;
+        _isDirty = false;
     }
 
     /// <summary>The clusters whose refcount is not how often they are used.</summary>
-    public IEnumerable<(long Cluster, ulong Stored, ulong Uses)> Compare(Qcow2UseCounts uses)
+    /// <param name="isWrong">Blocks that are not looked at, by their clusters.</param>
+    public IEnumerable<(long Cluster, ulong Stored, ulong Uses)> Compare(Qcow2UseCounts uses, Func<long, bool> isWrong)
     {
         for (var index = 0L; index < TableEntries; index++)
         {
-            if (TableEntry(index) is 0 || !IsValidBlock(TableEntry(index)) || Block(index) is not { } block)
+            if (!IsBlockThere(index) || isWrong((long)TableEntry(index) >> _clusterBits) || Block(index) is not { } block)
                 continue;
             // A block of zeroes is common, and cheap.
             var isUsed = block.Data.AsSpan().ContainsAnyExcept((byte)0);
@@ -161,9 +156,7 @@ internal sealed class Qcow2Refcounts
 
         foreach (var (cluster, count) in uses.All())
         {
-            var index = cluster >> _blockBits;
-            var isCounted = index < TableEntries && TableEntry(index) is var entry && entry != 0 && IsValidBlock(entry);
-            if (!isCounted || Get(cluster) == 0)
+            if (GetSafely(cluster) == 0)
                 yield return (cluster, 0, count);
         }
     }
@@ -179,7 +172,7 @@ internal sealed class Qcow2Refcounts
             SetTableEntry(i, 0);
             _blocks.Remove(i);
             _newBlocks.Add(i);
-            IsDirty = true;
+            _isDirty = true;
         }
     }
 
@@ -215,6 +208,8 @@ internal sealed class Qcow2Refcounts
         _file.ReadPadded(block.Offset, new BlockBuffers(block.Data));
         return _blocks[index] = block;
     }
+
+    private bool IsBlockThere(long index) => index < TableEntries && TableEntry(index) is not 0 and var entry && IsValidBlock(entry);
 
     private bool IsValidBlock(ulong entry) => (entry & ReservedBits) == 0 && (entry & (ulong)Mask(_clusterBits)) == 0 && entry < (ulong)Math.Max(_file.Length, HighWater << _clusterBits);
 
@@ -261,7 +256,7 @@ internal sealed class Qcow2Refcounts
         SetTableEntry(index, (ulong)block.Offset);
         _blocks[index] = block;
         _newBlocks.Add(index);
-        IsDirty = true;
+        _isDirty = true;
         HighWater = Math.Max(HighWater, cluster + 1);
         MetadataMade?.Invoke(cluster);
         return block;
@@ -287,41 +282,73 @@ internal sealed class Qcow2Refcounts
 
         if (tableClusters << _clusterBits > Qcow2Header.MaximumRefcountTableBytes)
             throw new BlockException(BlockError.NoSpace, $"its file is as long as a refcount table of {Qcow2Header.MaximumRefcountTableBytes >> 20} MiB can count; convert it to larger clusters");
-        var (oldOffset, oldLength) = (_tableOffset, _table.Length);
+        var (oldTable, oldOffset, offset) = (_table, _tableOffset, start << _clusterBits);
         Array.Resize(ref _table, (int)(tableClusters << _clusterBits));
-        _tableOffset = start << _clusterBits;
         HighWater = Math.Max(HighWater, start + tableClusters + blocks);
         var next = start + tableClusters;
-        for (var i = 0; i < blocks; i++)
+        List<long> made = [];
+        try
         {
-            if (TableEntry(firstBlock + i) == 0)
-                AddBlock(firstBlock + i, next++);
+            for (var index = firstBlock; index < firstBlock + blocks; index++)
+            {
+                if (TableEntry(index) != 0)
+                    continue;
+                AddBlock(index, next++);
+                made.Add(index);
+            }
+
+            for (var cluster = start; cluster < next; cluster++)
+            {
+                Write(Block(cluster >> _blockBits)!, Index(cluster), 1);
+                MetadataMade?.Invoke(cluster);
+            }
+
+            WriteBlocks();
+            _file.Write(offset, _table);
+            _file.Sync();
+            var named = new byte[12];
+            BinaryPrimitives.WriteUInt64BigEndian(named, (ulong)offset);
+            BinaryPrimitives.WriteUInt32BigEndian(named.AsSpan(8), (uint)tableClusters);
+            _file.Write(Qcow2Header.RefcountTableAt, named);
+        }
+        catch (BlockException)
+        {
+            _table = oldTable;
+            foreach (var index in made)
+            {
+                _blocks.Remove(index);
+                _newBlocks.Remove(index);
+            }
+
+            for (var cluster = start; cluster < next; cluster++)
+            {
+                MetadataFreed?.Invoke(cluster);
+                if (Block(cluster >> _blockBits) is { } block)
+                    Write(block, Index(cluster), 0);
+            }
+
+            throw;
         }
 
-        for (var cluster = start; cluster < next; cluster++)
-        {
-            Write(Block(cluster >> _blockBits)!, Index(cluster), 1);
-            MetadataMade?.Invoke(cluster);
-        }
-
-        foreach (var block in _blocks.Values.Where(b => b.IsDirty))
-        {
-            _file.Write(block.Offset, block.Data);
-            block.IsDirty = false;
-        }
-
-        _file.Write(_tableOffset, _table);
+        _tableOffset = offset;
         _newBlocks.Clear();
         _file.Sync();
-        var named = new byte[12];
-        BinaryPrimitives.WriteUInt64BigEndian(named, (ulong)_tableOffset);
-        BinaryPrimitives.WriteUInt32BigEndian(named.AsSpan(8), (uint)tableClusters);
-        _file.Write(Qcow2Header.RefcountTableAt, named);
-        _file.Sync();
-        for (var cluster = oldOffset >> _clusterBits; cluster < (oldOffset + oldLength) >> _clusterBits; cluster++)
+        for (var cluster = oldOffset >> _clusterBits; cluster < (oldOffset + oldTable.Length) >> _clusterBits; cluster++)
         {
             MetadataFreed?.Invoke(cluster);
             Add(cluster, -1);
+        }
+    }
+
+    private void WriteBlocks()
+    {
+        foreach (var block in _blocks.Values)
+        {
+            if (block.IsDirty)
+            {
+                _file.Write(block.Offset, block.Data);
+                block.IsDirty = false;
+            }
         }
     }
 
@@ -366,7 +393,7 @@ internal sealed class Qcow2Refcounts
         }
 
         block.IsDirty = true;
-        IsDirty = true;
+        _isDirty = true;
     }
 
     private int Shift(int index) => (index & ((8 >> _order) - 1)) << _order;

@@ -46,7 +46,7 @@ public sealed record Qcow2Snapshot(string Id, string Name, long Size, DateTimeOf
                 L1Size = (int)Math.Min(BinaryPrimitives.ReadUInt32BigEndian(start.AsSpan(8)), int.MaxValue),
             };
             Require(snapshot.L1Size <= MaximumL1Bytes / 8, i, $"has an L1 table of {snapshot.L1Size} entries");
-            Require(snapshot.L1Offset >= 0 && (snapshot.L1Offset & (header.ClusterSize - 1)) == 0 && snapshot.L1Offset + (snapshot.L1Size * 8L) <= file.Length, i, "has its L1 table outside of the file");
+            Require(snapshot.L1Offset >= 0 && (snapshot.L1Offset & (header.ClusterSize - 1)) == 0 && snapshot.L1Offset <= file.Length - (snapshot.L1Size * 8L), i, "has its L1 table outside of the file");
             Require(snapshot.Size >= 0 && snapshot.Size <= header.MaximumSize && header.L1SizeFor(snapshot.Size) <= snapshot.L1Size, i, $"has {snapshot.Size} bytes, more than its L1 table");
             snapshots.Add(snapshot);
             at += (FixedLength + rest.Length + 7) & ~7;

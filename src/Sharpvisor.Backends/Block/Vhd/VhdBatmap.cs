@@ -48,7 +48,7 @@ internal sealed class VhdBatmap
         var version = BinaryPrimitives.ReadUInt32BigEndian(bytes.AsSpan(20));
         var length = BinaryPrimitives.ReadUInt32BigEndian(bytes.AsSpan(16)) * 512L;
         var offset = BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(8));
-        if (version > CurrentVersion || length < (header.MaximumEntries + 7) / 8 || length > MapBytes(header.MaximumEntries) + 4096 || offset > (ulong)(file.Length - length) || offset % 512 != 0)
+        if (version > CurrentVersion || length < (header.MaximumEntries + 7) / 8 || length > MapBytes(header.MaximumEntries) + 4096 || offset > (ulong)(file.Length - length) || offset % 512 != 0 || offset < (ulong)(at + HeaderLength))
         {
             problem = $"its batmap of version {version >> 16}.{version & 0xFFFF}, {length} bytes at byte 0x{offset:x}, can't be one";
             return null;

@@ -24,12 +24,17 @@ internal static class VhdChecker
 
         var header = VhdHeader.Read(file, footer);
         var table = new VhdTable(file, header, footer, isWritable: repair != ImageRepair.None, NullLogger.Instance);
-        CheckBlocks(file, header, table, result);
+        foreach (var (block, start) in table.Overlaps())
+            result.Corruption($"block {block} at byte {start} lies over a header, a table or another block");
+        foreach (var (block, start) in table.Behind(file.Length))
+            result.Corruption($"block {block} at byte {start} ends behind the end of the file");
+        result.TotalClusters = table.Entries.Count;
+        result.AllocatedClusters = table.Entries.Count(e => e != VhdTable.Unused);
         CheckBatmap(table, result, repair);
         if (repair == ImageRepair.All && result.Corruptions > 0)
         {
             table.Repair();
-            table.Write(file.Sync);
+            table.Write();
             file.Sync();
         }
 
@@ -41,32 +46,6 @@ internal static class VhdChecker
         result.Corruption(message);
         if (repair == ImageRepair.All)
             result.FixedCorruptions++;
-    }
-
-    private static void CheckBlocks(ImageFile file, VhdHeader header, VhdTable table, ImageCheckResult result)
-    {
-        List<(long Start, int Block)> blocks = [];
-        for (var i = 0; i < table.Entries.Count; i++)
-        {
-            if (table.Entries[i] is var entry && entry != VhdTable.Unused)
-                blocks.Add((entry * 512L, i));
-        }
-
-        result.TotalClusters = table.Entries.Count;
-        result.AllocatedClusters = blocks.Count;
-        blocks.Sort();
-        var used = Math.Max(header.Offset + VhdHeader.Length, 0);
-        var (tableStart, tableEnd) = (header.TableOffset, table.Batmap?.End ?? header.TableOffset + header.TableBytes);
-        var limit = file.Length;
-        foreach (var (start, block) in blocks)
-        {
-            var end = start + header.BitmapBytes + header.BlockSize;
-            if (end > limit)
-                result.Corruption($"block {block} at byte {start} ends behind the end of the file");
-            else if (start < used || (start < tableEnd && end > tableStart))
-                result.Corruption($"block {block} at byte {start} lies over a header, a table or another block");
-            used = Math.Max(used, end);
-        }
     }
 
     private static void CheckBatmap(VhdTable table, ImageCheckResult result, ImageRepair repair)

@@ -30,7 +30,7 @@ internal static class VhdCreator
             if (options.IsFixed)
                 CreateFixed(file, footer, size, options.Preallocation);
             else
-                CreateDynamic(file, footer, size, options.HasBatmap, parent);
+                CreateDynamic(file, footer, VhdHeader.Create(size, options.BlockSize), options.HasBatmap, parent);
         }
         catch (BlockException e)
         {
@@ -47,9 +47,8 @@ internal static class VhdCreator
         file.Write(size, footer.Bytes);
     }
 
-    private static void CreateDynamic(ImageFile file, VhdFooter footer, long size, bool hasBatmap, (string Path, DiskImage Image)? parent)
+    private static void CreateDynamic(ImageFile file, VhdFooter footer, VhdHeader header, bool hasBatmap, (string Path, DiskImage Image)? parent)
     {
-        var header = VhdHeader.Create(size, VhdHeader.DefaultBlockSize);
         var table = new byte[header.TableBytes];
         table.AsSpan().Fill(0xFF);
         var end = header.TableOffset + header.TableBytes;

@@ -6,7 +6,7 @@ using Sharpvisor.Core.Block;
 
 namespace Sharpvisor.Backends.Block.Vhd;
 
-/// <summary>Another length. Longer: first the table, then the footers. Shorter: the other way round.</summary>
+/// <summary>Another length: first the table, then the footers.</summary>
 internal sealed partial class VhdDynamicImage
 {
     private protected override void Resize(long length)
@@ -16,8 +16,10 @@ internal sealed partial class VhdDynamicImage
         length = (length + SectorSize - 1) & -SectorSize;
         if (length > VhdCreator.MaximumSize)
             throw new BlockException(BlockError.Unsupported, "a VHD that grows has 2040 GiB at most");
+        BeginModification();
         var old = _length;
         var blocks = (int)((length + _header.BlockSize - 1) / _header.BlockSize);
+        // What comes back when it grows again are zeroes.
         if (length < old)
             WriteZeroes(length, Math.Min(old, (long)blocks * _header.BlockSize) - length, mayDiscard: true);
         _transfers.EnterWriteLock();
@@ -25,12 +27,12 @@ internal sealed partial class VhdDynamicImage
         {
             lock (_lock)
             {
-                _table.Grow(blocks, Sync);
-                _table.SetSize(length);
-                Sync();
                 for (var block = blocks; block < _table.Entries.Count; block++)
                     _table.Drop(block);
-                _table.Write(Sync);
+                _table.Write();
+                _table.Grow(blocks);
+                File.Sync();
+                _table.SetSize(length);
             }
 
             Volatile.Write(ref _length, length);
@@ -40,6 +42,6 @@ internal sealed partial class VhdDynamicImage
             _transfers.ExitWriteLock();
         }
 
-        Sync();
+        File.Sync();
     }
 }

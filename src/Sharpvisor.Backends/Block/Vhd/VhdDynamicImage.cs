@@ -18,18 +18,16 @@ internal sealed partial class VhdDynamicImage : VhdImage
     private readonly DiskImage? _parent;
     private readonly VhdHeader _header;
     private readonly VhdTable _table;
-    private readonly bool _isUnsafe;
     private long _length;
-    private bool _disposed;
+    private bool _isModified, _disposed;
 
     public VhdDynamicImage(ImageFile file, DriveOptions options, VhdFooter footer, VhdHeader header, DiskImage? parent, ILogger logger) : base(file, options, footer)
     {
         _header = header;
         _parent = parent;
-        _isUnsafe = options.Cache == CacheMode.Unsafe;
         _length = (long)footer.DiskSize & -SectorSize;
         _table = new VhdTable(file, header, footer, !options.IsReadOnly, logger);
-        if (!options.IsReadOnly && _table.FirstOverlap() is >= 0 and var block)
+        foreach (var (block, _) in options.IsReadOnly ? [] : _table.Overlaps())
             throw new BlockException($"is damaged: block {block} lies over a header, a table or another block; give readonly=on and save what can be read");
     }
 
@@ -43,9 +41,9 @@ internal sealed partial class VhdDynamicImage : VhdImage
 
     public override bool HasBatmap => _table.HasBatmap;
 
-    public override bool TryReadAtOnce(long offset, BlockBuffers buffers)
+    private protected override bool TryReadCached(long offset, BlockBuffers buffers)
     {
-        if (offset < 0 || offset > Length - buffers.Length || buffers.Length == 0 || !_transfers.TryEnterReadLock(0))
+        if (!_transfers.TryEnterReadLock(0))
             return false;
         try
         {
@@ -53,10 +51,6 @@ internal sealed partial class VhdDynamicImage : VhdImage
                 return false;
             var (place, length) = RunAt(offset, buffers.Length);
             return place > 0 && length == buffers.Length && File.TryReadCached(place, buffers);
-        }
-        catch (BlockException)
-        {
-            return false; // who asks again is told
         }
         finally
         {
@@ -90,6 +84,7 @@ internal sealed partial class VhdDynamicImage : VhdImage
 
     internal override void Write(long offset, BlockBuffers buffers)
     {
+        BeginModification();
         for (var done = 0; done < buffers.Length;)
         {
             var at = offset + done;
@@ -104,7 +99,7 @@ internal sealed partial class VhdDynamicImage : VhdImage
             done += length;
         }
 
-        if (_table.NewBlocks >= VhdTable.NewBlockLimit)
+        if (_table.NeedsWrite)
             Flush();
     }
 
@@ -113,10 +108,14 @@ internal sealed partial class VhdDynamicImage : VhdImage
         for (var end = offset + length; offset < end;)
         {
             var extent = Map(offset, end - offset);
-            var count = Math.Min(extent.Length, _header.BlockSize - (offset & (_header.BlockSize - 1)));
-            if (!extent.IsZero)
-                ClearBlock(offset, (int)count, mayDiscard);
-            offset += count;
+            var (place, run) = Run(offset, (int)Math.Min(extent.Length, 1 << 30));
+            if (extent.IsZero)
+                run = (int)Math.Min(extent.Length, 1 << 30);
+            else if (place > 0)
+                File.WriteZeroes(place, run, mayDiscard);
+            else
+                Write(offset, new BlockBuffers(new byte[run]));
+            offset += run;
         }
     }
 
@@ -138,8 +137,8 @@ internal sealed partial class VhdDynamicImage : VhdImage
     private protected override void Flush()
     {
         lock (_lock)
-            _table.Write(Sync);
-        Sync();
+            _table.Write();
+        File.Sync();
     }
 
     private protected override void Discard(long offset, long length)
@@ -164,7 +163,7 @@ internal sealed partial class VhdDynamicImage : VhdImage
                 if (!IsReadOnly)
                 {
                     lock (_lock)
-                        _table.Write(Sync);
+                        _table.Write();
                 }
             }
             catch (BlockException)
@@ -178,10 +177,16 @@ internal sealed partial class VhdDynamicImage : VhdImage
         base.Dispose(disposing);
     }
 
-    private void Sync()
+    private void BeginModification()
     {
-        if (!_isUnsafe)
-            File.Sync();
+        if (Volatile.Read(ref _isModified))
+            return;
+        lock (_lock)
+        {
+            if (!_isModified)
+                _table.Repair();
+            Volatile.Write(ref _isModified, true);
+        }
     }
 
     private (long Place, int Length) Run(long offset, int length)
@@ -240,7 +245,7 @@ internal sealed partial class VhdDynamicImage : VhdImage
     /// <summary>A part of a sector: the rest of it comes from where it was so far.</summary>
     private void WritePart(long offset, BlockBuffers buffers)
     {
-        _transfers.EnterUpgradeableReadLock();
+        _transfers.EnterWriteLock();
         try
         {
             var place = Place(offset, out var block);
@@ -254,20 +259,12 @@ internal sealed partial class VhdDynamicImage : VhdImage
             var sector = new byte[SectorSize];
             _parent?.ReadBelow(start, new BlockBuffers(sector));
             buffers.CopyTo(sector.AsSpan((int)(offset - start)));
-            _transfers.EnterWriteLock();
-            try
-            {
-                File.Write(place - (offset - start), sector);
-                SetBits(block, start, SectorSize);
-            }
-            finally
-            {
-                _transfers.ExitWriteLock();
-            }
+            File.Write(place - (offset - start), sector);
+            SetBits(block, start, SectorSize);
         }
         finally
         {
-            _transfers.ExitUpgradeableReadLock();
+            _transfers.ExitWriteLock();
         }
     }
 
@@ -277,22 +274,6 @@ internal sealed partial class VhdDynamicImage : VhdImage
             return;
         lock (_lock)
             _table.SetBits(block, (int)(offset & (_header.BlockSize - 1)) / SectorSize, length / SectorSize);
-    }
-
-    private void ClearBlock(long offset, int length, bool mayDiscard)
-    {
-        var (place, run) = Run(offset, length);
-        if (place > 0)
-        {
-            File.WriteZeroes(place, run, mayDiscard);
-            length -= run;
-            offset += run;
-        }
-
-        if (length > 0 && place == 0)
-            Write(offset, new BlockBuffers(new byte[length]));
-        else if (length > 0)
-            WriteZeroes(offset, length, mayDiscard);
     }
 
     /// <summary>Where a byte lies, in a block that is there already or is made.</summary>

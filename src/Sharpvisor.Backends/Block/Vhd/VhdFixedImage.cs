@@ -17,20 +17,15 @@ internal sealed class VhdFixedImage : VhdImage
 
     public override long Length => Volatile.Read(ref _length);
 
-    public override bool TryReadAtOnce(long offset, BlockBuffers buffers) =>
-        offset >= 0 && offset <= Length - buffers.Length && File.TryReadCached(offset, buffers);
-
     internal override void Read(long offset, BlockBuffers buffers) => File.ReadPadded(offset, buffers);
 
     internal override void Write(long offset, BlockBuffers buffers) => File.Write(offset, buffers);
 
     internal override void WriteZeroes(long offset, long length, bool mayDiscard) => File.WriteZeroes(offset, length, mayDiscard);
 
-    internal override ImageExtent MapOwn(long offset, long length)
-    {
-        var isData = File.IsData(offset, out var end);
-        return new ImageExtent(Math.Clamp(end - offset, 1, length)) { IsPresent = true, IsZero = !isData, FileOffset = offset, File = Name };
-    }
+    internal override ImageExtent MapOwn(long offset, long length) => File.Map(offset, length);
+
+    private protected override bool TryReadCached(long offset, BlockBuffers buffers) => File.TryReadCached(offset, buffers);
 
     private protected override void Flush() => File.Sync();
 
@@ -48,10 +43,10 @@ internal sealed class VhdFixedImage : VhdImage
         Footer.SetSize(length);
         File.Write(length, Footer.Bytes);
         File.Sync();
-        if (length > old)
-            File.Clear(old, Math.Min(SectorSize, length - old));
-        else
+        if (length < old)
             File.SetLength(length + SectorSize);
         Volatile.Write(ref _length, length);
+        if (length > old)
+            File.Clear(old, SectorSize);
     }
 }

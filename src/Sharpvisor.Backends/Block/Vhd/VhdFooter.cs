@@ -65,6 +65,9 @@ internal sealed class VhdFooter
         }
     }
 
+    /// <summary>It differs in what changes, at most: the length, the time.</summary>
+    public bool IsOfSameDisk(VhdFooter other) => Type == other.Type && DataOffset == other.DataOffset && UniqueId.Span.SequenceEqual(other.UniqueId.Span);
+
     /// <summary>A footer that is one, with the right checksum; null otherwise.</summary>
     public static VhdFooter? TryParse(ReadOnlySpan<byte> sector)
     {

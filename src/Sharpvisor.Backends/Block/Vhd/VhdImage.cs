@@ -66,7 +66,13 @@ public abstract class VhdImage : DiskImage
         }
     }
 
-    /// <summary>The footer at the end, or else its copy at the start; they differ when a writer was ended between both.</summary>
+    /// <summary>
+    /// The footer at the end, or else its copy at the start; they differ in the length when a writer was ended between both.
+    /// </summary>
+    /// <remarks>
+    /// Of a disk that grows the last sector is the guest's when the footer is missing, of a fixed one the first always is: what
+    /// a guest writes there must not make a parent of any file of the host.
+    /// </remarks>
     /// <exception cref="BlockException">There is none.</exception>
     internal static (VhdFooter Footer, string? Problem) ReadFooter(ImageFile file)
     {
@@ -79,7 +85,7 @@ public abstract class VhdImage : DiskImage
         var at = length - VhdFooter.Length + (length % 512 == 511 ? 1 : 0);
         file.ReadPadded(at, new BlockBuffers(last));
         var (copy, footer) = (VhdFooter.TryParse(first), VhdFooter.TryParse(last));
-        if (footer is { Type: VhdType.Fixed } || (footer is not null && copy is { Type: not VhdType.Fixed }))
+        if (footer is { Type: VhdType.Fixed } || (footer is not null && copy is not null && footer.IsOfSameDisk(copy)))
             return (Known(footer), null);
         if (copy is { Type: not VhdType.Fixed })
             return (Known(copy), "its last sector is no VHD footer, perhaps because it is truncated; the copy at its start is used");

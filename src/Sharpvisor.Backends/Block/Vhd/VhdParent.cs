@@ -17,7 +17,8 @@ internal static class VhdParent
     public static DiskImage Open(ImageFile child, VhdHeader header, DriveOptions options, ImageChain chain)
     {
         var names = Names(child, header).ToList();
-        var path = names.Select(n => ImageChain.PathOf(child.Path, n)).FirstOrDefault(System.IO.File.Exists)
+        var folder = Path.GetDirectoryName(child.Path) ?? "";
+        var path = names.Select(n => Path.Combine(folder, n)).FirstOrDefault(System.IO.File.Exists)
             ?? throw new ConfigurationException($"{child.Path}: its parent is not there: {(names.Count == 0 ? "it names none" : string.Join(", nor ", names))}; put it where the image is");
         var isRaw = !header.ParentId.Span.ContainsAnyExcept((byte)0);
         var parent = chain.OpenBacking(child, Path.GetFullPath(path), isRaw ? FormatOf(path) : ImageFormat.Vhd, options);

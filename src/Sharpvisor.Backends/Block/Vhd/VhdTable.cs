@@ -11,10 +11,7 @@ internal sealed class VhdTable
 {
     public const uint Unused = uint.MaxValue;
 
-    /// <summary>New blocks after which the table is written even if nobody flushes.</summary>
-    public const int NewBlockLimit = 64;
-
-    private const int SectorSize = 512, CachedBytes = 32 << 20, DataAlignment = 4096;
+    private const int NewBlockLimit = 64, SectorSize = 512, CachedBytes = 32 << 20, DataAlignment = 4096;
 
     private readonly ImageFile _file;
     private readonly VhdHeader _header;
@@ -26,8 +23,7 @@ internal sealed class VhdTable
     private byte[]?[] _bitmaps;
     private VhdBatmap? _batmap;
     private int _cached;
-    private long _end;
-    private bool _isModified;
+    private long _end, _knownEnd;
 
     public VhdTable(ImageFile file, VhdHeader header, VhdFooter footer, bool isWritable, ILogger logger)
     {
@@ -37,7 +33,9 @@ internal sealed class VhdTable
         _whole.AsSpan().Fill(0xFF);
         _entries = ReadEntries(file, header);
         _bitmaps = new byte[]?[_entries.Length];
-        if (VhdBatmap.MayHave(footer))
+        // What a block has there is no batmap, whatever it begins with.
+        var batmapAt = header.TableOffset + header.TableBytes;
+        if (VhdBatmap.MayHave(footer) && !Blocks().Any(b => b.Start < batmapAt + VhdBatmap.LengthFor(header.MaximumEntries) && EndOf(_entries[b.Block]) > batmapAt))
         {
             _batmap = VhdBatmap.Read(file, header, out var problem);
             if (problem is not null)
@@ -54,24 +52,22 @@ internal sealed class VhdTable
         var last = new byte[VhdFooter.Length];
         if (file.Read(file.Length - SectorSize, new BlockBuffers(last)) == SectorSize && file.Length % SectorSize == 0 && VhdFooter.TryParse(last) is not null)
             _end -= SectorSize;
-        foreach (var entry in _entries)
-        {
-            if (entry != Unused)
-                _end = Math.Max(_end, EndOf(entry));
-        }
+        foreach (var (block, _) in Behind(_end))
+            _end = Math.Max(_end, EndOf(_entries[block]));
     }
 
     public bool HasBatmap => _batmap is not null;
 
     public bool HasBadBatmap { get; }
 
-    public int NewBlocks => _dirtyEntries.Count;
+    /// <summary>There is much to be written, even if nobody flushes.</summary>
+    public bool NeedsWrite => _dirtyEntries.Count >= NewBlockLimit || _dirtyBitmaps.Count * (long)_header.BitmapBytes > CachedBytes;
 
     public IReadOnlyList<uint> Entries => _entries;
 
     public VhdBatmap? Batmap => _batmap;
 
-    public static uint[] ReadEntries(ImageFile file, VhdHeader header)
+    private static uint[] ReadEntries(ImageFile file, VhdHeader header)
     {
         var length = header.MaximumEntries * 4L;
         if (header.TableOffset > file.Length - length)
@@ -100,29 +96,22 @@ internal sealed class VhdTable
         return place;
     }
 
-    /// <summary>The first block that lies over a header, a table or another block, and would destroy it when it is written to; -1: none.</summary>
-    public int FirstOverlap()
+    /// <summary>The blocks that lie over a header, a table or another block, and would destroy it when they are written to.</summary>
+    public IEnumerable<(int Block, long Start)> Overlaps()
     {
-        var starts = new List<(long Start, int Block)>();
-        for (var i = 0; i < _entries.Length; i++)
-        {
-            if (_entries[i] != Unused)
-                starts.Add((_entries[i] * (long)SectorSize, i));
-        }
-
-        starts.Sort();
         var used = _header.Offset + VhdHeader.Length;
         var (tableStart, tableEnd) = (_header.TableOffset, _batmap?.End ?? (_header.TableOffset + _header.TableBytes));
-        foreach (var (start, block) in starts)
+        foreach (var (block, start) in Blocks().OrderBy(b => b.Start))
         {
-            var end = start + _header.BitmapBytes + _header.BlockSize;
+            var end = EndOf(_entries[block]);
             if (start < used || (start < tableEnd && end > tableStart))
-                return block;
+                yield return (block, start);
             used = Math.Max(used, end);
         }
-
-        return -1;
     }
+
+    /// <summary>The blocks that end behind a place in the file.</summary>
+    public IEnumerable<(int Block, long Start)> Behind(long length) => Blocks().Where(b => EndOf(_entries[b.Block]) > length);
 
     /// <summary>All sectors of a block are there: no bitmap need be looked at.</summary>
     public bool IsWhole(int block) => Volatile.Read(ref _bitmaps[block]) is { } map ? map == _whole : _batmap?[block] == true;
@@ -155,7 +144,6 @@ internal sealed class VhdTable
 
         if (!isChanged)
             return;
-        Modify();
         _dirtyBitmaps.Add(block);
         if (!IsFull(map))
             return;
@@ -170,29 +158,28 @@ internal sealed class VhdTable
     {
         if (DataOf(block) is not 0 and var there)
             return there;
-        Modify();
         var start = AlignData(_end);
         var data = start + _header.BitmapBytes;
         if (start / SectorSize >= Unused)
             throw new BlockException(BlockError.NoSpace, "its file has 2 TiB, which is all that a VHD can have");
-        var old = _end;
+        var map = _isDifferencing ? new byte[_header.BitmapBytes] : _whole;
         try
         {
             // The new footer before anything goes over the old one. What lies between is a hole.
             _file.Write(data + _header.BlockSize, _footer.Bytes);
-            _file.Write(start, _isDifferencing ? new byte[_header.BitmapBytes] : _whole);
-            if (start > old)
-                _file.Clear(old, Math.Min(start - old, SectorSize));
+            _file.Write(start, map);
+            if (start > _end)
+                _file.Clear(_end, SectorSize);
         }
         catch (BlockException)
         {
-            Restore(old);
+            RestoreFooter();
             throw;
         }
 
         _end = data + _header.BlockSize;
         _cached++;
-        Volatile.Write(ref _bitmaps[block], _isDifferencing ? new byte[_header.BitmapBytes] : _whole);
+        Volatile.Write(ref _bitmaps[block], map);
         if (!_isDifferencing && _batmap is not null)
             _batmap[block] = true;
         _dirtyEntries.Add(block);
@@ -201,11 +188,11 @@ internal sealed class VhdTable
     }
 
     /// <summary>Writes what has changed, after what it stands for.</summary>
-    public void Write(Action sync)
+    public void Write()
     {
         if (_dirtyEntries.Count + _dirtyBitmaps.Count == 0 && _batmap is not { IsDirty: true })
             return;
-        sync();
+        _file.Sync();
         foreach (var block in _dirtyBitmaps)
             _file.Write(_entries[block] * (long)SectorSize, _bitmaps[block]!);
         _dirtyBitmaps.Clear();
@@ -217,15 +204,33 @@ internal sealed class VhdTable
         }
 
         _dirtyEntries.Clear();
-        if (_batmap is { IsDirty: true })
-            _batmap.Write(_file);
+        if (_batmap is not { IsDirty: true })
+            return;
+        _file.Sync();
+        _batmap.Write(_file);
     }
 
     /// <summary>Whether the bitmap of a block has all its sectors, whatever the batmap says.</summary>
     public bool HasAllSectors(int block) => Bitmap(block) == _whole;
 
-    /// <summary>Writes both footers, and a batmap in place of a damaged one.</summary>
-    public void Repair() => Modify();
+    /// <summary>Before the first change: the footer may be missing from the end, or its copy from the start, and the batmap wrong.</summary>
+    public void Repair()
+    {
+        if (HasBadBatmap && _batmap is null)
+            _batmap = VhdBatmap.Create(_header.TableOffset + _header.TableBytes, _entries.Length);
+        // A writer that was ended may have left the bit of a block that it could not name any more.
+        for (var block = 0; _batmap is not null && block < _entries.Length; block++)
+        {
+            if (_entries[block] == Unused)
+                _batmap[block] = false;
+        }
+
+        _file.Write(_end, _footer.Bytes);
+        _file.Write(0, _footer.Bytes);
+        if (_batmap is { IsDirty: true })
+            _batmap.Write(_file);
+        _file.Sync();
+    }
 
     /// <summary>Drops a block; its room in the file is lost.</summary>
     public void Drop(int block)
@@ -241,80 +246,96 @@ internal sealed class VhdTable
     }
 
     /// <summary>Makes room for more blocks, in place or by a longer table at the end, which the header then names.</summary>
-    public void Grow(int entries, Action sync)
+    public void Grow(int entries)
     {
-        if (entries <= _entries.Length)
-            return;
-        Write(sync);
-        Modify();
         var old = _entries.Length;
-        Array.Resize(ref _entries, entries);
-        Array.Resize(ref _bitmaps, entries);
-        _entries.AsSpan(old).Fill(Unused);
+        if (entries <= old)
+            return;
+        Write();
         var fits = entries * 4L <= _header.TableBytes;
-        var at = fits ? _header.TableOffset : _end;
+        var (oldAt, at) = (_header.TableOffset, fits ? _header.TableOffset : _end);
         var bytes = new byte[((entries * 4) + 511) & ~511];
         bytes.AsSpan().Fill(0xFF);
-        for (var i = 0; i < entries; i++)
+        for (var i = 0; i < old; i++)
             BinaryPrimitives.WriteUInt32BigEndian(bytes.AsSpan(i * 4), _entries[i]);
+        var batmap = _batmap;
         if (!fits)
         {
-            var end = at + bytes.Length + (_batmap is null ? 0 : VhdBatmap.LengthFor(entries));
+            var end = at + bytes.Length + (batmap is null ? 0 : VhdBatmap.LengthFor(entries));
             _file.Write(end, _footer.Bytes);
             _end = end;
-            if (_batmap is { } batmap)
+            if (batmap is not null)
             {
-                _batmap = VhdBatmap.Create(at + bytes.Length, entries);
+                batmap = VhdBatmap.Create(at + bytes.Length, entries);
                 for (var i = 0; i < old; i++)
-                    _batmap[i] = batmap[i];
-                _batmap.Write(_file);
+                    batmap[i] = _batmap![i];
+                batmap.Write(_file);
             }
         }
 
         _file.Write(at, bytes);
-        sync();
+        _file.Sync();
         _header.SetTable(at, entries);
-        _file.Write(_header.Offset, _header.Bytes);
-        sync();
+        try
+        {
+            _file.Write(_header.Offset, _header.Bytes);
+        }
+        catch (BlockException)
+        {
+            _header.SetTable(oldAt, old);
+            throw;
+        }
+
+        Array.Resize(ref _entries, entries);
+        Array.Resize(ref _bitmaps, entries);
+        _entries.AsSpan(old).Fill(Unused);
+        _batmap = batmap;
+        _file.Sync();
     }
 
     /// <summary>Writes the footer and its copy with another length of the disk.</summary>
     public void SetSize(long size)
     {
+        var old = (long)_footer.CurrentSize;
         _footer.SetSize(size);
-        _file.Write(_end, _footer.Bytes);
-        _file.Write(0, _footer.Bytes);
+        try
+        {
+            _file.Write(_end, _footer.Bytes);
+            _file.Write(0, _footer.Bytes);
+        }
+        catch (BlockException)
+        {
+            _footer.SetSize(old);
+            RestoreFooter();
+            throw;
+        }
     }
-
-    private long _knownEnd;
 
     /// <summary>Where a block can begin so that its data begin where the host's pages do.</summary>
     private long AlignData(long at) => ((at + _header.BitmapBytes + DataAlignment - 1) & -DataAlignment) - _header.BitmapBytes;
 
     private long EndOf(uint entry) => (entry * (long)SectorSize) + _header.BitmapBytes + _header.BlockSize;
 
-    /// <summary>Once before the first change: the footer may be missing from the end, or its copy from the start.</summary>
-    private void Modify()
-    {
-        if (_isModified)
-            return;
-        _isModified = true;
-        if (HasBadBatmap)
-            (_batmap = VhdBatmap.Create(_header.TableOffset + _header.TableBytes, _entries.Length)).Write(_file);
-        _file.Write(_end, _footer.Bytes);
-        _file.Write(0, _footer.Bytes);
-    }
-
-    private void Restore(long end)
+    /// <summary>What was to be behind the end of the last block is not: the footer is there, and the file ends with it.</summary>
+    private void RestoreFooter()
     {
         try
         {
-            _file.SetLength(end);
-            _file.Write(end, _footer.Bytes);
+            _file.Write(_end, _footer.Bytes);
+            _file.SetLength(_end + SectorSize);
         }
         catch (BlockException)
         {
             // The copy at the start is there.
+        }
+    }
+
+    private IEnumerable<(int Block, long Start)> Blocks()
+    {
+        for (var i = 0; i < _entries.Length; i++)
+        {
+            if (_entries[i] != Unused)
+                yield return (i, _entries[i] * (long)SectorSize);
         }
     }
 
@@ -328,10 +349,10 @@ internal sealed class VhdTable
     {
         for (var i = 0; i < _bitmaps.Length; i++)
         {
-            if (_bitmaps[i] is not null && !_dirtyBitmaps.Contains(i) && !_dirtyEntries.Contains(i))
+            if (_bitmaps[i] is not null && !_dirtyBitmaps.Contains(i))
                 Volatile.Write(ref _bitmaps[i], null);
         }
 
-        _cached = 0;
+        _cached = _dirtyBitmaps.Count;
     }
 }
