@@ -82,6 +82,8 @@ internal static class RunCommand
             builder.WithoutShutdown();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
+        if (!settings.HasVmwarePort)
+            builder.WithoutVmwarePort();
         if (settings.HasPciTestDevice)
             builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)

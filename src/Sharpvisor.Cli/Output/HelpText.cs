@@ -35,7 +35,8 @@ internal static class HelpText
           -m SIZE  -smp N        memory: 512 (MiB), 2G; processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
           -accel NAME            translator, interpreter, or both in lockstep
-          -machine pc[,max-ram-below-4g=SIZE]  -name NAME  -uuid ID  -nodefaults
+          -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
+          -name NAME  -uuid ID  -nodefaults
           -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev |
                   pci-testdev
 

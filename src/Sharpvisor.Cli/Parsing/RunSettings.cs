@@ -87,6 +87,8 @@ internal sealed class RunSettings
 
     public bool HasPciTestDevice { get; set; }
 
+    public bool HasVmwarePort { get; set; } = true;
+
     public (ushort Port, int Count)? DebugExit { get; set; }
 
     public CharSpec? DebugConsole { get; set; }

@@ -138,6 +138,12 @@ internal static class Values
                 case not null when part.StartsWith("max-ram-below-4g=", StringComparison.Ordinal):
                     settings.MaximumBelow4G = Below4G(value, part["max-ram-below-4g=".Length..]);
                     break;
+                case "vmport=on" or "vmport=auto":
+                    settings.HasVmwarePort = true;
+                    break;
+                case "vmport=off":
+                    settings.HasVmwarePort = false;
+                    break;
                 case "kernel-boot=firmware":
                     settings.KernelBoot = BootWay.Firmware;
                     break;

@@ -11,8 +11,19 @@ internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan in
 {
     private readonly Lock _lock = new();
     private readonly Framebuffer _current = new();
+    private bool _isTextMode;
     private long _sequence;
     private long _renderedAt;
+
+    /// <summary>The screen showed text when it was drawn last.</summary>
+    public bool IsTextMode
+    {
+        get
+        {
+            lock (_lock)
+                return _isTextMode;
+        }
+    }
 
     /// <summary>How long until <see cref="Capture"/> has something for a client that it has not seen.</summary>
     public TimeSpan TimeToNext(ClientFrame frame)
@@ -51,7 +62,11 @@ internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan in
         if (_sequence != 0 && time.GetElapsedTime(_renderedAt) < interval)
             return;
         using (gate.Enter())
+        {
             screen.Render(_current);
+            _isTextMode = screen.IsTextMode;
+        }
+
         _sequence++;
         _renderedAt = time.GetTimestamp();
     }

@@ -85,7 +85,7 @@ public class AcpiTablesTests
     public void DsdtHoldsWhatTheMachineHas()
     {
         var full = Dsdt(new AcpiOptions { ProcessorCount = 2, AddDevices = sb => sb.Device("PCI0", d => d.Name("_UID", 77)) });
-        foreach (var name in (string[])["_S5_", "C000", "C001", "COM1", "RTC_", "KBD_", "MOU_", "HPET", "PCI0"])
+        foreach (var name in (string[])["_S3_", "_S4_", "_S5_", "C000", "C001", "COM1", "RTC_", "KBD_", "MOU_", "HPET", "PCI0"])
             Assert.Contains(name, full);
         Assert.DoesNotContain("C002", full);
         var bare = Dsdt(new AcpiOptions { ProcessorCount = 1, HasHpet = false, HasI8042 = false, SerialPorts = [] });
