@@ -140,6 +140,11 @@ public sealed class MachineBuilder
     /// <summary>The machine stays, paused, when the guest powers it off.</summary>
     public MachineBuilder WithoutShutdown() => With(Options with { NoShutdown = true });
 
+    /// <summary>Takes sleep states away from the guest, which has both otherwise.</summary>
+    /// <param name="toRam">ACPI S3.</param>
+    /// <param name="toDisk">ACPI S4.</param>
+    public MachineBuilder WithSuspend(bool toRam, bool toDisk) => With(Options with { HasSuspendToRam = toRam, HasSuspendToDisk = toDisk });
+
     /// <summary>Leaves VMware's backdoor port out, and with it mice that tell positions.</summary>
     public MachineBuilder WithoutVmwarePort() => With(Options with { HasVmwarePort = false });
 

@@ -72,6 +72,12 @@ public sealed record MachineOptions
     /// <summary>QEMU's pci-testdev, in the first free slot.</summary>
     public bool HasPciTestDevice { get; init; }
 
+    /// <summary>The guest may suspend itself to RAM (ACPI S3). As QEMU's PIIX4_PM.disable_s3, the other way round.</summary>
+    public bool HasSuspendToRam { get; init; } = true;
+
+    /// <summary>The guest may suspend itself to a disk (ACPI S4), which ends the machine.</summary>
+    public bool HasSuspendToDisk { get; init; } = true;
+
     /// <summary>VMware's backdoor port, by which drivers of its mouse get positions. As QEMU's vmport=.</summary>
     public bool HasVmwarePort { get; init; } = true;
 

@@ -331,6 +331,25 @@ public sealed class MachineTests
         machine.PressPowerButton(); // too late, and harmless
     }
 
+    /// <summary>A program that is told what was wrong may try again with the same disk and files.</summary>
+    [Fact]
+    public async Task A_machine_that_can_not_be_made_leaves_nothing_open()
+    {
+        var path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllBytes(path, new byte[1 << 20]);
+            Assert.Throws<ConfigurationException>(() => Builder(_ => null).WithDisk(path).WithProcessors(0).Build());
+            Assert.Throws<ConfigurationException>(() => Builder(_ => null).WithDisk(path).WithDebugExit(0x3F8).Build());
+            await Assert.ThrowsAsync<ConfigurationException>(() => Builder(_ => null).WithVirtioDisk(path).WithCpu("none").StartAsync());
+            await using var machine = Builder(_ => null).WithDisk(path).Build();
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
     [Fact]
     public void Mistakes_are_refused()
     {

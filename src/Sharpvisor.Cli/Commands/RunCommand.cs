@@ -8,6 +8,7 @@ using Sharpvisor.Cli.Output;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
 using Sharpvisor.Servers.Secrets;
@@ -18,15 +19,25 @@ namespace Sharpvisor.Cli.Commands;
 /// <summary>Starts a machine from its flags and lives as long as it does.</summary>
 internal static class RunCommand
 {
-    private const int UserSignal1 = 10;
+    private const int UserSignal1 = 10, StandardError = 2;
 
     public static async Task<int> RunAsync(RunSettings settings, TextWriter output, TextWriter errors)
     {
         if (settings.Kernel is null && (settings.Initrd is not null || settings.Append is not null))
             throw new ConfigurationException($"{(settings.Initrd is not null ? "-initrd" : "-append")} needs a kernel: give one with -kernel");
 
-        if (settings.IsCurses)
-            CursesDisplay.Check();
+        if (!settings.IsCurses)
+            return await RunAsync(settings, null, errors).ConfigureAwait(false);
+        CursesDisplay.Check();
+        if (!Terminal.IsTerminal(StandardError))
+            return await RunAsync(settings, null, errors).ConfigureAwait(false);
+        using var held = new HeldLines(errors);
+        return await RunAsync(settings, held, held).ConfigureAwait(false);
+    }
+
+    /// <param name="held">What keeps the lines of <paramref name="errors"/> from the terminal while it shows the screen.</param>
+    private static async Task<int> RunAsync(RunSettings settings, HeldLines? held, TextWriter errors)
+    {
         var logger = new StandardErrorLogger(errors);
         var log = new DebugLog(settings.TraceFile, errors);
         await using (log.ConfigureAwait(false))
@@ -40,7 +51,7 @@ internal static class RunCommand
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
                 vnc = StartVnc(settings, machine, logger);
-                return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
+                return await LiveAsync(machine, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
             }
             finally
             {
@@ -62,6 +73,7 @@ internal static class RunCommand
             .WithProcessors(settings.Processors)
             .WithBoot(settings.Boot)
             .WithUuid(settings.Uuid)
+            .WithSuspend(settings.HasSuspendToRam, settings.HasSuspendToDisk)
             .WithCommandLine(settings.Append ?? "")
             .WithLogger(logger);
         if (settings.Engine is null && CpuEngines.Default != "translator")
@@ -176,9 +188,9 @@ internal static class RunCommand
         return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, HeldLines? held, TextWriter errors)
     {
-        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit);
+        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit, held);
         try
         {
             return await LiveAsync(machine, display, errors).ConfigureAwait(false);

@@ -37,6 +37,7 @@ internal static class HelpText
           -accel NAME            translator, interpreter, or both in lockstep
           -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
           -name NAME  -uuid ID  -nodefaults
+          -global PIIX4_PM.disable_s3=1   no suspend to RAM; disable_s4=1: to disk
           -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev |
                   pci-testdev
 

@@ -225,13 +225,18 @@ internal static class Values
         settings.DebugExit = (port, count);
     }
 
-    /// <summary>-global isa-debugcon.iobase=0x402, the only setting there is.</summary>
+    /// <summary>-global isa-debugcon.iobase=0x402, -global PIIX4_PM.disable_s3=1.</summary>
     public static void Global(RunSettings settings, string value)
     {
-        const string debugPort = "isa-debugcon.iobase=";
-        if (!value.StartsWith(debugPort, StringComparison.Ordinal))
-            throw new ConfigurationException($"-global {value}: not in this version; there is {debugPort}PORT");
-        settings.DebugConsolePort = (ushort)Number($"-global {value}", value[debugPort.Length..], 0xFFFF);
+        const string debugPort = "isa-debugcon.iobase=", noSuspendToRam = "PIIX4_PM.disable_s3=", noSuspendToDisk = "PIIX4_PM.disable_s4=";
+        if (value.StartsWith(debugPort, StringComparison.Ordinal))
+            settings.DebugConsolePort = (ushort)Number($"-global {value}", value[debugPort.Length..], 0xFFFF);
+        else if (value.StartsWith(noSuspendToRam, StringComparison.Ordinal))
+            settings.HasSuspendToRam = Number($"-global {value}", value[noSuspendToRam.Length..], 1) == 0;
+        else if (value.StartsWith(noSuspendToDisk, StringComparison.Ordinal))
+            settings.HasSuspendToDisk = Number($"-global {value}", value[noSuspendToDisk.Length..], 1) == 0;
+        else
+            throw new ConfigurationException($"-global {value}: not in this version; there are {debugPort}PORT, {noSuspendToRam}1 and {noSuspendToDisk}1");
     }
 
     /// <summary>-d int,exec,…</summary>

@@ -16,8 +16,11 @@ internal static class Dsdt
     {
         var aml = new AmlWriter();
         // The SLP_TYP values of PM1a and PM1b for each sleep state.
-        foreach (var (state, type) in new[] { (@"\_S3", AcpiPm.SuspendToRam), (@"\_S4", AcpiPm.SuspendToDisk), (@"\_S5", AcpiPm.SoftOff) })
-            aml.NamePackage(state, type, type, 0, 0);
+        if (options.HasSuspendToRam)
+            aml.NamePackage(@"\_S3", AcpiPm.SuspendToRam, AcpiPm.SuspendToRam, 0, 0);
+        if (options.HasSuspendToDisk)
+            aml.NamePackage(@"\_S4", AcpiPm.SuspendToDisk, AcpiPm.SuspendToDisk, 0, 0);
+        aml.NamePackage(@"\_S5", AcpiPm.SoftOff, AcpiPm.SoftOff, 0, 0);
         aml.Scope(@"\_SB", sb =>
         {
             for (var i = 0; i < options.ProcessorCount; i++)

@@ -9,6 +9,12 @@ namespace Sharpvisor.Servers.Vnc;
 /// </summary>
 internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan interval, TimeProvider time)
 {
+    /// <summary>
+    /// Of a larger screen clients see the upper left part, as of QEMU's: each has a copy of what it sees, and a guest must
+    /// not choose how much memory of the host that takes.
+    /// </summary>
+    public const int MaximumWidth = 5120, MaximumHeight = 2160;
+
     private readonly Lock _lock = new();
     private readonly Framebuffer _current = new();
     private bool _isTextMode;
@@ -49,8 +55,9 @@ internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan in
             if (frame.Sequence == _sequence)
                 return false;
             frame.Sequence = _sequence;
-            if (resize && (frame.Width != _current.Width || frame.Height != _current.Height))
-                frame.Resize(_current.Width, _current.Height);
+            var (width, height) = (Math.Min(_current.Width, MaximumWidth), Math.Min(_current.Height, MaximumHeight));
+            if (resize && (frame.Width != width || frame.Height != height))
+                frame.Resize(width, height);
             else
                 beforeChange?.Invoke(_current);
             return frame.Update(_current);

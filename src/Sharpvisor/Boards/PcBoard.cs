@@ -32,6 +32,7 @@ internal sealed class PcBoard
     private const ushort SmBusPort = 0xB100;
 
     private readonly BoardContext _context;
+    private readonly MachineOptions _options;
     private readonly List<IResettable> _resettable = [];
     private readonly KvmClock[] _kvmClocks;
     private readonly Pic _pic;
@@ -46,6 +47,7 @@ internal sealed class PcBoard
     public PcBoard(BoardContext context, MachineOptions options)
     {
         _context = context;
+        _options = options;
         var (memory, ports, mmio, gate, clock, errors, control, processorId) = context;
 
         var apicBus = new ApicBus();
@@ -227,6 +229,8 @@ internal sealed class PcBoard
 
     private AcpiOptions DescribeForAcpi() => new()
     {
+        HasSuspendToRam = _options.HasSuspendToRam,
+        HasSuspendToDisk = _options.HasSuspendToDisk,
         ProcessorCount = LocalApics.Count,
         SerialPorts = _serial,
         HasVga = Pci.Functions.Any(f => f.Config.Get8(PciRegister.ClassCode + 2) == 3),

@@ -183,7 +183,9 @@ internal sealed class PcFirmware
         Config.AddFile("bootorder", () => BootOrder.ToFile(_options.Boot.Strict));
         // SLP_TYP of S0 to S5, and in bit 7 whether the state is there.
         const byte isThere = 0x80;
-        Config.AddFile("etc/system-states", [isThere, 0, 0, isThere | AcpiPm.SuspendToRam, isThere | AcpiPm.SuspendToDisk, isThere | AcpiPm.SoftOff]);
+        byte State(byte type, bool has) => (byte)(type | (has ? isThere : 0));
+        Config.AddFile("etc/system-states",
+            [isThere, 0, 0, State(AcpiPm.SuspendToRam, _options.HasSuspendToRam), State(AcpiPm.SuspendToDisk, _options.HasSuspendToDisk), State(AcpiPm.SoftOff, true)]);
         Config.AddFile("etc/boot-fail-wait", BitConverter.GetBytes(_options.Boot.RebootTimeout));
         if (_options.Boot.SplashTime is { } splash)
             Config.AddFile("etc/boot-menu-wait", U16(splash));
