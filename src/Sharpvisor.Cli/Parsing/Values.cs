@@ -232,12 +232,19 @@ internal static class Values
         if (value.StartsWith(debugPort, StringComparison.Ordinal))
             settings.DebugConsolePort = (ushort)Number($"-global {value}", value[debugPort.Length..], 0xFFFF);
         else if (value.StartsWith(noSuspendToRam, StringComparison.Ordinal))
-            settings.HasSuspendToRam = Number($"-global {value}", value[noSuspendToRam.Length..], 1) == 0;
+            settings.HasSuspendToRam = !Switch($"-global {value}", value[noSuspendToRam.Length..]);
         else if (value.StartsWith(noSuspendToDisk, StringComparison.Ordinal))
-            settings.HasSuspendToDisk = Number($"-global {value}", value[noSuspendToDisk.Length..], 1) == 0;
+            settings.HasSuspendToDisk = !Switch($"-global {value}", value[noSuspendToDisk.Length..]);
         else
             throw new ConfigurationException($"-global {value}: not in this version; there are {debugPort}PORT, {noSuspendToRam}1 and {noSuspendToDisk}1");
     }
+
+    private static bool Switch(string what, string text) => text switch
+    {
+        "1" or "on" or "true" => true,
+        "0" or "off" or "false" => false,
+        _ => throw new ConfigurationException($"{what}: give on or off"),
+    };
 
     /// <summary>-d int,exec,…</summary>
     public static void Trace(RunSettings settings, string value)
