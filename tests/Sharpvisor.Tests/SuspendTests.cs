@@ -182,6 +182,32 @@ public sealed class SuspendTests
         Assert.False(machine.IsSuspended);
     }
 
+    /// <summary>Processors, the loop and whoever wakes the machine meet in every order.</summary>
+    [Fact]
+    public async Task Four_processors_sleep_and_wake_a_hundred_times()
+    {
+        await using var machine = await Builder(
+            v =>
+            {
+                if (v.Index == 0)
+                    v.Out(Pm1Control, Sleep, 2);
+                return null;
+            },
+            out var vcpus).WithProcessors(4).StartAsync();
+        using var limit = new CancellationTokenSource(Limit);
+        for (var i = 1; i <= 100; i++)
+        {
+            while (!machine.IsSuspended || vcpus[0].Resets != i)
+                await Task.Delay(1, limit.Token);
+            machine.WakeUp();
+            while (vcpus[0].Resets == i)
+                await Task.Delay(1, limit.Token);
+        }
+
+        await machine.StopAsync().WaitAsync(Limit);
+        Assert.DoesNotContain(vcpus, v => v.TouchedWhileRunning);
+    }
+
     [Fact]
     public async Task A_machine_that_sleeps_can_be_ended()
     {

@@ -193,8 +193,6 @@ public sealed unsafe partial class HostFile : IDisposable
     /// </summary>
     public bool TryLockByte(long at) => TryLock(OfdSetLock, ReadLock, at, out _);
 
-    public void UnlockByte(long at) => TryLock(OfdSetLock, Unlocked, at, out _);
-
     /// <summary>Whether another open file has a lock on a byte.</summary>
     public bool IsByteLocked(long at) => TryLock(OfdGetLock, WriteLock, at, out var found) && found != Unlocked;
 

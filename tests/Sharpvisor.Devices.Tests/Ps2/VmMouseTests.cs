@@ -127,6 +127,30 @@ public sealed class VmMouseTests
         Assert.Equal(0u, Call(Status, 0)[0]);
     }
 
+    [Fact]
+    public void Whatever_a_guest_asks_it_survives()
+    {
+        var random = new Random(1);
+        uint[] commands = [GetVersion, GetRamSize, Data, Status, Command, 86], arguments = [Enable, Disable, Relative, Absolute, 0, 1, 4, 6, 7];
+        for (var i = 0; i < 100_000; i++)
+        {
+            switch (random.Next(4))
+            {
+                case 0:
+                    _mouse.OnMoveTo(random.Next(0x10000), random.Next(0x10000), random.Next(-1, 2), (PointerButtons)random.Next(32));
+                    break;
+                case 1:
+                    _mouse.OnMove(random.Next(-300, 300), random.Next(-300, 300), random.Next(-9, 9), (PointerButtons)random.Next(32), random.Next(-9, 9));
+                    break;
+                default:
+                    Call(commands[random.Next(commands.Length)], random.Next(5) == 0 ? (uint)random.Next() : arguments[random.Next(arguments.Length)]);
+                    break;
+            }
+
+            Assert.True(Call(Status, 0)[0] is <= 1024 or Failed);
+        }
+    }
+
     private uint[] Call(uint command, uint argument)
     {
         uint[] registers = [Magic, command, 0x5658, argument, 0, 0, 0, 0];
