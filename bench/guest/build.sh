@@ -1,8 +1,8 @@
 #!/bin/bash
 # Makes what bench/compare runs, from Debian packages, without root, in .cache/bench:
 #
-#   build.sh guest   guest/{vmlinuz,boot.img,full.img,chroot}: boot.img has busybox and guestbench, full.img the
-#                    compilers too; chroot holds the same files for native runs
+#   build.sh guest   guest/{vmlinuz,boot.img,full.img,chroot,disk.img}: boot.img has busybox and guestbench, full.img
+#                    the compilers too; chroot holds the same files for native runs; disk.img is diskbench alone
 #   build.sh qemu    qemu/usr/bin/qemu-system-x86_64, for hosts that have none
 #
 # The compilers of packages/ make guestbench too, so that it is the same on every host.
@@ -91,6 +91,8 @@ build_guest() {
   cp "$packages"/boot/vmlinuz-* "$new/vmlinuz"
 
   in_packages gcc --sysroot="$packages" -O2 -static -Wall -Wno-misleading-indentation "$here/guestbench.c" -o "$boot/guestbench" -lm
+  mkdir "$new/disk"
+  in_packages gcc --sysroot="$packages" -O2 -static -Wall "$here/diskbench.c" -o "$new/disk/diskbench"
   cp "$packages/usr/bin/busybox" "$boot/bin/"
   cp "$here/init" "$here/workloads.sh" "$boot/"
   chmod 755 "$boot/init" "$boot/workloads.sh"
@@ -110,7 +112,8 @@ build_guest() {
   cp -a "$boot/." "$full/." "$new/chroot/"
   pack "$boot" >"$new/boot.img"
   { cat "$new/boot.img"; pack "$full"; } >"$new/full.img"
-  rm -rf "$boot" "$full" "$cache/guest"
+  pack "$new/disk" >"$new/disk.img"
+  rm -rf "$boot" "$full" "$new/disk" "$cache/guest"
   mv "$new" "$cache/guest"
   say "ready: $cache/guest ($(du -sh "$cache/guest" | cut -f1))"
 }

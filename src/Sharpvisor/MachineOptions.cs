@@ -60,6 +60,12 @@ public sealed record MachineOptions
     /// <summary>Virtio devices, in the order in which they get their places on PCI.</summary>
     public IReadOnlyList<VirtioPciDevice> VirtioDevices { get; init; } = [];
 
+    /// <summary>NICs that are not virtio's, which get their places behind those.</summary>
+    public IReadOnlyList<E1000Card> NetworkCards { get; init; } = [];
+
+    /// <summary>All that is plugged in.</summary>
+    internal IEnumerable<PciDevice> PciDevices => VirtioDevices.Concat<PciDevice>(NetworkCards);
+
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }
 
@@ -104,12 +110,12 @@ public sealed record MachineOptions
     internal IEnumerable<IAsyncDisposable> Backends =>
     [
         .. Serial.OfType<IAsyncDisposable>(), .. DebugConsole is { } console ? [console.Backend] : Array.Empty<IAsyncDisposable>(),
-        .. VirtioDevices.SelectMany(d => d.Backends), .. Drives,
+        .. PciDevices.SelectMany(d => d.Backends), .. Drives,
     ];
 
     /// <summary>What is read when the machine starts and at each reset. The machine's own, too.</summary>
     internal IEnumerable<BootSource> Files =>
-        new[] { Firmware, VgaBios, Kernel, Initrd }.OfType<BootSource>().Concat(Modules.Select(m => m.Source));
+        new[] { Firmware, VgaBios, Kernel, Initrd }.Concat(Modules.Select(m => m.Source)).Concat(PciDevices.Select(d => d.Rom)).OfType<BootSource>();
 
     /// <summary>RAM below 4 GiB: less when that makes the rest begin at a whole GiB, as QEMU's pc machine decides it.</summary>
     internal ulong Below4GLimit

@@ -1,4 +1,6 @@
 // The threads of one drive that wait in preadv, pwritev and fsync, so that no vCPU does. Leaves out io_uring.
+using Sharpvisor.Core.Host;
+
 namespace Sharpvisor.Backends.Block;
 
 /// <summary>
@@ -10,17 +12,21 @@ internal sealed class IoThreads<T>(string name, int limit, Action<T> work)
     private readonly object _lock = new();
     private readonly Queue<T> _queue = new();
     private readonly List<Thread> _threads = [];
-    private int _idle;
-    private bool _stopping;
+    private PollBeforeSleep _poll;
+    private int _queued, _idle;
+    private bool _stopping, _isPolling;
 
     public void Add(T item)
     {
         lock (_lock)
         {
             _queue.Enqueue(item);
-            if (_idle >= _queue.Count)
+            Volatile.Write(ref _queued, _queue.Count);
+            var awake = _isPolling ? 1 : 0;
+            if (_idle + awake >= _queue.Count)
             {
-                Monitor.Pulse(_lock);
+                if (_queue.Count > awake)
+                    Monitor.Pulse(_lock);
                 return;
             }
 
@@ -56,15 +62,38 @@ internal sealed class IoThreads<T>(string name, int limit, Action<T> work)
                 {
                     if (_stopping)
                         return;
-                    _idle++;
-                    Monitor.Wait(_lock);
-                    _idle--;
+                    if (_isPolling)
+                        Wait();
+                    else
+                        PollAndWait();
                 }
 
                 item = _queue.Dequeue();
+                Volatile.Write(ref _queued, _queue.Count);
             }
 
             work(item);
         }
+    }
+
+    /// <summary>One idle thread looks for work for a while, without the lock.</summary>
+    private void PollAndWait()
+    {
+        _isPolling = true;
+        Monitor.Exit(_lock);
+        _poll.IsSet(ref _queued, out var since);
+        Monitor.Enter(_lock);
+        _isPolling = false;
+        if (_queue.Count > 0 || _stopping)
+            return;
+        Wait();
+        _poll.OnSlept(since);
+    }
+
+    private void Wait()
+    {
+        _idle++;
+        Monitor.Wait(_lock);
+        _idle--;
     }
 }

@@ -8,12 +8,19 @@ namespace Sharpvisor.Core.Host;
 /// </summary>
 public sealed partial class WakeableSleep : IDisposable
 {
+    private const int Quiet = 0, Woken = 1, Asleep = 2;
+
     private readonly int _eventFd = -1;
     private readonly SemaphoreSlim? _semaphore;
-    private int _pending;
+    private readonly bool _polls;
+    private PollBeforeSleep _poll;
+    private int _state;
+    private bool _disposed;
 
-    public WakeableSleep()
+    /// <param name="polls">The sleeper is often woken at once: <see cref="PollBeforeSleep"/>.</param>
+    public WakeableSleep(bool polls = false)
     {
+        _polls = polls;
         if (OperatingSystem.IsLinux())
             _eventFd = EventFd(0, 0x80800); // EFD_CLOEXEC | EFD_NONBLOCK
         if (_eventFd < 0)
@@ -23,7 +30,7 @@ public sealed partial class WakeableSleep : IDisposable
     /// <summary>Ends the current or, if there is none, the next <see cref="Sleep"/>.</summary>
     public void Wake()
     {
-        if (Interlocked.Exchange(ref _pending, 1) != 0)
+        if (Interlocked.Exchange(ref _state, Woken) != Asleep || Volatile.Read(ref _disposed))
             return;
         if (_semaphore is not null)
         {
@@ -36,39 +43,51 @@ public sealed partial class WakeableSleep : IDisposable
     }
 
     /// <summary>Sleeps for <paramref name="ns"/> nanoseconds (<see cref="long.MaxValue"/>: for ever) or until woken.</summary>
+    /// <remarks>One thread sleeps. It may also be woken by what was meant for the sleep before.</remarks>
     public void Sleep(long ns)
     {
-        if (_semaphore is not null)
+        var since = 0L;
+        if (_polls ? !_poll.IsSet(ref _state, out since) : Volatile.Read(ref _state) == Quiet)
         {
-            _semaphore.Wait(ns == long.MaxValue ? Timeout.Infinite : (int)Math.Min(int.MaxValue, Math.Max(0, ns) / 1_000_000 + 1));
-        }
-        else
-        {
-            var poll = new PollFd { Fd = _eventFd, Events = 1 };
-            if (ns == long.MaxValue)
-            {
-                _ = Poll(ref poll, 1, -1);
-            }
-            else
-            {
-                var time = new TimeSpec { Seconds = ns / 1_000_000_000, Nanoseconds = ns % 1_000_000_000 };
-                _ = PPoll(ref poll, 1, in time, 0);
-            }
-
-            if ((poll.ReturnedEvents & 1) != 0)
-                _ = Read(_eventFd, out _, 8);
+            if (Interlocked.CompareExchange(ref _state, Asleep, Quiet) == Quiet)
+                Wait(ns);
+            if (_polls)
+                _poll.OnSlept(since);
         }
 
-        Interlocked.Exchange(ref _pending, 0);
+        Interlocked.Exchange(ref _state, Quiet);
     }
 
     /// <summary>No thread may be sleeping any more. A later <see cref="Wake"/> does nothing.</summary>
     public void Dispose()
     {
-        Interlocked.Exchange(ref _pending, 1); // or a late wake would write to whatever file got the descriptor next
+        Volatile.Write(ref _disposed, true); // or a late wake would write to whatever file got the descriptor next
         _semaphore?.Dispose();
         if (_eventFd >= 0)
             _ = Close(_eventFd);
+    }
+
+    private void Wait(long ns)
+    {
+        if (_semaphore is not null)
+        {
+            _semaphore.Wait(ns == long.MaxValue ? Timeout.Infinite : (int)Math.Min(int.MaxValue, Math.Max(0, ns) / 1_000_000 + 1));
+            return;
+        }
+
+        var poll = new PollFd { Fd = _eventFd, Events = 1 };
+        if (ns == long.MaxValue)
+        {
+            _ = Poll(ref poll, 1, -1);
+        }
+        else
+        {
+            var time = new TimeSpec { Seconds = ns / 1_000_000_000, Nanoseconds = ns % 1_000_000_000 };
+            _ = PPoll(ref poll, 1, in time, 0);
+        }
+
+        if ((poll.ReturnedEvents & 1) != 0)
+            _ = Read(_eventFd, out _, 8);
     }
 
     [LibraryImport("libc", EntryPoint = "eventfd")]

@@ -37,7 +37,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
     private protected readonly BlockDecoder _decoder;
     private readonly GuestFaultException _fault = new();
     private readonly FaultHistory _history = new();
-    private readonly WakeableSleep _sleep = new();
+    private readonly WakeableSleep _sleep = new(polls: true);
     private readonly Queue<CodeRequest> _codeRequests = new();
     private readonly FetchEntry[] _fetchTlb = new FetchEntry[FetchEntries];
     private readonly int _physicalBits;
