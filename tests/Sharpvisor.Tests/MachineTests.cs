@@ -1,4 +1,3 @@
-using Microsoft.Extensions.Logging;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -375,29 +374,5 @@ public sealed class MachineTests
         public ulong Read(uint offset, int size) => throw new InvalidOperationException("it broke");
 
         public void Write(uint offset, int size, ulong value) => throw new InvalidOperationException("it broke");
-    }
-
-    private sealed class ListLogger : ILogger
-    {
-        private readonly List<string> _lines = [];
-
-        public string[] Lines
-        {
-            get
-            {
-                lock (_lines)
-                    return [.. _lines];
-            }
-        }
-
-        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
-
-        public bool IsEnabled(LogLevel logLevel) => logLevel >= LogLevel.Warning;
-
-        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
-        {
-            lock (_lines)
-                _lines.Add(formatter(state, exception));
-        }
     }
 }
