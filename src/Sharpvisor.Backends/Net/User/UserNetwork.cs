@@ -6,6 +6,7 @@ using System.Collections.Concurrent;
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Net.User.Ip;
+using Sharpvisor.Backends.Net.User.Services;
 using Sharpvisor.Backends.Net.User.Tcp;
 using Sharpvisor.Backends.Net.User.Udp;
 using Sharpvisor.Core.Host;
@@ -35,9 +36,10 @@ public sealed class UserNetwork : INetworkBackend
     private Thread? _thread;
     private volatile bool _isStopping;
     private int _transmitReady = 1, _receiveReady;
+    private readonly NetworkServices? _services;
     private bool _isDisposed;
 
-    /// <summary>A network without services.</summary>
+    /// <summary>A network with its services.</summary>
     /// <param name="name">For messages.</param>
     /// <exception cref="Core.Guests.ConfigurationException">Addresses that don't fit together, or a port that is in use.</exception>
     public UserNetwork(string name, UserNetworkOptions options, ILogger logger) : this(name, options, logger, SocketPoller.Create())
@@ -74,6 +76,7 @@ public sealed class UserNetwork : INetworkBackend
                 AddGuestForward(forward);
             foreach (var forward in options.HostForwards)
                 AddHostForward(forward);
+            _services = new NetworkServices(this, logger);
         }
         catch
         {
@@ -276,6 +279,7 @@ public sealed class UserNetwork : INetworkBackend
 
     private void CloseAll()
     {
+        _services?.Dispose();
         Tcp.Dispose();
         Udp.Dispose();
         _icmp.Dispose();

@@ -1,4 +1,5 @@
 using System.Net;
+using Sharpvisor.Backends.Net.User.Services.Content;
 
 namespace Sharpvisor.Backends.Net.User;
 
@@ -44,6 +45,9 @@ public sealed record UserNetworkOptions
 
     /// <summary>A folder that HTTP serves.</summary>
     public string? HttpFolder { get; init; }
+
+    /// <summary>What TFTP and HTTP serve, instead of folders: in memory, for example.</summary>
+    public INamedContent? Files { get; init; }
 
     /// <summary>Data that may be on its way at a time, in bytes.</summary>
     public long PoolLimit { get; init; } = 64 << 20;

@@ -163,11 +163,24 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         return sum.Finish() == 0;
     }
 
+    /// <summary>A service that has the port for a while.</summary>
+    private UdpServiceTask? FindByPort(IPv4EndPoint to)
+    {
+        foreach (var (at, service) in _services)
+        {
+            if (at.Address == to.Address && service.Service.HasPort(to.Port))
+                return service;
+        }
+
+        return null;
+    }
+
     /// <returns>False: nor will the next one go there.</returns>
     private bool Deliver(in Ipv4Packet packet, IPv4EndPoint from, IPv4EndPoint to, ReadOnlySpan<byte> data)
     {
         var isBroadcast = to.Address == uint.MaxValue || to.Address == Addresses.Broadcast;
-        if (_services.TryGetValue(isBroadcast ? to with { Address = Addresses.Host } : to, out var service))
+        var service = _services.GetValueOrDefault(isBroadcast ? to with { Address = Addresses.Host } : to) ?? FindByPort(to);
+        if (service is not null)
         {
             service.OnDatagram(from, to, data);
             return true;
