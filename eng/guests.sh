@@ -8,6 +8,8 @@
 #   installer/{linux,initrd.gz}      Debian's network installer
 #   seabios/{bios-256k.bin,vgabios-stdvga.bin}  seabios
 #   ipxe/{ipxe.lkrn,ipxe.iso}        ipxe
+#   ipxe-roms/{pxe-virtio,pxe-e1000}.rom  ipxe-qemu
+#   pxelinux/{pxelinux.0,ldlinux.c32}  pxelinux and syslinux-common
 #   isolinux/{isolinux.bin,isohdpfx.bin,ldlinux.c32}  isolinux and syslinux-common
 #   memtest/memtest86+x64.iso        memtest86+
 #   grub/{i386-pc,grub-mkimage,lib}  grub-pc-bin, and of grub-common a program with the libraries it needs
@@ -43,7 +45,7 @@ grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/gr
 have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso isolinux memtest grub tcc e2fs demo-disk; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs demo-disk; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -153,12 +155,26 @@ if ! have ipxe/ipxe.iso; then
   publish ipxe
 fi
 
+if ! have ipxe-roms; then
+  fetch ipxe-roms named ipxe-qemu
+  stage ipxe-roms
+  mv "$work"/ipxe-roms.d/usr/lib/ipxe/qemu/pxe-{virtio,e1000}.rom "$work/ipxe-roms.new/"
+  publish ipxe-roms
+fi
+
 if ! have isolinux; then
   fetch isolinux named isolinux
   fetch syslinux named syslinux-common
   stage isolinux
   mv "$work"/isolinux.d/usr/lib/ISOLINUX/{isolinux,isohdpfx}.bin "$work/syslinux.d/usr/lib/syslinux/modules/bios/ldlinux.c32" "$work/isolinux.new/"
   publish isolinux
+fi
+if ! have pxelinux; then
+  fetch pxelinux named pxelinux
+  fetch syslinux named syslinux-common
+  stage pxelinux
+  mv "$work/pxelinux.d/usr/lib/PXELINUX/pxelinux.0" "$work/syslinux.d/usr/lib/syslinux/modules/bios/ldlinux.c32" "$work/pxelinux.new/"
+  publish pxelinux
 fi
 
 if ! have memtest; then
@@ -238,7 +254,9 @@ demo_root() {
   busybox_root "$1" "$guests/busybox/busybox"
   cp "$home/guest/demo/init" "$1/init"
   cp "$home/guest/demo/profile" "$1/etc/profile"
-  modules "$1" virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng
+  cp "$home/guest/demo/dhcp" "$1/etc/dhcp"
+  chmod 755 "$1/etc/dhcp"
+  modules "$1" virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng failover net_failover virtio_net
 }
 modules() { # ROOT NAME...: of the cloud kernel
   local name

@@ -52,7 +52,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _owned.AddRange(options.Serial.OfType<IAsyncDisposable>());
         if (options.DebugConsole is { } console)
             _owned.Add(console.Backend);
-        _owned.AddRange(options.VirtioDevices.SelectMany(d => d.Backends));
+        _owned.AddRange(options.PciDevices.SelectMany(d => d.Backends));
         _owned.AddRange(options.Drives);
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
@@ -251,6 +251,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         _options.Initrd?.Dispose();
         foreach (var module in _options.Modules)
             module.Source.Dispose();
+        foreach (var device in _options.PciDevices)
+            device.Rom?.Dispose();
     }
 
     /// <summary>Brings everything to the state at power-on. No vCPU runs.</summary>

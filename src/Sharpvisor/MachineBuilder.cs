@@ -134,6 +134,9 @@ public sealed class MachineBuilder
     /// </summary>
     public MachineBuilder WithVirtioDevice(VirtioPciDevice device) => With(Options with { VirtioDevices = [.. Options.VirtioDevices, device] });
 
+    /// <summary>A NIC that guests have a driver for though they have none of virtio.</summary>
+    public MachineBuilder WithNetworkCard(E1000Card card) => With(Options with { NetworkCards = [.. Options.NetworkCards, card] });
+
     /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>
     public MachineBuilder WithoutReboot() => With(Options with { NoReboot = true });
 

@@ -60,6 +60,12 @@ public sealed record MachineOptions
     /// <summary>Virtio devices, in the order in which they get their places on PCI.</summary>
     public IReadOnlyList<VirtioPciDevice> VirtioDevices { get; init; } = [];
 
+    /// <summary>NICs that are not virtio's, which get their places behind those.</summary>
+    public IReadOnlyList<E1000Card> NetworkCards { get; init; } = [];
+
+    /// <summary>All that is plugged in.</summary>
+    internal IEnumerable<PciDevice> PciDevices => VirtioDevices.Concat<PciDevice>(NetworkCards);
+
     /// <summary>End the machine instead of resetting it.</summary>
     public bool NoReboot { get; init; }
 

@@ -1,7 +1,7 @@
 using System.Security.Cryptography;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boards;
-using Sharpvisor.Core.Char;
+using Sharpvisor.Core.Net;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Virtio.Transports;
@@ -9,11 +9,8 @@ using Sharpvisor.Devices.Virtio.Transports;
 namespace Sharpvisor;
 
 /// <summary>A virtio device on the PC's PCI bus.</summary>
-public abstract record VirtioPciDevice
+public abstract record VirtioPciDevice : PciDevice
 {
-    /// <summary>Number of its device on the bus, 0 to 31; null: the first free one.</summary>
-    public int? Slot { get; init; }
-
     /// <summary>Its registers lie in memory, where ACPI tells of them, rather than on PCI (virtio-mmio).</summary>
     public bool IsMmio { get; init; }
 
@@ -26,20 +23,8 @@ public abstract record VirtioPciDevice
     /// <summary>Bits of features that it does not offer though it has them.</summary>
     public ulong WithheldFeatures { get; init; }
 
-    /// <summary>When firmware tries to start it: the lowest of all first; null: after those that have one.</summary>
-    public int? BootIndex { get; init; }
-
-    /// <summary>For messages.</summary>
-    internal abstract string Kind { get; }
-
-    /// <summary>How firmware calls what can be started from it, behind the name of the PCI device; null: nothing.</summary>
-    internal virtual string? BootPath => null;
-
     /// <summary>Messages of MSI-X when nothing else is said; null: one for each queue and one for the configuration.</summary>
     internal virtual int? DefaultVectors => null;
-
-    /// <summary>The character devices that it leads to.</summary>
-    internal virtual IEnumerable<ICharBackend> Backends => [];
 
     internal abstract VirtioDevice Create(BoardContext context, int processors);
 }
@@ -57,7 +42,7 @@ public sealed record VirtioDisk(BlockDrive Drive) : VirtioPciDevice
 
     internal override string Kind => "virtio-blk-pci";
 
-    internal override string BootPath => "disk@0,0";
+    internal override (string Kind, string Unit)? BootPath => ("scsi", "disk@0,0");
 
     internal override VirtioDevice Create(BoardContext context, int processors)
     {
@@ -91,4 +76,30 @@ public sealed record VirtioMemoryBalloon : VirtioPciDevice
 
     internal override VirtioDevice Create(BoardContext context, int processors) =>
         new VirtioBalloon(Options, context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+}
+
+/// <summary>A virtio NIC.</summary>
+/// <param name="Backend">What its cable leads to; null: nothing. It belongs to the machine from now on.</param>
+public sealed record VirtioNic(INetworkBackend? Backend) : VirtioPciDevice
+{
+    public VirtioNetOptions Options { get; init; } = new();
+
+    internal override string Kind => "virtio-net-pci";
+
+    internal override (string Kind, string Unit)? BootPath => ("ethernet", "ethernet-phy@0");
+
+    internal override IEnumerable<IAsyncDisposable> Backends => Backend is null ? [] : [Backend];
+
+    internal override VirtioDevice Create(BoardContext context, int processors)
+    {
+        if (Options.QueuePairs is < 1 or > VirtioNet.MaximumQueuePairs)
+            throw new ConfigurationException($"{Kind}: {Options.QueuePairs} pairs of queues; give 1 to {VirtioNet.MaximumQueuePairs}");
+        if (Options.Mtu is < 68 or > 65535)
+            throw new ConfigurationException($"{Kind}: an MTU of {Options.Mtu}; give 68 to 65535");
+        if (Options.Address.IsGroup)
+            throw new ConfigurationException($"{Kind}: {Options.Address} is an address of a group; give one whose first byte is even");
+        var nic = new VirtioNet(Options, Backend, context.Gate, context.Errors) { OffersPackedRings = OffersPackedRings, WithheldFeatures = WithheldFeatures };
+        Backend?.Attach(nic);
+        return nic;
+    }
 }

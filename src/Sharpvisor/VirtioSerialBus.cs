@@ -16,7 +16,7 @@ public sealed record VirtioSerialBus(IReadOnlyList<VirtioSerialPort> Ports) : Vi
 
     internal override int? DefaultVectors => MaximumPorts + 1;
 
-    internal override IEnumerable<ICharBackend> Backends => Ports.Select(p => p.Backend).OfType<ICharBackend>();
+    internal override IEnumerable<IAsyncDisposable> Backends => Ports.Select(p => p.Backend).OfType<IAsyncDisposable>();
 
     internal override VirtioDevice Create(BoardContext context, int processors)
     {

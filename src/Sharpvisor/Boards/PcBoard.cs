@@ -108,8 +108,11 @@ internal sealed class PcBoard
         MapChannel(Ide.Channels[1], PiixIde.SecondaryPort, PiixIde.SecondaryControlPort, "ide1");
         AddIdeDrives(options.IdeDrives);
 
-        _virtio = new PcVirtio(context, Pci, ioApic, Firmware.BootOrder);
+        var slots = new PcSlots(context, Pci, Firmware.BootOrder);
+        _virtio = new PcVirtio(context, slots, ioApic);
         _virtio.Add(options);
+        foreach (var card in options.NetworkCards)
+            slots.Add(card, card.Create(context));
         AddTestDevices(options);
     }
 

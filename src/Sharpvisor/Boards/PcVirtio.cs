@@ -3,13 +3,12 @@ using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Acpi;
 using Sharpvisor.Devices.Interrupts;
-using Sharpvisor.Devices.Pci;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Virtio.Transports;
 
 namespace Sharpvisor.Boards;
 
-internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, BootOrder bootOrder) : IResettable
+internal sealed class PcVirtio(BoardContext context, PcSlots slots, IoApic ioApic) : IResettable
 {
     /// <summary>Behind the local APICs, where nothing else is and PCI is not; the I/O APIC's inputs that ISA and PCI leave.</summary>
     private const ulong MmioBase = 0xFEF0_0000;
@@ -31,7 +30,7 @@ internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, 
             if (described.IsMmio)
                 AddMmio(described, device);
             else
-                AddPci(described, device);
+                slots.Add(described, new VirtioPci(device, described.Pci with { Vectors = described.Pci.Vectors ?? described.DefaultVectors }));
         }
     }
 
@@ -68,27 +67,5 @@ internal sealed class PcVirtio(BoardContext context, PciBus pci, IoApic ioApic, 
         var mmio = new VirtioMmio(device, context.Memory, ioApic.Input(FirstMmioInput + number));
         _mmio.Add(mmio);
         context.Mmio.Map(MmioBase + ((ulong)number * VirtioMmio.Length), VirtioMmio.Length, mmio, $"virtio-mmio{number}");
-    }
-
-    private void AddPci(VirtioPciDevice described, VirtioDevice device)
-    {
-        var function = new VirtioPci(device, described.Pci with { Vectors = described.Pci.Vectors ?? described.DefaultVectors });
-        try
-        {
-            if (described.Slot is { } slot)
-                pci.Add(function, slot);
-            else
-                pci.AddToFreeSlot(function, PcBoard.FirstFreeSlot);
-        }
-        catch (InvalidOperationException e)
-        {
-            throw new ConfigurationException($"{e.Message}; give it another place by addr=", e);
-        }
-
-        if (described.BootIndex is not { } index)
-            return;
-        if (described.BootPath is not { } path)
-            throw new ConfigurationException($"{described.Kind}: nothing can be started from it; leave bootindex= out");
-        bootOrder.Add(index, $"/pci@i0cf8/scsi@{function.Devfn >> 3:x}/{path}");
     }
 }

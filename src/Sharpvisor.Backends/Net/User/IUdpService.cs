@@ -9,6 +9,9 @@ internal interface IUdpService
     /// <param name="to">Where it was sent to: an address of the service or a broadcast address.</param>
     void OnDatagram(IPEndPoint from, IPEndPoint to, ReadOnlySpan<byte> data, IUdpSender sender);
 
+    /// <summary>Whether a port of the service's address, besides the one that it is registered for, is its own for now: TFTP's transfers have one each.</summary>
+    bool HasPort(int port) => false;
+
     /// <summary>When <see cref="OnTime"/> is to be called, on the clock of <see cref="Environment.TickCount64"/>; <see cref="long.MaxValue"/>: never.</summary>
     long NextDeadlineMs { get; }
 

@@ -1,0 +1,44 @@
+using System.Buffers.Binary;
+using Sharpvisor.Core.Net;
+
+namespace Sharpvisor.Devices.Virtio;
+
+/// <summary>struct virtio_net_hdr, which precedes each frame in a buffer (VIRTIO 1.2, 5.1.6).</summary>
+internal static class NetHeader
+{
+    /// <summary>With the number of buffers, and of legacy drivers that don't merge them, without.</summary>
+    public const int Length = 12, ShortLength = 10;
+
+    private const byte NeedsChecksum = 1, DataValid = 2, Ecn = 0x80;
+
+    /// <summary>What a driver asks for; false: what makes no sense for a frame of this length.</summary>
+    public static bool TryRead(ReadOnlySpan<byte> header, int frameLength, out FrameOffload offload)
+    {
+        var needsChecksum = (header[0] & NeedsChecksum) != 0;
+        offload = new FrameOffload
+        {
+            NeedsChecksum = needsChecksum,
+            Segmentation = (Segmentation)(header[1] & ~Ecn),
+            HeaderLength = BinaryPrimitives.ReadUInt16LittleEndian(header[2..]),
+            SegmentSize = BinaryPrimitives.ReadUInt16LittleEndian(header[4..]),
+            ChecksumStart = needsChecksum ? BinaryPrimitives.ReadUInt16LittleEndian(header[6..]) : (ushort)0,
+            ChecksumOffset = needsChecksum ? BinaryPrimitives.ReadUInt16LittleEndian(header[8..]) : (ushort)0,
+        };
+        if (needsChecksum && offload.ChecksumStart + offload.ChecksumOffset + 2 > frameLength)
+            return false;
+        return offload.Segmentation == Segmentation.None || (needsChecksum && offload.SegmentSize > 0 && Enum.IsDefined(offload.Segmentation));
+    }
+
+    public static void Write(Span<byte> header, in FrameOffload offload, int bufferCount)
+    {
+        header.Clear();
+        header[0] = offload.NeedsChecksum ? NeedsChecksum : offload.IsValid ? DataValid : (byte)0;
+        header[1] = (byte)offload.Segmentation;
+        BinaryPrimitives.WriteUInt16LittleEndian(header[2..], offload.HeaderLength);
+        BinaryPrimitives.WriteUInt16LittleEndian(header[4..], offload.SegmentSize);
+        BinaryPrimitives.WriteUInt16LittleEndian(header[6..], offload.ChecksumStart);
+        BinaryPrimitives.WriteUInt16LittleEndian(header[8..], offload.ChecksumOffset);
+        if (header.Length >= Length)
+            BinaryPrimitives.WriteUInt16LittleEndian(header[10..], (ushort)bufferCount);
+    }
+}
