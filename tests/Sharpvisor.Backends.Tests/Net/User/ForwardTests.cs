@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging.Abstractions;
 using Sharpvisor.Backends.Net.User;
+using Sharpvisor.Backends.Net.User.Services;
 using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Backends.Tests.Net.User;
@@ -116,7 +117,7 @@ public sealed class ForwardTests
     [Fact]
     public async Task A_service_of_the_network_is_the_other_side_of_a_connection()
     {
-        await using var guest = new GuestStack(prepare: n => n.AddStreamService(GuestStack.Gateway, 80, owner => new Echo(owner)));
+        await using var guest = new GuestStack(prepare: n => n.AddStreamService(GuestStack.Gateway, 80, new EchoService()));
         var connection = guest.Connect(new IPEndPoint(GuestStack.Gateway, 80));
         var data = FarEnd.Bytes(200_000, 4);
         connection.Write(data);
@@ -164,6 +165,11 @@ public sealed class ForwardTests
             return connection;
         };
         return accepted;
+    }
+
+    private sealed class EchoService : IStreamService
+    {
+        public IStreamPeer? Accept(IPEndPoint from, IStreamOwner owner) => new Echo(owner);
     }
 
     /// <summary>Takes little at a time.</summary>

@@ -36,6 +36,8 @@ internal sealed partial class TcpConnection
     {
         _sndUna = _sndNxt = acknowledged;
         _retries = 0;
+        _isForced = false;
+        _allowance = uint.MaxValue;
         _waitsForAcknowledgment = false;
         RestartTimer();
     }

@@ -166,7 +166,7 @@ internal sealed partial class TcpConnection : NetworkTask, IStreamOwner, IDispos
                 return;
             case TcpState.Closed:
                 // The peer takes nothing: it shall see that something is missing.
-                _peer!.Reset();
+                _peer?.Reset();
                 Dispose();
                 return;
         }

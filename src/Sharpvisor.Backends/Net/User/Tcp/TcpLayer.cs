@@ -7,6 +7,7 @@ using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Net.User.Ip;
+using Sharpvisor.Backends.Net.User.Services;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 
@@ -22,8 +23,8 @@ internal sealed class TcpLayer : IDisposable
     private readonly ILogger _logger;
     private readonly Dictionary<TcpFlow, TcpConnection> _connections = [];
     private readonly HashSet<TcpConnection> _detached = [];
-    private readonly Dictionary<IPv4EndPoint, Func<IStreamOwner, IStreamPeer>> _services = [];
-    private readonly Dictionary<IPv4EndPoint, IPv4EndPoint> _guestForwards = [];
+    private readonly Dictionary<IPv4EndPoint, IStreamService> _services = [];
+    private readonly Dictionary<IPv4EndPoint, Func<IPv4EndPoint?>> _guestForwards = [];
     private readonly List<TcpForward> _forwards = [];
     private TcpConnection? _last;
     private long _challengeSecond;
@@ -66,14 +67,15 @@ internal sealed class TcpLayer : IDisposable
     public bool HasService(uint address) => _services.Keys.Any(k => k.Address == address) || _guestForwards.Keys.Any(k => k.Address == address);
 
     /// <exception cref="ConfigurationException">There is one already.</exception>
-    public void AddService(IPv4EndPoint endPoint, Func<IStreamOwner, IStreamPeer> open)
+    public void AddService(IPv4EndPoint endPoint, IStreamService service)
     {
-        if (_guestForwards.ContainsKey(endPoint) || !_services.TryAdd(endPoint, open))
+        if (_guestForwards.ContainsKey(endPoint) || !_services.TryAdd(endPoint, service))
             throw new ConfigurationException($"user network: two services want TCP {endPoint}; give one another port");
     }
 
+    /// <param name="target">Where it leads at this time; null: nowhere.</param>
     /// <exception cref="ConfigurationException">There is a service already.</exception>
-    public void AddGuestForward(IPv4EndPoint server, IPv4EndPoint target)
+    public void AddGuestForward(IPv4EndPoint server, Func<IPv4EndPoint?> target)
     {
         if (_services.ContainsKey(server) || !_guestForwards.TryAdd(server, target))
             throw new ConfigurationException($"guestfwd=tcp:{server}: two of them; give one another port");
@@ -202,25 +204,32 @@ internal sealed class TcpLayer : IDisposable
         }
 
         var connection = new TcpConnection(this, segment.Flow);
-        if (_services.TryGetValue(to, out var open))
+        if (_services.TryGetValue(to, out var service))
         {
-            connection.Accept(segment, open(connection));
-            Add(connection);
+            if (service.Accept(segment.Flow.Guest, connection) is { } peer)
+            {
+                connection.Accept(segment, peer);
+                Add(connection);
+            }
+            else
+            {
+                Refuse(segment);
+            }
+
             return;
         }
 
-        if (!_guestForwards.TryGetValue(to, out var target))
-        {
-            if (_restrict || to.Address == Addresses.Dns || Addresses.IsInside(to.Address) && to.Address != Addresses.Host)
-            {
-                Refuse(segment);
-                return;
-            }
-
-            target = to.Address == Addresses.Host ? to with { Address = UserNetwork.Loopback } : to;
-        }
-
-        Connect(packet, segment, connection, target);
+        IPv4EndPoint? target = null;
+        if (_guestForwards.TryGetValue(to, out var forward))
+            target = forward();
+        else if (to.Address == Addresses.Host && !_restrict)
+            target = to with { Address = UserNetwork.Loopback };
+        else if (!Addresses.IsInside(to.Address) && !_restrict)
+            target = to;
+        if (target is null)
+            Refuse(segment);
+        else
+            Connect(packet, segment, connection, target.Value);
     }
 
     private void Connect(in Ipv4Packet packet, in TcpSegment segment, TcpConnection connection, IPv4EndPoint target)

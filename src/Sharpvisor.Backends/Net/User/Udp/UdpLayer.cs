@@ -59,6 +59,13 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         task.Rearm();
     }
 
+    /// <summary>Looks at the deadlines of all services anew.</summary>
+    public void RearmServices()
+    {
+        foreach (var service in _services.Values)
+            service.Rearm();
+    }
+
     /// <summary>A port of the host that leads to one of the guest.</summary>
     /// <returns>The host's port.</returns>
     /// <exception cref="ConfigurationException">The port is taken.</exception>
@@ -167,7 +174,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
     private bool Deliver(in Ipv4Packet packet, IPv4EndPoint from, IPv4EndPoint to, ReadOnlySpan<byte> data)
     {
         var isBroadcast = to.Address == uint.MaxValue || to.Address == Addresses.Broadcast;
-        if (_services.TryGetValue(isBroadcast ? to with { Address = Addresses.Host } : to, out var service))
+        if (FindService(isBroadcast ? to with { Address = Addresses.Host } : to) is { } service)
         {
             service.OnDatagram(from, to, data);
             return true;
@@ -199,6 +206,19 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         }
 
         return (flow ?? TryOpen(from)) is { } open && Forward(open, packet, to, data);
+    }
+
+    private UdpServiceTask? FindService(IPv4EndPoint to)
+    {
+        if (_services.TryGetValue(to, out var service) || !Addresses.IsInside(to.Address))
+            return service;
+        foreach (var (endPoint, other) in _services)
+        {
+            if (endPoint.Address == to.Address && other.Service.HasPort(to.Port))
+                return other;
+        }
+
+        return null;
     }
 
     private bool Forward(UdpFlow flow, in Ipv4Packet packet, IPv4EndPoint to, ReadOnlySpan<byte> data)
