@@ -6,42 +6,46 @@ namespace Sharpvisor.Backends.Net.User;
 /// </summary>
 internal sealed class PacketPool
 {
-    private const int WokenAtOnce = 32;
+    private const int WokenAtOnce = 32, LeastLarge = 4;
+    private const int KeptLarge = 16, KeptSmall = 256;
 
-    private readonly Stack<Chunk> _free = new();
+    private readonly Stack<Chunk> _freeLarge = new(), _freeSmall = new();
     private readonly Queue<NetworkTask> _waiting = new();
     private readonly NetworkLoop _loop;
-    private readonly int _limit;
-    private int _inUse, _peak;
-    private long _refusals;
+    private readonly long _limit;
+    private long _inUse, _peak, _refusals;
+    private int _chunks;
 
-    /// <param name="limit">In bytes.</param>
+    /// <param name="limit">In bytes; not less than a few large chunks.</param>
     public PacketPool(NetworkLoop loop, long limit)
     {
         _loop = loop;
-        _limit = (int)Math.Max(4, limit / Chunk.Size);
+        _limit = Math.Max(LeastLarge * Chunk.LargeSize, limit);
     }
 
-    public PacketPoolFigures Figures => new(_inUse, _peak, _limit, Chunk.Size, _refusals);
+    public PacketPoolFigures Figures => new(_inUse, _peak, _limit, _chunks, _refusals);
 
     /// <summary>In bytes.</summary>
-    public long Free => (long)(_limit - _inUse) * Chunk.Size;
+    public long Free => _limit - _inUse;
 
+    /// <param name="large">Is preferred; near the limit all are small.</param>
     /// <returns>Null: the limit is reached.</returns>
-    public Chunk? TryRent()
+    public Chunk? TryRent(bool large)
     {
-        if (_inUse == _limit)
+        large &= Free >= Chunk.LargeSize;
+        if (Free < Chunk.SmallSize)
         {
             _refusals++;
             return null;
         }
 
-        _inUse++;
-        _peak = Math.Max(_peak, _inUse);
-        if (!_free.TryPop(out var chunk))
-            chunk = new Chunk();
+        if (!(large ? _freeLarge : _freeSmall).TryPop(out var chunk))
+            chunk = new Chunk(large ? Chunk.LargeSize : Chunk.SmallSize);
         chunk.Start = chunk.End = 0;
         chunk.Next = null;
+        _chunks++;
+        _inUse += chunk.Size;
+        _peak = Math.Max(_peak, _inUse);
         return chunk;
     }
 
@@ -56,10 +60,13 @@ internal sealed class PacketPool
 
     public void Return(Chunk chunk)
     {
-        _inUse--;
-        // What a burst needed is given back to the host when it has passed.
-        if (_free.Count < Math.Max(64, _inUse))
-            _free.Push(chunk);
+        _chunks--;
+        _inUse -= chunk.Size;
+        // As many as are in use; what a burst needed is given back to the host when it has passed.
+        var isLarge = chunk.Size == Chunk.LargeSize;
+        var free = isLarge ? _freeLarge : _freeSmall;
+        if (free.Count < Math.Max(isLarge ? KeptLarge : KeptSmall, _inUse / chunk.Size))
+            free.Push(chunk);
         // Several, as some may no longer want it; in the end all.
         for (var left = _inUse > _limit / 2 ? WokenAtOnce : int.MaxValue; left > 0 && _waiting.TryDequeue(out var task); left--)
         {
@@ -69,12 +76,14 @@ internal sealed class PacketPool
     }
 }
 
-/// <summary>A piece of a <see cref="ChunkChain"/>.</summary>
-internal sealed class Chunk
+/// <summary>A piece of a <see cref="ChunkChain"/>. Small ones are for the many connections that say little, so that all of them fit into the pool.</summary>
+internal sealed class Chunk(int size)
 {
-    public const int Size = 32 << 10;
+    public const int SmallSize = 4 << 10, LargeSize = 64 << 10;
 
-    public byte[] Bytes { get; } = GC.AllocateUninitializedArray<byte>(Size);
+    public byte[] Bytes { get; } = GC.AllocateUninitializedArray<byte>(size);
+
+    public int Size => Bytes.Length;
 
     /// <summary>Of the data, in <see cref="Bytes"/>.</summary>
     public int Start { get; set; }

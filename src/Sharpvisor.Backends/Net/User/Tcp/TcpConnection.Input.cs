@@ -268,7 +268,7 @@ internal sealed partial class TcpConnection
     private int Take(ReadOnlySpan<byte> data)
     {
         var taken = 0;
-        if (_toPeer.Length == 0 && !_peerIsFull && (data.Length >= WriteAtOnce || _layer.Pool.Free == 0))
+        if (_toPeer.Length == 0 && !_peerIsFull && (data.Length >= WriteAtOnce || _layer.Pool.Free < Chunk.SmallSize))
         {
             taken = _peer!.Write(data);
             if (taken < 0)
