@@ -69,8 +69,8 @@ public sealed class UserNetwork : INetworkBackend
             _arp = new ArpTable(_link, Addresses, IsOurs);
             var sender = new Ipv4Sender(_link, Addresses, _counters, _arp);
             _icmp = new IcmpLayer(Loop, _link, sender, Addresses, _counters, options.Restrict, logger);
-            Udp = new UdpLayer(Loop, _link, sender, _icmp, Addresses, _counters, options.Restrict, logger);
-            Tcp = new TcpLayer(Loop, _link, _arp, _icmp, Addresses, _counters, _pool, options.Restrict, logger);
+            Udp = new UdpLayer(Loop, _link, sender, _icmp, Addresses, _counters, options, logger);
+            Tcp = new TcpLayer(Loop, _link, _arp, _icmp, Addresses, _counters, _pool, options, logger);
             SocketWatch = new SocketWatch(Loop, Udp.RearmServices);
             _ip = new Ipv4Layer(Loop, Addresses, _counters, _arp, _icmp, Udp, Tcp);
         }

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Backends.Net.User;
+using Sharpvisor.Backends.Tests.Char;
 using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 
@@ -275,6 +276,21 @@ public sealed class TcpTests
         await echo;
         guest.Run(() => guest.Network.Figures.Connections == 0);
         Assert.Equal(0, guest.Network.Figures.Pool.InUse);
+    }
+
+    [Fact]
+    public async Task More_connections_than_the_host_has_descriptors_for_are_reset_with_one_line()
+    {
+        var log = new ListLogger();
+        await using var guest = new GuestStack(new UserNetworkOptions { MostSockets = 20 }, logger: log);
+        using var host = new FarEnd();
+        var connections = Enumerable.Range(0, 50).Select(_ => guest.Open(host.FromGuest)).ToArray();
+        guest.Run(() => connections.All(c => c.IsEstablished || c.WasReset));
+        Assert.Equal(20, connections.Count(c => c.IsEstablished));
+        Assert.Equal("user network: no socket for a TCP connection: there are too many; raise the limit of open files (ulimit -n)", Assert.Single(log.Lines));
+        connections.First(c => c.IsEstablished).Reset();
+        guest.Run(() => guest.Network.Figures.Connections == 19);
+        guest.Connect(host.FromGuest);
     }
 
     [Fact]

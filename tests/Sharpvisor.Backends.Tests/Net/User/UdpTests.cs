@@ -194,12 +194,12 @@ public sealed class UdpTests
     [Fact]
     public async Task Many_ports_are_bounded()
     {
-        await using var guest = new GuestStack();
+        await using var guest = new GuestStack(new UserNetworkOptions { MostSockets = 1600 });
         using var host = Bound();
         for (var port = 1; port <= 3000; port++)
             guest.Send(Packets.Udp(new IPEndPoint(GuestStack.Address, port), new IPEndPoint(GuestStack.Gateway, Port(host)), [1]));
         guest.Run(() => guest.Network.Figures.FramesFromGuest == 3000);
-        Assert.InRange(guest.Network.Figures.UdpFlows, 1000, 2048);
+        Assert.InRange(guest.Network.Figures.UdpFlows, 100, 100);
     }
 
     private static Socket Bound()

@@ -20,6 +20,7 @@ internal sealed class TcpLayer : IDisposable
 
     private readonly IcmpLayer _icmp;
     private readonly bool _restrict;
+    private readonly int _mostSockets;
     private readonly ILogger _logger;
     private readonly Dictionary<TcpFlow, TcpConnection> _connections = [];
     private readonly HashSet<TcpConnection> _detached = [];
@@ -33,7 +34,7 @@ internal sealed class TcpLayer : IDisposable
     private bool _saidLimit;
 
     public TcpLayer(
-        NetworkLoop loop, GuestLink link, ArpTable arp, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, PacketPool pool, bool restrict, ILogger logger)
+        NetworkLoop loop, GuestLink link, ArpTable arp, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, PacketPool pool, UserNetworkOptions options, ILogger logger)
     {
         Loop = loop;
         Link = link;
@@ -41,7 +42,8 @@ internal sealed class TcpLayer : IDisposable
         Addresses = addresses;
         Counters = counters;
         Pool = pool;
-        _restrict = restrict;
+        _restrict = options.Restrict;
+        _mostSockets = options.MostSockets;
         _logger = logger;
         Sender = new TcpSender(link, arp, addresses);
         arp.Learned += OnAddressLearned;
@@ -60,6 +62,9 @@ internal sealed class TcpLayer : IDisposable
     public TcpSender Sender { get; }
 
     public int ConnectionCount => _connections.Count + _detached.Count;
+
+    /// <summary>Of the host.</summary>
+    public int SocketCount { get; set; }
 
     /// <summary>Connections that are not established yet.</summary>
     public int HalfOpen { get; set; }
@@ -131,10 +136,10 @@ internal sealed class TcpLayer : IDisposable
             _nextPort = _nextPort == ushort.MaxValue ? (ushort)49152 : (ushort)(_nextPort + 1);
         }
 
-        if (IsFull || _connections.ContainsKey(flow))
+        if (IsFull || SocketCount >= _mostSockets || _connections.ContainsKey(flow))
             return false;
         var connection = new TcpConnection(this, flow);
-        connection.Open(new SocketStreamPeer(Loop.Poller, connection, socket));
+        connection.Open(new SocketStreamPeer(this, connection, socket));
         Add(connection);
         return true;
     }
@@ -234,11 +239,18 @@ internal sealed class TcpLayer : IDisposable
 
     private void Connect(in Ipv4Packet packet, in TcpSegment segment, TcpConnection connection, IPv4EndPoint target)
     {
+        if (SocketCount >= _mostSockets)
+        {
+            SayLimit("there are too many");
+            Refuse(segment);
+            return;
+        }
+
         SocketStreamPeer peer;
         SocketError error;
         try
         {
-            peer = SocketStreamPeer.Connect(Loop.Poller, connection, target, out error);
+            peer = SocketStreamPeer.Connect(this, connection, target, out error);
         }
         catch (Exception e) when (e is SocketException or IOException)
         {

@@ -12,17 +12,18 @@ namespace Sharpvisor.Backends.Net.User.Udp;
 
 internal sealed class UdpLayer : IUdpSender, IDisposable
 {
-    private const int HeaderLength = 8, MostFlows = 2048;
+    private const int HeaderLength = 8;
 
     private readonly Ipv4Sender _sender;
     private readonly bool _restrict;
+    private readonly int _mostFlows;
     private readonly ILogger _logger;
     private readonly Dictionary<IPv4EndPoint, UdpFlow> _flows = [];
     private readonly Dictionary<IPv4EndPoint, UdpServiceTask> _services = [];
     private readonly byte[] _datagram = new byte[64 << 10];
     private bool _saidLimit;
 
-    public UdpLayer(NetworkLoop loop, GuestLink link, Ipv4Sender sender, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, bool restrict, ILogger logger)
+    public UdpLayer(NetworkLoop loop, GuestLink link, Ipv4Sender sender, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, UserNetworkOptions options, ILogger logger)
     {
         Loop = loop;
         Link = link;
@@ -30,7 +31,8 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         Icmp = icmp;
         Addresses = addresses;
         Counters = counters;
-        _restrict = restrict;
+        _restrict = options.Restrict;
+        _mostFlows = Math.Clamp(options.MostSockets / 16, 16, 2048);
         _logger = logger;
     }
 
@@ -245,7 +247,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
 
     private UdpFlow? TryOpen(IPv4EndPoint guest)
     {
-        if (_flows.Count >= MostFlows)
+        if (_flows.Count >= _mostFlows)
         {
             // The one that has been silent for longest. A guest that needs so many ports pays for the search.
             UdpFlow? oldest = null;
