@@ -18,4 +18,7 @@ internal static class GuestCache
 
     /// <summary>SeaBIOS and its VGA BIOS.</summary>
     public static string Firmware => Path.Combine(Root, "seabios");
+
+    /// <summary>iPXE for NICs.</summary>
+    public static string IpxeRoms => Path.Combine(Root, "ipxe-roms");
 }

@@ -53,6 +53,17 @@ internal static class HelpText
           -device virtio-balloon-pci[,free-page-reporting=on][,deflate-on-oom=on]
           virtio-NAME-device instead of -pci: in memory, found by ACPI
 
+        Network
+          -nic user[,model=virtio-net-pci|e1000][,mac=M][,hostfwd=RULE][,...]
+          -netdev user,id=ID[,net=10.0.2.0/24][,host=A][,dns=A][,dhcpstart=A]
+                 [,restrict=on][,hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT]
+                 [,guestfwd=tcp:ADDR:PORT-tcp:HOST:PORT][,hostname=N]
+                 [,tftp=FOLDER][,bootfile=FILE|URL][,http=FOLDER]
+          -device virtio-net-pci|e1000,netdev=ID[,mac=M][,bootindex=N][,romfile=F]
+          -net nic[,model=M] -net user[,...]     the old spelling
+          -bootp FILE|URL        what boot ROMs are told to load; -boot n starts them
+          -object filter-dump,netdev=ID,file=PATH   a recording for Wireshark
+
         Screen and lines
           -vga std|none          a screen; std without a kernel, or when it is shown
           -display none|curses   curses: text modes on this terminal

@@ -6,11 +6,12 @@ namespace Sharpvisor.Cli.Parsing;
 internal sealed class KeyValues
 {
     private readonly Dictionary<string, string> _values = new(StringComparer.Ordinal);
+    private readonly List<(string Key, string Value)> _repeated = [];
     private readonly string _what;
 
     /// <param name="flag">Such as -drive.</param>
     /// <param name="implied">The key of a first part without an equals sign; null: there is none.</param>
-    /// <param name="known">The keys that there are.</param>
+    /// <param name="known">The keys that there are; one that ends in * may be there several times: <see cref="All"/>.</param>
     /// <exception cref="ConfigurationException">A key is unknown or there twice.</exception>
     public KeyValues(string flag, string text, string? implied, IReadOnlyList<string> known)
     {
@@ -23,14 +24,23 @@ internal sealed class KeyValues
             if (equals < 0 && isFirst && implied is not null)
                 (key, value) = (implied, part);
             isFirst = false;
+            if (known.Contains($"{key}*"))
+            {
+                _repeated.Add((key, value));
+                continue;
+            }
+
             if (!known.Contains(key))
-                throw new ConfigurationException($"{_what}: unknown option \"{key}\"; the nearest is {Nearest.Of(key, known)}");
+                throw new ConfigurationException($"{_what}: unknown option \"{key}\"; the nearest is {Nearest.Of(key, known.Select(k => k.TrimEnd('*')))}");
             if (!_values.TryAdd(key, value))
                 throw new ConfigurationException($"{_what}: {key} is there twice; give it once");
         }
     }
 
     public string? this[string key] => _values.GetValueOrDefault(key);
+
+    /// <summary>The values of a key that may be there several times.</summary>
+    public IReadOnlyList<string> All(string key) => [.. _repeated.Where(r => r.Key == key).Select(r => r.Value)];
 
     public ConfigurationException Error(string message) => new($"{_what}: {message}");
 

@@ -28,6 +28,10 @@ internal static class RunFlags
         new("drive", "OPTIONS", DriveValues.Drive),
         new("blockdev", "OPTIONS", BlockdevValues.Blockdev),
         new("snapshot", null, (s, _) => s.IsTemporary = true),
+        new("nic", "OPTIONS", NicValues.Nic),
+        new("netdev", "OPTIONS", NetdevValues.Netdev),
+        new("net", "OPTIONS", NicValues.Net),
+        new("bootp", "FILE", (s, v) => s.BootFile = v),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("chardev", "OPTIONS", CharValues.Chardev),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
@@ -37,12 +41,13 @@ internal static class RunFlags
         new("display", "none|curses", (s, v) => s.IsCurses = Values.IsCurses(v)),
         new("vga", "std|none", (s, v) => s.HasVga = Values.HasVga(v)),
         new("vnc", "DISPLAY", (s, v) => s.Vnc = VncSpec.Parse(v)),
-        new("object", "OBJECT", (s, v) => s.Secrets.Add(Secret.Parse(v))),
+        new("object", "OBJECT", Values.Object),
         new("device", "DEVICE", Values.Device),
         new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
         new("global", "SETTING", Values.Global),
         new("d", "ITEMS", Values.Trace),
         new("D", "FILE", (s, v) => s.TraceFile = v),
+        new("no-kvm", null, (_, _) => { }), // as QEMU spelled it once: nothing here needs it
         new("perfmap", null, (s, _) => s.PerfMap = true),
         new("nographic", null, (s, _) => s.IsCurses = false), // serial goes to stdio by itself
         new("no-reboot", null, (s, _) => s.NoReboot = true),
@@ -87,6 +92,7 @@ internal static class RunFlags
 
         CharValues.Resolve(settings);
         Check(settings);
+        NicValues.Check(settings);
         settings.Drives.AddRange(BlockdevValues.Drives(settings));
         if (settings.IsTemporary)
             DriveValues.MakeTemporary(settings);

@@ -63,6 +63,18 @@ internal sealed class RunSettings
     /// <summary>In the order of the command line, which is that of their places.</summary>
     public List<VirtioSpec> VirtioDevices { get; } = [];
 
+    public List<NetdevSpec> Netdevs { get; } = [];
+
+    public List<NicSpec> Nics { get; } = [];
+
+    /// <summary>-nic none.</summary>
+    public bool HasNoNic { get; set; }
+
+    public List<DumpSpec> Dumps { get; } = [];
+
+    /// <summary>-bootp: what boot ROMs are told to load.</summary>
+    public string? BootFile { get; set; }
+
     /// <summary>Drives and devices together, each with its place.</summary>
     public IReadOnlyList<PlacedDrive> PlacedDrives { get; set; } = [];
 

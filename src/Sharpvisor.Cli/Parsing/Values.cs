@@ -4,12 +4,13 @@ using Sharpvisor.Boot;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Secrets;
 
 namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
-    private static readonly string[] Devices = ["ide-hd", "ide-cd", .. VirtioValues.Names, "virtconsole", "virtserialport", "isa-debug-exit", "pc-testdev", "pci-testdev"];
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", .. VirtioValues.Names, NicValues.E1000, "virtconsole", "virtserialport", "isa-debug-exit", "pc-testdev", "pci-testdev"];
 
     private const ulong MinimumMemory = 1UL << 20;
 
@@ -189,6 +190,9 @@ internal static class Values
             case "ide-hd" or "ide-cd":
                 DriveValues.Device(settings, value);
                 break;
+            case NicValues.E1000 or "e1000-82540em":
+                NicValues.E1000Device(settings, value);
+                break;
             case var driver when CharValues.KnowsPort(driver):
                 CharValues.Port(settings, value);
                 break;
@@ -198,6 +202,15 @@ internal static class Values
             default:
                 throw new ConfigurationException($"-device {parts[0]}: not in this version; the nearest is {Nearest.Of(parts[0], Devices)} of {string.Join(", ", Devices)}");
         }
+    }
+
+    /// <summary>-object secret,… and filter-dump,….</summary>
+    public static void Object(RunSettings settings, string value)
+    {
+        if (value.StartsWith("filter-dump,", StringComparison.Ordinal))
+            NetdevValues.Dump(settings, value);
+        else
+            settings.Secrets.Add(Secret.Parse(value));
     }
 
     private static void DebugExit(RunSettings settings, string value, string[] parts)

@@ -47,6 +47,7 @@ internal static class VirtioValues
         ["virtio-rng"] = ["rng"],
         ["virtio-balloon"] = ["free-page-reporting", "deflate-on-oom"],
         ["virtio-serial"] = ["max_ports"],
+        [NicValues.Virtio] = [.. NicValues.Keys, .. NicValues.VirtioKeys],
     };
 
     private static readonly (string Text, bool? IsTransitional, bool IsMmio)[] Suffixes =
@@ -70,6 +71,12 @@ internal static class VirtioValues
             OffersPackedRings = keys.OnOff("packed", false),
             WithheldFeatures = (keys.OnOff("indirect_desc", true) ? 0 : 1UL << VirtioFeature.IndirectDescriptors) | (keys.OnOff("event_idx", true) ? 0 : 1UL << VirtioFeature.EventIndex),
         };
+        if (kind == NicValues.Virtio)
+        {
+            settings.Nics.Add(NicValues.VirtioNic($"-device {value}", isMmio ? "virtio-net-device" : "virtio-net-pci", keys, Place));
+            return;
+        }
+
         var spec = new VirtioSpec($"-device {value}") { Device = Place(new VirtioEntropy()), Id = keys["id"] };
         settings.VirtioDevices.Add(kind switch
         {
@@ -182,14 +189,14 @@ internal static class VirtioValues
         };
     }
 
-    private static int? PowerOfTwo(KeyValues keys, string key, int minimum, int maximum)
+    public static int? PowerOfTwo(KeyValues keys, string key, int minimum, int maximum)
     {
         var number = keys.Number(key, minimum, maximum);
         return number is null || int.IsPow2(number.Value) ? number : throw keys.Error($"{key}={number}: give a power of two from {minimum} to {maximum}");
     }
 
     /// <summary>addr=5, addr=1f.0: the device number in hexadecimal digits, and a function, which is 0.</summary>
-    private static int? Slot(KeyValues keys)
+    public static int? Slot(KeyValues keys)
     {
         if (keys["bus"] is { } bus and not "pci.0")
             throw keys.Error($"bus={bus}: there is pci.0");

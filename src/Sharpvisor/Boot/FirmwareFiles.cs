@@ -10,6 +10,9 @@ public static class FirmwareFiles
     /// <summary>SeaBIOS, and its VGA BIOS for standard VGA.</summary>
     public const string SeaBios = "bios-256k.bin", StandardVgaBios = "vgabios-stdvga.bin";
 
+    /// <summary>iPXE for NICs, and where the package ipxe-qemu puts it.</summary>
+    public const string IpxeVirtio = "pxe-virtio.rom", IpxeE1000 = "pxe-e1000.rom", IpxeDirectory = "/usr/lib/ipxe/qemu";
+
     /// <summary>A directory that is looked in first.</summary>
     public const string DirectoryVariable = "SHARPVISOR_FIRMWARE";
 

@@ -35,8 +35,8 @@ public sealed record UserNetworkOptions
     /// <summary>Domains in which the guest looks up names, by DHCP.</summary>
     public IReadOnlyList<string> DnsSearch { get; init; } = [];
 
-    /// <summary>What TFTP serves at the gateway's address; null: there is no such server.</summary>
-    public INamedContent? Tftp { get; init; }
+    /// <summary>A folder that TFTP serves.</summary>
+    public string? TftpFolder { get; init; }
 
     /// <summary>The TFTP server's name, by DHCP.</summary>
     public string? TftpServerName { get; init; }
@@ -44,8 +44,11 @@ public sealed record UserNetworkOptions
     /// <summary>What a boot ROM loads: a file of the TFTP server, or a URL.</summary>
     public string? BootFile { get; init; }
 
-    /// <summary>What HTTP serves at the gateway's address, port 80; null: there is no such server, and the host's port 80 is there.</summary>
-    public INamedContent? Http { get; init; }
+    /// <summary>A folder that HTTP serves.</summary>
+    public string? HttpFolder { get; init; }
+
+    /// <summary>What TFTP and HTTP serve, instead of folders: in memory, for example.</summary>
+    public INamedContent? Files { get; init; }
 
     /// <summary>Data that may be on its way at a time, in bytes.</summary>
     public long PoolLimit { get; init; } = 64 << 20;

@@ -31,7 +31,7 @@ public sealed class NetworkServicesTests
         var data = FarEnd.Bytes(700, 1);
         var content = new MemoryContent();
         content.Set("boot/file", data);
-        await using var guest = new GuestStack(new UserNetworkOptions { Tftp = content, Restrict = true }, services: true);
+        await using var guest = new GuestStack(new UserNetworkOptions { Files = content, Restrict = true }, services: true);
         guest.Send(Packets.Udp(_from, new IPEndPoint(GuestStack.Gateway, 69), [0, 1, .. "boot/file\0octet\0"u8]));
         var first = guest.Expect(p => p.Protocol == 17);
         Assert.NotEqual(69, first.From.Port);
@@ -46,7 +46,7 @@ public sealed class NetworkServicesTests
         var data = FarEnd.Bytes(3_000_000, 2);
         var content = new MemoryContent();
         content.Set("vmlinuz", data);
-        await using var guest = new GuestStack(new UserNetworkOptions { Http = content }, services: true);
+        await using var guest = new GuestStack(new UserNetworkOptions { Files = content }, services: true);
         var connection = guest.Connect(new IPEndPoint(GuestStack.Gateway, 80));
         connection.Write("GET /vmlinuz HTTP/1.0\r\n\r\n"u8.ToArray());
         guest.Run(() => connection.PeerHasEnded);
