@@ -1,8 +1,9 @@
 #!/bin/bash
 # Makes what bench/compare runs, from Debian packages, without root, in .cache/bench:
 #
-#   build.sh guest   guest/{vmlinuz,boot.img,full.img,chroot,disk.img}: boot.img has busybox and guestbench, full.img
-#                    the compilers too; chroot holds the same files for native runs; disk.img is diskbench alone
+#   build.sh guest   guest/{vmlinuz,boot.img,full.img,chroot,disk.img,net.img}: boot.img has busybox and guestbench,
+#                    full.img the compilers too; chroot holds the same files for native runs; disk.img and net.img
+#                    are diskbench and netbench alone
 #   build.sh qemu    qemu/usr/bin/qemu-system-x86_64, for hosts that have none
 #
 # The compilers of packages/ make guestbench too, so that it is the same on every host.
@@ -83,7 +84,7 @@ download_kernel() { # without what an installed one needs
 }
 
 build_guest() {
-  local new=$cache/guest.new lib=usr/lib/x86_64-linux-gnu applet library
+  local new=$cache/guest.new lib=usr/lib/x86_64-linux-gnu applet library name
   local boot=$new/boot full=$new/full
   say "building the guest"
   rm -rf "$new"
@@ -91,8 +92,10 @@ build_guest() {
   cp "$packages"/boot/vmlinuz-* "$new/vmlinuz"
 
   in_packages gcc --sysroot="$packages" -O2 -static -Wall -Wno-misleading-indentation "$here/guestbench.c" -o "$boot/guestbench" -lm
-  mkdir "$new/disk"
-  in_packages gcc --sysroot="$packages" -O2 -static -Wall "$here/diskbench.c" -o "$new/disk/diskbench"
+  for name in disk net; do
+    mkdir "$new/$name"
+    in_packages gcc --sysroot="$packages" -O2 -static -Wall "$here/${name}bench.c" -o "$new/$name/${name}bench"
+  done
   cp "$packages/usr/bin/busybox" "$boot/bin/"
   cp "$here/init" "$here/workloads.sh" "$boot/"
   chmod 755 "$boot/init" "$boot/workloads.sh"
@@ -113,7 +116,8 @@ build_guest() {
   pack "$boot" >"$new/boot.img"
   { cat "$new/boot.img"; pack "$full"; } >"$new/full.img"
   pack "$new/disk" >"$new/disk.img"
-  rm -rf "$boot" "$full" "$new/disk" "$cache/guest"
+  pack "$new/net" >"$new/net.img"
+  rm -rf "$boot" "$full" "$new/disk" "$new/net" "$cache/guest"
   mv "$new" "$cache/guest"
   say "ready: $cache/guest ($(du -sh "$cache/guest" | cut -f1))"
 }
