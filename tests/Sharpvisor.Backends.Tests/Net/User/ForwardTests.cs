@@ -94,6 +94,13 @@ public sealed class ForwardTests
         var answer = await client.ReceiveAsync();
         Assert.Equal<byte>([4, 5], answer.Buffer);
         Assert.Equal(guest.Network.HostForwardPorts[0].Port, answer.RemoteEndPoint.Port);
+        if (restrict)
+            return;
+        // Whom the guest itself asks from there, sees another port.
+        using var server = new UdpClient(new IPEndPoint(IPAddress.Loopback, 0));
+        guest.Send(Packets.Udp(query.To, new IPEndPoint(GuestStack.Gateway, ((IPEndPoint)server.Client.LocalEndPoint!).Port), [6]));
+        var question = await server.ReceiveAsync();
+        Assert.NotEqual(guest.Network.HostForwardPorts[0].Port, question.RemoteEndPoint.Port);
     }
 
     [Fact]

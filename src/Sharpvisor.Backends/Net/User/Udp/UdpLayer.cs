@@ -19,6 +19,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
     private readonly int _mostFlows;
     private readonly ILogger _logger;
     private readonly Dictionary<IPv4EndPoint, UdpFlow> _flows = [];
+    private readonly Dictionary<IPv4EndPoint, UdpFlow> _forwards = []; // by the guest's end, too
     private readonly Dictionary<IPv4EndPoint, UdpServiceTask> _services = [];
     private readonly byte[] _datagram = new byte[64 << 10];
     private bool _saidLimit;
@@ -46,7 +47,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
 
     public NetworkCounters Counters { get; }
 
-    public int FlowCount => _flows.Count;
+    public int FlowCount => _flows.Count + _forwards.Count;
 
     /// <summary>Room for one datagram behind its header, for <see cref="SendBuffer"/>.</summary>
     public Span<byte> Buffer => _datagram.AsSpan(HeaderLength, Ipv4Sender.LongestPayload - HeaderLength);
@@ -73,14 +74,14 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
     /// <exception cref="ConfigurationException">The port is taken.</exception>
     public int AddForward(IPEndPoint host, IPv4EndPoint guest)
     {
-        if (_flows.ContainsKey(guest))
+        if (_forwards.ContainsKey(guest))
             throw new ConfigurationException($"hostfwd=udp:{host}-{guest}: another hostfwd leads to this port of the guest; give another");
         Socket? socket = null;
         try
         {
             socket = new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp) { Blocking = false };
             socket.Bind(host);
-            _flows.Add(guest, new UdpFlow(this, guest, socket, isForward: true));
+            _forwards.Add(guest, new UdpFlow(this, guest, socket, isForward: true));
             return ((IPEndPoint)socket.LocalEndPoint!).Port;
         }
         catch (SocketException e)
@@ -156,11 +157,11 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         _sender.Send(Ipv4Packet.Udp, from.Address, to.Address, datagram, mac);
     }
 
-    public void Remove(UdpFlow flow) => _flows.Remove(flow.Guest);
+    public void Remove(UdpFlow flow) => (flow.IsForward ? _forwards : _flows).Remove(flow.Guest);
 
     public void Dispose()
     {
-        foreach (var flow in _flows.Values.ToArray())
+        foreach (var flow in _flows.Values.Concat(_forwards.Values).ToArray())
             flow.Dispose();
     }
 
@@ -188,13 +189,9 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
             return false;
         }
 
-        if (_flows.TryGetValue(from, out var flow) && flow.IsForward)
-        {
-            // The guest answers who came by hostfwd: under restrict, too.
-            if (!_restrict || flow.WasCaller(to))
-                return Forward(flow, packet, to, data);
-        }
-
+        // Who came by hostfwd gets the answer from where he came to: under restrict, too.
+        if (_forwards.TryGetValue(from, out var forward) && forward.WasCaller(to))
+            return Forward(forward, packet, to, data);
         if (_restrict)
         {
             Counters.Drop(DropReason.Destination);
@@ -207,7 +204,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
             return false;
         }
 
-        return (flow ?? TryOpen(from)) is { } open && Forward(open, packet, to, data);
+        return (_flows.GetValueOrDefault(from) ?? TryOpen(from)) is { } flow && Forward(flow, packet, to, data);
     }
 
     private UdpServiceTask? FindService(IPv4EndPoint to)
@@ -253,7 +250,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
             UdpFlow? oldest = null;
             foreach (var flow in _flows.Values)
             {
-                if (!flow.IsForward && (oldest is null || flow.LastUsedMs < oldest.LastUsedMs))
+                if (oldest is null || flow.LastUsedMs < oldest.LastUsedMs)
                     oldest = flow;
             }
 
