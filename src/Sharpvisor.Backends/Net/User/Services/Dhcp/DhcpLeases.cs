@@ -1,3 +1,4 @@
+using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Backends.Net.User.Services.Dhcp;
@@ -13,13 +14,13 @@ internal sealed class DhcpLeases
 
     public DhcpLeases(DhcpSettings settings)
     {
-        _first = Ipv4.ToNumber(settings.First);
-        var broadcast = _first | ~Ipv4.ToNumber(settings.Mask);
+        _first = IPv4EndPoint.ToUInt32(settings.First);
+        var broadcast = _first | ~IPv4EndPoint.ToUInt32(settings.Mask);
         _leases = new Lease[Math.Min(Limit, broadcast - _first)];
         Array.Fill(_leases, new Lease(default, long.MinValue));
         foreach (var address in settings.Reserved)
         {
-            if (IndexOf(Ipv4.ToNumber(address)) is { } index)
+            if (IndexOf(IPv4EndPoint.ToUInt32(address)) is { } index)
                 _leases[index] = new Lease(default, long.MaxValue);
         }
     }

@@ -8,6 +8,7 @@
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Backends.Net.User.Services.Dhcp;
@@ -39,7 +40,7 @@ internal sealed class DhcpService : IUdpService
         _nowMs = nowMs ?? (() => Environment.TickCount64);
         _log = new RequestLog(logger, "dhcp", _nowMs);
         _server = new IPEndPoint(settings.Server, Port);
-        _serverNumber = Ipv4.ToNumber(settings.Server);
+        _serverNumber = IPv4EndPoint.ToUInt32(settings.Server);
         _domainSearch = DomainSearchList.Encode(settings.DomainSearch);
     }
 
@@ -62,11 +63,11 @@ internal sealed class DhcpService : IUdpService
                 break;
             case DhcpMessageType.Decline:
                 if (_leases.Decline(request.Mac, request.RequestedAddress, _nowMs() + DeclinedMs))
-                    _log.Write($"{Ipv4.FromNumber(request.RequestedAddress)} is in use by somebody else, says {request.Mac}");
+                    _log.Write($"{IPv4EndPoint.ToIPAddress(request.RequestedAddress)} is in use by somebody else, says {request.Mac}");
                 break;
             case DhcpMessageType.Release:
                 if (_leases.Release(request.Mac, request.ClientAddress, _nowMs()))
-                    _log.Write($"{Ipv4.FromNumber(request.ClientAddress)} released by {request.Mac}");
+                    _log.Write($"{IPv4EndPoint.ToIPAddress(request.ClientAddress)} released by {request.Mac}");
                 break;
             case DhcpMessageType.Inform when request.ClientAddress != 0:
                 Answer(request, DhcpMessageType.Ack, 0, sender);
@@ -104,7 +105,7 @@ internal sealed class DhcpService : IUdpService
         // A client that this server does not know has been here before the machine was started anew: it gets what is free.
         if (!_leases.CanTake(request.Mac, address, now))
         {
-            _log.Write($"{Ipv4.FromNumber(address)} refused to {request.Mac}");
+            _log.Write($"{IPv4EndPoint.ToIPAddress(address)} refused to {request.Mac}");
             Refuse(request, sender);
             return;
         }
@@ -130,7 +131,7 @@ internal sealed class DhcpService : IUdpService
     {
         var vendor = request.VendorClass.IsEmpty ? "" : $" ({request.VendorText})";
         var boot = BootFileFor(request) is { } file ? $", boot file {RequestLog.Clean(file)}" : "";
-        _log.Write($"{Ipv4.FromNumber(address)} {how} to {request.Mac}{vendor}{boot}");
+        _log.Write($"{IPv4EndPoint.ToIPAddress(address)} {how} to {request.Mac}{vendor}{boot}");
     }
 
     private string? BootFileFor(in DhcpRequest request) => request.IsHttpClient ? _settings.BootUrl : _settings.BootFile;
@@ -141,7 +142,7 @@ internal sealed class DhcpService : IUdpService
         var reply = new DhcpReply(RoomFor(request), request)
         {
             YourAddress = address,
-            NextServer = Ipv4.ToNumber(_settings.NextServer ?? _settings.Server),
+            NextServer = IPv4EndPoint.ToUInt32(_settings.NextServer ?? _settings.Server),
         };
         if (type == DhcpMessageType.Ack)
             reply.ClientAddress = request.ClientAddress;
@@ -178,12 +179,12 @@ internal sealed class DhcpService : IUdpService
 
     private bool AddNetwork(ref DhcpReply reply, in DhcpRequest request)
     {
-        var mask = Ipv4.ToNumber(_settings.Mask);
+        var mask = IPv4EndPoint.ToUInt32(_settings.Mask);
         var complete = reply.TryAdd(DhcpOption.SubnetMask, mask);
         if (_settings.Router is { } router)
-            complete &= reply.TryAdd(DhcpOption.Router, Ipv4.ToNumber(router));
+            complete &= reply.TryAdd(DhcpOption.Router, IPv4EndPoint.ToUInt32(router));
         if (_settings.Dns is { } dns)
-            complete &= reply.TryAdd(DhcpOption.DomainNameServer, Ipv4.ToNumber(dns));
+            complete &= reply.TryAdd(DhcpOption.DomainNameServer, IPv4EndPoint.ToUInt32(dns));
         if (_settings.HostName is { } host)
             complete &= reply.TryAdd(DhcpOption.HostName, host);
         if (_settings.DomainName is { } domain)
@@ -231,7 +232,7 @@ internal sealed class DhcpService : IUdpService
     private void Send(in DhcpRequest request, ReadOnlySpan<byte> reply, uint address, IUdpSender sender)
     {
         var toAll = address == 0 || (request.WantsBroadcast && request.ClientAddress == 0);
-        var to = new IPEndPoint(toAll ? IPAddress.Broadcast : Ipv4.FromNumber(address), ClientPort);
+        var to = new IPEndPoint(toAll ? IPAddress.Broadcast : IPv4EndPoint.ToIPAddress(address), ClientPort);
         sender.Send(_server, to, reply, toAll ? MacAddress.Broadcast : request.Mac);
     }
 }

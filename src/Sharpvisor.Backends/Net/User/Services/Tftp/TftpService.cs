@@ -101,11 +101,8 @@ internal sealed class TftpService : IUdpService, IDisposable
                 _log.Write($"{from.Address} wants to write: refused");
                 SendError(server, from, TftpError.AccessViolation, "nothing can be written here", sender);
                 break;
-            case TftpOpcode.Error: // no error is answered by one
-                break;
-            case TftpOpcode.Data or TftpOpcode.Acknowledgment:
-                SendError(server, from, TftpError.UnknownTransfer, "unknown transfer", sender);
-                break;
+            case TftpOpcode.Data or TftpOpcode.Acknowledgment or TftpOpcode.Error:
+                break; // BSD's client acknowledges errors; an answer would end its next transfer
             default:
                 SendError(server, from, TftpError.IllegalOperation, "unknown operation", sender);
                 break;
