@@ -4,10 +4,11 @@ namespace Sharpvisor.Backends.Net.User;
 /// The one place that data of connections is kept in: what a host socket has not taken yet, what the guest has not
 /// acknowledged. Bounded for the whole network; a connection that gets nothing here reads no more until it does.
 /// </summary>
-internal sealed class PacketPool
+internal sealed class PacketPool : NetworkTask
 {
     private const int WokenAtOnce = 32, LeastLarge = 4;
-    private const int KeptLarge = 16, KeptSmall = 256;
+    private const int KeptLarge = 32, KeptSmall = 256;
+    private const long KeptMs = 5_000;
 
     private readonly Stack<Chunk> _freeLarge = new(), _freeSmall = new();
     private readonly Queue<NetworkTask> _waiting = new();
@@ -62,17 +63,32 @@ internal sealed class PacketPool
     {
         _chunks--;
         _inUse -= chunk.Size;
-        // As many as are in use; what a burst needed is given back to the host when it has passed.
-        var isLarge = chunk.Size == Chunk.LargeSize;
-        var free = isLarge ? _freeLarge : _freeSmall;
-        if (free.Count < Math.Max(isLarge ? KeptLarge : KeptSmall, _inUse / chunk.Size))
-            free.Push(chunk);
+        (chunk.Size == Chunk.LargeSize ? _freeLarge : _freeSmall).Push(chunk);
+        if (DueMs == long.MaxValue && (_freeLarge.Count > KeptLarge || _freeSmall.Count > KeptSmall))
+            _loop.SetTimer(this, _loop.NowMs + KeptMs);
         // Several, as some may no longer want it; in the end all.
         for (var left = _inUse > _limit / 2 ? WokenAtOnce : int.MaxValue; left > 0 && _waiting.TryDequeue(out var task); left--)
         {
             task.AwaitsPool = false;
             _loop.Schedule(task);
         }
+    }
+
+    public override void Work()
+    {
+    }
+
+    /// <summary>What a burst needed is given back to the host some time later.</summary>
+    public override void OnTime(long nowMs)
+    {
+        Trim(_freeLarge, KeptLarge);
+        Trim(_freeSmall, KeptSmall);
+    }
+
+    private static void Trim(Stack<Chunk> free, int kept)
+    {
+        while (free.Count > kept)
+            free.Pop();
     }
 }
 
