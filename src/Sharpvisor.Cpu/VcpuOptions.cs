@@ -24,6 +24,9 @@ public sealed class CpuEnvironment
     /// <summary>How many processors the machine has.</summary>
     public required int ProcessorCount { get; init; }
 
+    /// <summary>A port of which IN sees and changes the general registers; null: there is none.</summary>
+    public IRegisterPort? RegisterPort { get; init; }
+
     /// <summary>What <c>-d</c> asked for, and where it goes.</summary>
     public CpuTrace? Trace { get; init; }
 }

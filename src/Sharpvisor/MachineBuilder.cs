@@ -143,6 +143,14 @@ public sealed class MachineBuilder
     /// <summary>The machine stays, paused, when the guest powers it off.</summary>
     public MachineBuilder WithoutShutdown() => With(Options with { NoShutdown = true });
 
+    /// <summary>Takes sleep states away from the guest, which has both otherwise.</summary>
+    /// <param name="toRam">ACPI S3.</param>
+    /// <param name="toDisk">ACPI S4.</param>
+    public MachineBuilder WithSuspend(bool toRam, bool toDisk) => With(Options with { HasSuspendToRam = toRam, HasSuspendToDisk = toDisk });
+
+    /// <summary>Leaves VMware's backdoor port out, and with it mice that tell positions.</summary>
+    public MachineBuilder WithoutVmwarePort() => With(Options with { HasVmwarePort = false });
+
     /// <summary>Adds QEMU's pc-testdev.</summary>
     public MachineBuilder WithTestDevice() => With(Options with { HasTestDevice = true });
 
@@ -163,8 +171,23 @@ public sealed class MachineBuilder
     public MachineBuilder WithLogger(ILogger logger) => With(Options with { Logger = logger });
 
     /// <summary>Makes the machine without starting it.</summary>
-    /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together.</exception>
-    public Machine Build() => new(Options.Serial.Count > 0 ? Options : Options with { Serial = [new MemoryCharBackend()] });
+    /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together. All that the machine was to own is closed.</exception>
+    public Machine Build()
+    {
+        var options = Options.Serial.Count > 0 ? Options : Options with { Serial = [new MemoryCharBackend()] };
+        try
+        {
+            return new Machine(options);
+        }
+        catch
+        {
+            foreach (var backend in options.Backends)
+                backend.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            foreach (var file in options.Files)
+                file.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Makes the machine and starts it.</summary>
     /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together.</exception>

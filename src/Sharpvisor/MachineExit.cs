@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using Microsoft.Extensions.Logging;
+
 namespace Sharpvisor;
 
 /// <summary>What ended a machine.</summary>
@@ -36,4 +39,15 @@ public sealed record MachineExit(MachineExitReason Reason, int Code, string Mess
 
     /// <summary>EX_SOFTWARE of sysexits.h.</summary>
     public const int InternalErrorCode = 70;
+
+    /// <summary>The one place where an error of ours ends up: named by the device it came from, logged with its stack.</summary>
+    /// <param name="where">Whose thread it was.</param>
+    internal static MachineExit OfInternalError(Exception e, string where, ILogger logger)
+    {
+        var device = new StackTrace(e).GetFrames().Select(f => f.GetMethod()?.DeclaringType)
+            .FirstOrDefault(t => t?.Namespace?.StartsWith("Sharpvisor.Devices", StringComparison.Ordinal) == true)?.Name;
+        var name = device is null ? where : $"{device}, called by {where}";
+        logger.LogCritical(e, "internal error in {Name}; please report it", name);
+        return new MachineExit(MachineExitReason.InternalError, InternalErrorCode, $"internal error in {name}: {e.Message}");
+    }
 }

@@ -78,6 +78,15 @@ public sealed record MachineOptions
     /// <summary>QEMU's pci-testdev, in the first free slot.</summary>
     public bool HasPciTestDevice { get; init; }
 
+    /// <summary>The guest may suspend itself to RAM (ACPI S3). As QEMU's PIIX4_PM.disable_s3, the other way round.</summary>
+    public bool HasSuspendToRam { get; init; } = true;
+
+    /// <summary>The guest may suspend itself to a disk (ACPI S4), which ends the machine.</summary>
+    public bool HasSuspendToDisk { get; init; } = true;
+
+    /// <summary>VMware's backdoor port, by which drivers of its mouse get positions. As QEMU's vmport=.</summary>
+    public bool HasVmwarePort { get; init; } = true;
+
     /// <summary>The first port and the number of ports of isa-debug-exit; null for none.</summary>
     public (ushort Port, int Count)? DebugExit { get; init; }
 
@@ -96,6 +105,17 @@ public sealed record MachineOptions
     public ILogger Logger { get; init; } = NullLogger.Instance;
 
     internal IEnumerable<BlockDrive> Drives => [.. IdeDrives.Select(d => d.Drive), .. VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive)];
+
+    /// <summary>What of the host's is used while the machine runs, the guest's last words first. The machine's own.</summary>
+    internal IEnumerable<IAsyncDisposable> Backends =>
+    [
+        .. Serial.OfType<IAsyncDisposable>(), .. DebugConsole is { } console ? [console.Backend] : Array.Empty<IAsyncDisposable>(),
+        .. PciDevices.SelectMany(d => d.Backends), .. Drives,
+    ];
+
+    /// <summary>What is read when the machine starts and at each reset. The machine's own, too.</summary>
+    internal IEnumerable<BootSource> Files =>
+        new[] { Firmware, VgaBios, Kernel, Initrd }.Concat(Modules.Select(m => m.Source)).Concat(PciDevices.Select(d => d.Rom)).OfType<BootSource>();
 
     /// <summary>RAM below 4 GiB: less when that makes the rest begin at a whole GiB, as QEMU's pc machine decides it.</summary>
     internal ulong Below4GLimit

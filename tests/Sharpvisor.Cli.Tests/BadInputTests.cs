@@ -199,7 +199,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-device isa-debug-exit,iobase=zz", "-device isa-debug-exit,iobase=zz: \"zz\" is not a number from 1 to 0xffff")]
     [InlineData("-device isa-debug-exit,port=1", "-device isa-debug-exit,port=1: unknown option \"port=1\"; isa-debug-exit has iobase= and iosize=")]
     [InlineData("-serial null -kernel DIR/vmlinuz -device isa-debug-exit,iobase=0xfffe,iosize=4", "isa-debug-exit: io range 0xfffe+0x4 does not fit in 0x10000; give another iobase")]
-    [InlineData("-global VGA.x=1", "-global VGA.x=1: not in this version; there is isa-debugcon.iobase=PORT")]
+    [InlineData("-global VGA.x=1", "-global VGA.x=1: not in this version; there are isa-debugcon.iobase=PORT, PIIX4_PM.disable_s3=1 and PIIX4_PM.disable_s4=1")]
     [InlineData("-d int,foo", "-d int,foo: unknown item \"foo\"; there are int, exec, in_asm, cpu_reset, jit, guest_errors, unimp")]
     [InlineData("doctor --yaml", "unknown flag --yaml; doctor has --json")]
     [InlineData("rum", "unknown command \"rum\"; the nearest is run; see sharpvisor --help")]

@@ -97,14 +97,14 @@ public sealed class ProcessTests : IDisposable
     {
         if (FirmwareFiles.Find(FirmwareFiles.SeaBios) is null)
             return;
-        var tool = $"'{typeof(CommandLineTool).Assembly.Location}' run -m 64 -display curses";
+        var tool = $"'{typeof(CommandLineTool).Assembly.Location}' run -m 64 -display curses -d unimp";
         var script = $"echo before=$(stty -g); sh -c 'echo pid=$$; exec dotnet \"$@\"' - {tool}; c=$?; echo; echo after=$(stty -g) code=$c";
         using var terminal = Start("script", ["-qec", script, "/dev/null"]);
         _before = (await ReadUntil(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
         var pid = int.Parse((await ReadUntil(terminal.StandardOutput, "\n")).Trim());
         await ReadUntil(terminal.StandardOutput, "\e[?1049h");
-        await ReadUntil(terminal.StandardOutput, "S");
-        await ReadUntil(terminal.StandardOutput, "\e[9;1H"); // the cursor, below "No bootable device."
+        var shown = await ReadUntil(terminal.StandardOutput, "S");
+        shown += await ReadUntil(terminal.StandardOutput, "\e[9;1H"); // the cursor, below "No bootable device."
         if (signal is null)
         {
             await terminal.StandardInput.WriteAsync("\e[A\u0001x");
@@ -115,7 +115,9 @@ public sealed class ProcessTests : IDisposable
             await Kill(pid, signal);
         }
 
-        await ReadUntil(terminal.StandardOutput, "\e[?1049l");
+        shown += await ReadUntil(terminal.StandardOutput, "\e[?1049l");
+        Assert.DoesNotContain('\n', shown); // lines of the host wait, and do not scroll the screen
+        await ReadUntil(terminal.StandardOutput, "io: unassigned");
         await Restored(terminal, code);
     }
 

@@ -1,4 +1,3 @@
-using Microsoft.Extensions.Logging;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -331,6 +330,25 @@ public sealed class MachineTests
         machine.PressPowerButton(); // too late, and harmless
     }
 
+    /// <summary>A program that is told what was wrong may try again with the same disk and files.</summary>
+    [Fact]
+    public async Task A_machine_that_can_not_be_made_leaves_nothing_open()
+    {
+        var path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllBytes(path, new byte[1 << 20]);
+            Assert.Throws<ConfigurationException>(() => Builder(_ => null).WithDisk(path).WithProcessors(0).Build());
+            Assert.Throws<ConfigurationException>(() => Builder(_ => null).WithDisk(path).WithDebugExit(0x3F8).Build());
+            await Assert.ThrowsAsync<ConfigurationException>(() => Builder(_ => null).WithVirtioDisk(path).WithCpu("none").StartAsync());
+            await using var machine = Builder(_ => null).WithDisk(path).Build();
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
     [Fact]
     public void Mistakes_are_refused()
     {
@@ -356,29 +374,5 @@ public sealed class MachineTests
         public ulong Read(uint offset, int size) => throw new InvalidOperationException("it broke");
 
         public void Write(uint offset, int size, ulong value) => throw new InvalidOperationException("it broke");
-    }
-
-    private sealed class ListLogger : ILogger
-    {
-        private readonly List<string> _lines = [];
-
-        public string[] Lines
-        {
-            get
-            {
-                lock (_lines)
-                    return [.. _lines];
-            }
-        }
-
-        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
-
-        public bool IsEnabled(LogLevel logLevel) => logLevel >= LogLevel.Warning;
-
-        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
-        {
-            lock (_lines)
-                _lines.Add(formatter(state, exception));
-        }
     }
 }

@@ -9,6 +9,7 @@ using Sharpvisor.Cli.Output;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
@@ -20,15 +21,25 @@ namespace Sharpvisor.Cli.Commands;
 /// <summary>Starts a machine from its flags and lives as long as it does.</summary>
 internal static class RunCommand
 {
-    private const int UserSignal1 = 10;
+    private const int UserSignal1 = 10, StandardError = 2;
 
     public static async Task<int> RunAsync(RunSettings settings, TextWriter output, TextWriter errors)
     {
         if (settings.Kernel is null && (settings.Initrd is not null || settings.Append is not null))
             throw new ConfigurationException($"{(settings.Initrd is not null ? "-initrd" : "-append")} needs a kernel: give one with -kernel");
 
-        if (settings.IsCurses)
-            CursesDisplay.Check();
+        if (!settings.IsCurses)
+            return await RunAsync(settings, null, errors).ConfigureAwait(false);
+        CursesDisplay.Check();
+        if (!Terminal.IsTerminal(StandardError))
+            return await RunAsync(settings, null, errors).ConfigureAwait(false);
+        using var held = new HeldLines(errors);
+        return await RunAsync(settings, held, held).ConfigureAwait(false);
+    }
+
+    /// <param name="held">What keeps the lines of <paramref name="errors"/> from the terminal while it shows the screen.</param>
+    private static async Task<int> RunAsync(RunSettings settings, HeldLines? held, TextWriter errors)
+    {
         var logger = new StandardErrorLogger(errors);
         var log = new DebugLog(settings.TraceFile, errors);
         await using (log.ConfigureAwait(false))
@@ -42,7 +53,7 @@ internal static class RunCommand
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
                 vnc = StartVnc(settings, machine, logger);
-                return await LiveAsync(machine, settings.IsCurses ? quit : null, errors).ConfigureAwait(false);
+                return await LiveAsync(machine, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
             }
             finally
             {
@@ -64,6 +75,7 @@ internal static class RunCommand
             .WithProcessors(settings.Processors)
             .WithBoot(settings.Boot)
             .WithUuid(settings.Uuid)
+            .WithSuspend(settings.HasSuspendToRam, settings.HasSuspendToDisk)
             .WithCommandLine(settings.Append ?? "")
             .WithLogger(logger);
         if (settings.Engine is null && CpuEngines.Default != "translator")
@@ -84,6 +96,8 @@ internal static class RunCommand
             builder.WithoutShutdown();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
+        if (!settings.HasVmwarePort)
+            builder.WithoutVmwarePort();
         if (settings.HasPciTestDevice)
             builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)
@@ -216,9 +230,9 @@ internal static class RunCommand
         return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, HeldLines? held, TextWriter errors)
     {
-        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit);
+        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit, held);
         try
         {
             return await LiveAsync(machine, display, errors).ConfigureAwait(false);

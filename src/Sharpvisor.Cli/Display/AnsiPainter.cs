@@ -25,6 +25,13 @@ internal sealed class AnsiPainter
     private string? _notice;
     private int _attribute;
 
+    /// <summary>The first row that a terminal of <paramref name="height"/> rows shows.</summary>
+    public static int FirstRow(TextScreen screen, int height)
+    {
+        var rows = Math.Min(screen.Rows, height);
+        return screen.CursorRow >= 0 ? Math.Clamp(screen.CursorRow - rows + 1, 0, screen.Rows - rows) : 0;
+    }
+
     /// <summary>What to write to the terminal for it to show <paramref name="screen"/>; empty when it does already.</summary>
     /// <param name="width">Of the terminal, in characters.</param>
     /// <param name="height">Of the terminal. A lower one shows the part with the cursor.</param>
@@ -32,7 +39,7 @@ internal sealed class AnsiPainter
     {
         _output.Clear();
         var (columns, rows) = (Math.Min(screen.Columns, width), Math.Min(screen.Rows, height));
-        var first = screen.CursorRow >= 0 ? Math.Clamp(screen.CursorRow - rows + 1, 0, screen.Rows - rows) : 0;
+        var first = FirstRow(screen, height);
         var isNew = _size != (columns, rows) || _notice is not null;
         if (isNew)
         {

@@ -2,6 +2,7 @@
 using System.Text;
 using System.Threading.Channels;
 using Sharpvisor.Backends.Char;
+using Sharpvisor.Cli.Output;
 using Sharpvisor.Core.Display;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
@@ -21,6 +22,7 @@ internal sealed class CursesDisplay : IAsyncDisposable
     private readonly Machine _machine;
     private readonly GuestScreen _screen;
     private readonly Action _quit;
+    private readonly HeldLines? _messages;
     private readonly Terminal _terminal;
     private readonly Descriptor _input = Descriptor.StandardInput(), _output = Descriptor.StandardOutput();
     private readonly CancellationTokenSource _end = new();
@@ -31,12 +33,13 @@ internal sealed class CursesDisplay : IAsyncDisposable
     private readonly Task _painting, _typing;
     private int _left, _disposed;
 
-    private CursesDisplay(Machine machine, GuestScreen screen, Terminal terminal, Action quit)
+    private CursesDisplay(Machine machine, GuestScreen screen, Terminal terminal, Action quit, HeldLines? messages)
     {
         _machine = machine;
         _screen = screen;
         _terminal = terminal;
         _quit = quit;
+        _messages = messages;
         AppDomain.CurrentDomain.ProcessExit += OnProcessEnds;
         AppDomain.CurrentDomain.UnhandledException += OnProcessEnds;
         Write(AnsiPainter.Enter);
@@ -56,11 +59,12 @@ internal sealed class CursesDisplay : IAsyncDisposable
     }
 
     /// <param name="quit">Ctrl-A x was typed.</param>
-    public static CursesDisplay Open(Machine machine, Action quit)
+    /// <param name="messages">Those of the host, which would spoil the screen otherwise; null: they go elsewhere.</param>
+    public static CursesDisplay Open(Machine machine, Action quit, HeldLines? messages)
     {
         Check();
         var screen = machine.Screen ?? throw new ConfigurationException("-display curses: the machine has no screen; leave -vga none out");
-        return new CursesDisplay(machine, screen, Terminal.TryMakeRaw()!, quit);
+        return new CursesDisplay(machine, screen, Terminal.TryMakeRaw()!, quit, messages);
     }
 
     public async ValueTask DisposeAsync()
@@ -108,10 +112,11 @@ internal sealed class CursesDisplay : IAsyncDisposable
     private string Paint()
     {
         var (width, height) = _terminal.Size;
+        var message = _messages?.Newest is { } newest && newest.Age < StatusLine.Time ? newest.Line : null;
         if (_screen.ReadText() is { } text)
-            return _painter.Paint(text, width, height);
+            return _painter.Paint(message is null ? text : StatusLine.Add(text, message, height), width, height);
         _screen.Capture(_picture);
-        return _painter.PaintNotice($"{_picture.Width}x{_picture.Height} graphics mode");
+        return _painter.PaintNotice($"{_picture.Width}x{_picture.Height} graphics mode{(message is null ? "" : "; ")}{message}");
     }
 
     private void ReadLoop()

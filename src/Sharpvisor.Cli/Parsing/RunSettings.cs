@@ -99,6 +99,12 @@ internal sealed class RunSettings
 
     public bool HasPciTestDevice { get; set; }
 
+    public bool HasSuspendToRam { get; set; } = true;
+
+    public bool HasSuspendToDisk { get; set; } = true;
+
+    public bool HasVmwarePort { get; set; } = true;
+
     public (ushort Port, int Count)? DebugExit { get; set; }
 
     public CharSpec? DebugConsole { get; set; }

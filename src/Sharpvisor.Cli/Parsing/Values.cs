@@ -139,6 +139,12 @@ internal static class Values
                 case not null when part.StartsWith("max-ram-below-4g=", StringComparison.Ordinal):
                     settings.MaximumBelow4G = Below4G(value, part["max-ram-below-4g=".Length..]);
                     break;
+                case "vmport=on" or "vmport=auto":
+                    settings.HasVmwarePort = true;
+                    break;
+                case "vmport=off":
+                    settings.HasVmwarePort = false;
+                    break;
                 case "kernel-boot=firmware":
                     settings.KernelBoot = BootWay.Firmware;
                     break;
@@ -232,14 +238,26 @@ internal static class Values
         settings.DebugExit = (port, count);
     }
 
-    /// <summary>-global isa-debugcon.iobase=0x402, the only setting there is.</summary>
+    /// <summary>-global isa-debugcon.iobase=0x402, -global PIIX4_PM.disable_s3=1.</summary>
     public static void Global(RunSettings settings, string value)
     {
-        const string debugPort = "isa-debugcon.iobase=";
-        if (!value.StartsWith(debugPort, StringComparison.Ordinal))
-            throw new ConfigurationException($"-global {value}: not in this version; there is {debugPort}PORT");
-        settings.DebugConsolePort = (ushort)Number($"-global {value}", value[debugPort.Length..], 0xFFFF);
+        const string debugPort = "isa-debugcon.iobase=", noSuspendToRam = "PIIX4_PM.disable_s3=", noSuspendToDisk = "PIIX4_PM.disable_s4=";
+        if (value.StartsWith(debugPort, StringComparison.Ordinal))
+            settings.DebugConsolePort = (ushort)Number($"-global {value}", value[debugPort.Length..], 0xFFFF);
+        else if (value.StartsWith(noSuspendToRam, StringComparison.Ordinal))
+            settings.HasSuspendToRam = !Switch($"-global {value}", value[noSuspendToRam.Length..]);
+        else if (value.StartsWith(noSuspendToDisk, StringComparison.Ordinal))
+            settings.HasSuspendToDisk = !Switch($"-global {value}", value[noSuspendToDisk.Length..]);
+        else
+            throw new ConfigurationException($"-global {value}: not in this version; there are {debugPort}PORT, {noSuspendToRam}1 and {noSuspendToDisk}1");
     }
+
+    private static bool Switch(string what, string text) => text switch
+    {
+        "1" or "on" or "true" => true,
+        "0" or "off" or "false" => false,
+        _ => throw new ConfigurationException($"{what}: give on or off"),
+    };
 
     /// <summary>-d int,exec,…</summary>
     public static void Trace(RunSettings settings, string value)

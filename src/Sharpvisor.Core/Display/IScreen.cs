@@ -10,6 +10,9 @@ public interface IScreen
     /// <summary>Draws the whole screen, after giving <paramref name="target"/> the size of the mode in use.</summary>
     void Render(Framebuffer target);
 
+    /// <summary>The adapter is in a text mode.</summary>
+    bool IsTextMode { get; }
+
     /// <summary>The characters on the screen while the adapter is in a text mode; otherwise null.</summary>
     TextScreen? ReadText();
 }

@@ -9,6 +9,12 @@ public interface IMachineControl
     /// <summary>Switches the machine off (ACPI S5).</summary>
     void RequestPowerOff(string source);
 
+    /// <summary>Suspends the machine to RAM (ACPI S3): RAM is kept, and nothing runs until <see cref="RequestWakeUp"/>.</summary>
+    void RequestSuspend(string source);
+
+    /// <summary>Ends the sleep: everything but RAM is reset, and firmware goes on where the guest has told it to.</summary>
+    void RequestWakeUp(string source);
+
     /// <summary>Ends the machine with a process exit code (isa-debug-exit).</summary>
     void RequestExit(int exitCode, string source);
 

@@ -23,8 +23,23 @@ public enum KeyboardLeds
 /// <summary>A mouse. Called with the machine's gate held.</summary>
 public interface IPointerInput
 {
+    /// <summary>The largest coordinate of <see cref="OnMoveTo"/>: the right or lower edge of the screen.</summary>
+    const int Edge = 0xFFFF;
+
+    /// <summary>The guest takes positions, by <see cref="OnMoveTo"/>; otherwise motion, by <see cref="OnMove"/>.</summary>
+    bool IsAbsolute { get; }
+
+    /// <summary>A driver in the guest has switched the mouse on.</summary>
+    bool IsListening { get; }
+
     /// <summary>The mouse moved by so many counts (right and down positive), the wheel by so many clicks (towards the user positive).</summary>
-    void OnMove(int dx, int dy, int wheel, PointerButtons buttons);
+    /// <param name="tilt">Clicks of the wheel to the side, right positive.</param>
+    void OnMove(int dx, int dy, int wheel, PointerButtons buttons, int tilt = 0);
+
+    /// <summary>The mouse is somewhere on the screen. Nothing happens while the guest does not take positions.</summary>
+    /// <param name="x">0 to <see cref="Edge"/>, from the left.</param>
+    /// <param name="y">The same from above.</param>
+    void OnMoveTo(int x, int y, int wheel, PointerButtons buttons);
 }
 
 [Flags]

@@ -32,22 +32,24 @@ public sealed unsafe partial class GuestMemory
 
     /// <summary>
     /// Shows regions at an address below 4 GiB: in the first megabyte instead of RAM or the VGA window, above where
-    /// there is no RAM (RAM from 1 MiB on is never hidden). Where several mappings overlap, the first one is seen.
+    /// there is no RAM (RAM from 1 MiB on is never hidden). Where several mappings overlap, the first one is seen,
+    /// or one that is on top.
     /// </summary>
     /// <param name="gpa">A multiple of 4 KiB.</param>
     /// <param name="length">A multiple of 4 KiB.</param>
     /// <param name="reads">What is read and executed; null: reads go to the MMIO bus.</param>
     /// <param name="writes">What is written, the same for memory that can be written; null: writes go to the MMIO bus.</param>
+    /// <param name="isOnTop">Hides all that is there, now and later.</param>
     /// <exception cref="ArgumentException">The range is not of whole pages below 4 GiB, or goes beyond a region's end.</exception>
     /// <remarks>Called with the machine's gate held. CPU engines drop what they remember of the range.</remarks>
-    public MemoryMapping Map(ulong gpa, ulong length, MemoryRegion? reads, ulong readOffset, MemoryRegion? writes, ulong writeOffset)
+    public MemoryMapping Map(ulong gpa, ulong length, MemoryRegion? reads, ulong readOffset, MemoryRegion? writes, ulong writeOffset, bool isOnTop = false)
     {
         if (((gpa | length | readOffset | writeOffset) & (PageSize - 1)) != 0 || length == 0 || gpa >= FourGiB || length > FourGiB - gpa)
             throw new ArgumentException($"0x{gpa:x}+0x{length:x} is not a range of whole pages below 4 GiB", nameof(gpa));
         Check(reads, readOffset, length);
         Check(writes, writeOffset, length);
         var mapping = new MemoryMapping(gpa, length, reads, readOffset, writes, writeOffset);
-        Replace([.. _map.Mappings, mapping], mapping);
+        Replace(isOnTop ? [mapping, .. _map.Mappings] : [.. _map.Mappings, mapping], mapping);
         return mapping;
     }
 

@@ -110,10 +110,7 @@ public unsafe partial class InterpreterVcpu
         _coherence.SplitLock.Exit();
     }
 
-    /// <summary>The host address of up to one page's rest, for reading; null if it is not RAM.</summary>
-    internal byte* TranslateForRead(ulong linear, out ulong physical) => Translate(linear, AccessKind.Read, CurrentKind, out physical);
-
-    /// <summary>The same for writing. The caller says afterwards what it wrote by <see cref="WroteRam"/>.</summary>
+    /// <summary>The host address of up to one page's rest, for writing; null if it is not RAM. The caller says afterwards what it wrote by <see cref="WroteRam"/>.</summary>
     internal byte* TranslateForWrite(ulong linear, out ulong physical) => Translate(linear, AccessKind.Write, CurrentKind, out physical);
 
     internal void WroteRam(ulong physical, int length)

@@ -1,4 +1,5 @@
 using Iced.Intel;
+using Sharpvisor.Core.Buses;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.State;
 
@@ -12,7 +13,26 @@ public unsafe partial class InterpreterVcpu
         var size = ins.Op0Register.GetSize();
         var port = (ushort)(ins.Op1Kind == OpKind.Register ? _c->Arch.Gpr[2] : (byte)ins.GetImmediate(1));
         CheckPort(port, size);
-        WriteRegister(ins.Op0Register, _environment.Ports.Read(port, size));
+        if (size == 4 && _environment.RegisterPort is { } device && port == device.Port)
+            ReadRegisterPort(device);
+        else
+            WriteRegister(ins.Op0Register, _environment.Ports.Read(port, size));
+    }
+
+    private void ReadRegisterPort(IRegisterPort device)
+    {
+        Span<uint> registers = stackalloc uint[8], before = stackalloc uint[8];
+        for (var i = 0; i < registers.Length; i++)
+            registers[i] = (uint)_c->Arch.Gpr[i];
+        registers.CopyTo(before);
+        using (_environment.Gate.Enter())
+            device.Read(registers);
+        _c->Arch.Gpr[0] = registers[0];
+        for (var i = 1; i < registers.Length; i++)
+        {
+            if (registers[i] != before[i])
+                _c->Arch.Gpr[i] = registers[i];
+        }
     }
 
     private void PortOutput(in Instruction ins)

@@ -13,7 +13,10 @@ public sealed class AcpiImage
     /// <summary>Files of fw_cfg.</summary>
     public const string LoaderFile = "etc/table-loader", RsdpFile = "etc/acpi/rsdp", TablesFile = "etc/acpi/tables";
 
-    private const int CommandLength = 128, FileNameLength = 56, Alignment = 64;
+    /// <summary>How far behind the RSDP <see cref="LinkAt"/> puts the tables.</summary>
+    internal const int TablesOffset = 64;
+
+    private const int CommandLength = 128, FileNameLength = 56, Alignment = TablesOffset;
     private const byte HighMemory = 1, FSegment = 2;
 
     private readonly List<byte> _tables = [];

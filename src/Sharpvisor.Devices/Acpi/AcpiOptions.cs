@@ -25,6 +25,11 @@ public sealed record AcpiOptions
     /// <summary>fw_cfg at port 510h.</summary>
     public bool HasFwCfg { get; init; }
 
+    /// <summary>The guest may suspend itself to RAM (S3), and to a disk (S4).</summary>
+    public bool HasSuspendToRam { get; init; } = true;
+
+    public bool HasSuspendToDisk { get; init; } = true;
+
     /// <summary>Comparators of the HPET.</summary>
     public int HpetTimers { get; init; } = 3;
 

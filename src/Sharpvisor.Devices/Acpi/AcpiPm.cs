@@ -1,8 +1,9 @@
 // ACPI power management: the PM1a event and control registers, the PM timer, general-purpose events and the SMI command
 // port. PiixPowerManagement says where the PM1 block lies.
-// Follows: ACPI 6.4, 4.8.3.1 to 4.8.3.3, 4.8.2 and 4.8.4; register layout and SLP_TYP of Intel 82371AB (PIIX4) as QEMU
-// has them, which also answers the SMI commands of ACPI by itself, without SMM.
-// Leaves out: sleep states but S5 (S1 to S4 are not offered), bus master and global lock.
+// Follows: ACPI 6.4, 4.8.3.1 to 4.8.3.3, 4.8.2, 4.8.4 and 16.1 (sleep states); register layout and SLP_TYP of Intel
+// 82371AB (PIIX4) as QEMU has them, which also answers the SMI commands of ACPI by itself, without SMM, and tells a
+// guest that a key or the host's user woke that it was the power button.
+// Leaves out: S1 and S2 (not offered), bus master and global lock, wake-up by general-purpose events and the PM timer.
 
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -29,8 +30,8 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
 
     public const byte AcpiEnable = 0xF1, AcpiDisable = 0xF0;
 
-    /// <summary>SLP_TYP of soft-off, as \_S5 tells.</summary>
-    public const byte SoftOff = 0;
+    /// <summary>SLP_TYP of soft-off, suspend to RAM and suspend to disk, as \_S5, \_S3 and \_S4 tell.</summary>
+    public const byte SoftOff = 0, SuspendToRam = 1, SuspendToDisk = 2;
 
     private const ushort TimerStatus = 1, PowerButton = 1 << 8, SleepButton = 1 << 9, RtcStatus = 1 << 10, WakeStatus = 1 << 15;
     private const ushort GlobalStatus = 1 << 5;
@@ -52,6 +53,8 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
     private long _changesSeen;
     private byte _smiData;
     private ushort _gpeStatus, _gpeEnable;
+    private bool _isAsleep;
+    private ushort _wakeCause;
 
     /// <param name="sci">The system control interrupt, level triggered: IRQ 9.</param>
     public AcpiPm(Clock clock, IInterruptLine sci, IMachineControl machine, GuestErrorLog? errors = null)
@@ -68,26 +71,40 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
     /// <summary>Four ports at <see cref="GpePort"/>: GPE0_STS and GPE0_EN.</summary>
     public IBusDevice Gpe { get; }
 
-    /// <summary>Something has happened that a method _Lxx or _Exx of the DSDT handles.</summary>
-    /// <param name="number">0 to 15.</param>
-    public void RaiseEvent(int number)
-    {
-        _gpeStatus |= (ushort)(1 << number);
-        Update();
-    }
-
     /// <summary>Ports B2h and B3h.</summary>
     public IBusDevice SmiCommand { get; }
 
-    /// <summary>A person presses the power button: an operating system that listens shuts down.</summary>
+    /// <summary>A person presses the power button: an operating system that listens shuts down, one that sleeps wakes up.</summary>
     public void PressPowerButton()
     {
         _status |= PowerButton;
+        Update();
+        WakeUp(PowerButton, "power button");
+    }
+
+    /// <summary>The real-time clock's alarm interrupts: the guest may have asked to be woken by it.</summary>
+    public void OnAlarm()
+    {
+        _status |= RtcStatus;
+        Update();
+        if ((_enable & RtcStatus) != 0)
+            WakeUp(RtcStatus, "RTC alarm");
+    }
+
+    /// <summary>Wakes a machine that sleeps in S3; one that does not is not touched.</summary>
+    /// <param name="source">Who does: "keyboard".</param>
+    public void WakeUp(string source) => WakeUp(PowerButton, source);
+
+    /// <summary>Tells the guest, after the reset that ends its sleep, that it was asleep and what woke it.</summary>
+    public void ReportWakeUp()
+    {
+        _status = (ushort)(WakeStatus | _wakeCause);
         Update();
     }
 
     public void Reset()
     {
+        _isAsleep = false;
         _status = _enable = _control = 0;
         _smiData = 0;
         _gpeStatus = _gpeEnable = 0;
@@ -139,10 +156,36 @@ public sealed class AcpiPm : ByteWideDevice, IResettable
 
     private void Sleep(int type)
     {
-        if (type == SoftOff)
-            _machine.RequestPowerOff("ACPI S5");
-        else
-            _errors?.Report("acpi-pm", "sleep state that is not offered", $"SLP_TYP {type}");
+        switch (type)
+        {
+            case SoftOff:
+                _machine.RequestPowerOff("ACPI S5");
+                break;
+            case SuspendToDisk: // the guest has written its memory to a disk
+                _machine.RequestPowerOff("ACPI S4");
+                break;
+            case SuspendToRam when !_isAsleep:
+                _isAsleep = true;
+                _machine.RequestSuspend("ACPI S3");
+                // What happened while the guest prepared to sleep must not be slept through.
+                if ((_status & _enable & RtcStatus) != 0)
+                    WakeUp(RtcStatus, "RTC alarm");
+                else if ((_status & _enable & PowerButton) != 0)
+                    WakeUp(PowerButton, "power button");
+                break;
+            case not SuspendToRam:
+                _errors?.Report("acpi-pm", "sleep state that is not offered", $"SLP_TYP {type}");
+                break;
+        }
+    }
+
+    private void WakeUp(ushort cause, string source)
+    {
+        if (!_isAsleep)
+            return;
+        _isAsleep = false;
+        _wakeCause = cause;
+        _machine.RequestWakeUp(source);
     }
 
     private byte ReadGpe(uint offset) =>

@@ -3,6 +3,7 @@
 // IA-PC HPET Specification 1.0a, 3.2.4 (HPET table); iapc_boot_arch of 5.2.9.3.
 // Leaves out: NUMA tables; general-purpose events have their registers, but no method that handles one.
 
+using System.Buffers.Binary;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Interrupts;
@@ -57,7 +58,7 @@ public static class AcpiTables
     public static AcpiImage Build(AcpiOptions options)
     {
         var image = new AcpiImage();
-        var facs = image.Add(Facs(), checksumAt: -1);
+        var facs = image.Add(Facs(), checksumAt: -1); // first, where WakingVector finds it
         var dsdt = image.Add(Dsdt.Build(options));
         var fadt = image.Add(Fadt(options));
         image.Point(fadt, 36, 4, facs);
@@ -68,6 +69,15 @@ public static class AcpiTables
             tables.Add(image.Add(HpetTable(options)));
         image.SetRoot(AddRoot(image, "RSDT", 4, tables), AddRoot(image, "XSDT", 8, tables));
         return image;
+    }
+
+    /// <summary>Where the guest wants to go on after a sleep: Firmware_Waking_Vector of the FACS that <see cref="Place"/> has put there.</summary>
+    /// <returns>The address of real-mode code; 0: it has said nothing.</returns>
+    public static uint WakingVector(GuestMemory memory, ulong address = DefaultAddress)
+    {
+        const int wakingVector = 12;
+        Span<byte> vector = stackalloc byte[4];
+        return memory.TryRead(address + AcpiImage.TablesOffset + wakingVector, vector) ? BinaryPrimitives.ReadUInt32LittleEndian(vector) : 0;
     }
 
     private static int AddRoot(AcpiImage image, string signature, int pointerSize, List<int> tables)
@@ -94,7 +104,7 @@ public static class AcpiTables
         const ushort pm1Event = AcpiPm.DefaultPort + AcpiPm.Pm1Event;
         const ushort pm1Control = AcpiPm.DefaultPort + AcpiPm.Pm1Control;
         const ushort pmTimer = AcpiPm.DefaultPort + AcpiPm.PmTimer;
-        const uint wbinvd = 1 << 0, procC1 = 1 << 2, noFixedSleepButton = 1 << 5, noFixedRtcWake = 1 << 6, resetRegister = 1 << 10;
+        const uint wbinvd = 1 << 0, procC1 = 1 << 2, noFixedSleepButton = 1 << 5, resetRegister = 1 << 10;
         const ushort legacyDevices = 1 << 0, has8042 = 1 << 1, vgaNotPresent = 1 << 2;
 
         var t = new AcpiTable("FACP", 5);
@@ -127,7 +137,7 @@ public static class AcpiTables
         t.U8(0x32); // century in CMOS
         t.U16((ushort)(legacyDevices | (options.HasI8042 ? has8042 : 0) | (options.HasVga ? 0 : vgaNotPresent)));
         t.U8(0);
-        t.U32(wbinvd | procC1 | noFixedSleepButton | noFixedRtcWake | resetRegister);
+        t.U32(wbinvd | procC1 | noFixedSleepButton | resetRegister);
         t.Address(AddressSpaceId.SystemIo, 0xCF9, 8, 1);
         t.U8(0x06); // SYS_RST and RCPU
         t.Zeros(3);

@@ -1,6 +1,6 @@
 // The ACPI differentiated system description table of this machine, in AML.
 // Follows: ACPI 6.4, 5.2.11.1 and 20 (AML); the devices and names are those of QEMU's pc machine.
-// Leaves out: hot plug, sleeping states other than S5.
+// Leaves out: hot plug, S1 and S2.
 
 using Sharpvisor.Devices.Firmware;
 using Sharpvisor.Devices.Timers;
@@ -15,7 +15,11 @@ internal static class Dsdt
     public static byte[] Build(AcpiOptions options)
     {
         var aml = new AmlWriter();
-        // The SLP_TYP values of PM1a and PM1b for soft-off.
+        // The SLP_TYP values of PM1a and PM1b for each sleep state.
+        if (options.HasSuspendToRam)
+            aml.NamePackage(@"\_S3", AcpiPm.SuspendToRam, AcpiPm.SuspendToRam, 0, 0);
+        if (options.HasSuspendToDisk)
+            aml.NamePackage(@"\_S4", AcpiPm.SuspendToDisk, AcpiPm.SuspendToDisk, 0, 0);
         aml.NamePackage(@"\_S5", AcpiPm.SoftOff, AcpiPm.SoftOff, 0, 0);
         aml.Scope(@"\_SB", sb =>
         {

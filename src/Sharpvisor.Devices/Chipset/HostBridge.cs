@@ -36,6 +36,18 @@ public sealed class HostBridge : PciFunction
         Config.Define(Smram, 1, SmramSegment, 0x78);
     }
 
+    /// <summary>PAM0 to PAM6: for each segment from C0000h to FFFFFh, whether RAM or the bus is read and written.</summary>
+    public IReadOnlyList<byte> MemoryAttributes
+    {
+        get => [.. Enumerable.Range(Pam0, PamCount).Select(Config.Get8)];
+        set
+        {
+            for (var i = 0; i < PamCount; i++)
+                Config.Set8(Pam0 + i, value[i]);
+            Apply();
+        }
+    }
+
     public override void WriteConfig(int offset, int size, uint value)
     {
         var locked = (Config.Get8(Smram) & SmramLocked) != 0;
@@ -55,12 +67,7 @@ public sealed class HostBridge : PciFunction
     }
 
     /// <summary>Makes all of it RAM, as firmware leaves it that has put tables there.</summary>
-    public void ShadowAll()
-    {
-        for (var i = 0; i < PamCount; i++)
-            Config.Set8(Pam0 + i, i == 0 ? (byte)0x30 : (byte)0x33);
-        Apply();
-    }
+    public void ShadowAll() => MemoryAttributes = [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33];
 
     private void Apply()
     {
@@ -74,7 +81,7 @@ public sealed class HostBridge : PciFunction
             return;
         if (_open is not null)
             _memory.Unmap(_open);
-        _open = open ? _memory.Map(VgaStart, VgaLength, _memory.Ram, VgaStart, _memory.Ram, VgaStart) : null;
+        _open = open ? _memory.Map(VgaStart, VgaLength, _memory.Ram, VgaStart, _memory.Ram, VgaStart, isOnTop: true) : null;
     }
 
     private void ApplySegment(int index, ulong start, ulong length, int attributes)

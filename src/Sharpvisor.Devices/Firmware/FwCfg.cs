@@ -4,13 +4,14 @@
 
 using System.Buffers.Binary;
 using System.Text;
+using Sharpvisor.Core;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Memory;
 
 namespace Sharpvisor.Devices.Firmware;
 
 /// <summary>Ports 510h and 511h, and 514h to 51Bh for DMA.</summary>
-public sealed class FwCfg : IResettable
+public sealed class FwCfg : IResettable, IGateWork
 {
     public const ushort SelectorPort = 0x510, DmaPort = 0x514;
 
@@ -25,15 +26,18 @@ public sealed class FwCfg : IResettable
     private const int ChunkLength = 0x10000;
 
     private readonly GuestMemory _memory;
+    private readonly MachineGate? _gate;
     private readonly Dictionary<ushort, Item> _items = [];
     private readonly List<string> _files = [];
     private Item? _selected;
     private uint _offset;
     private ulong _dmaAddress;
 
-    public FwCfg(GuestMemory memory)
+    /// <param name="gate">Left while a file is read for a DMA request; null: nobody else is there.</param>
+    public FwCfg(GuestMemory memory, MachineGate? gate = null)
     {
         _memory = memory;
+        _gate = gate;
         Registers = new RegisterPorts(this);
         Dma = new DmaPorts(this);
         AddItem(FwCfgItem.Signature, "QEMU"u8.ToArray());
@@ -149,8 +153,12 @@ public sealed class FwCfg : IResettable
             Select((ushort)(control >> 16));
         var done = true;
         if ((control & DmaRead) != 0)
-            done = Copy(target, length);
-        else if ((control & DmaWrite) != 0)
+        {
+            BeginCopy(new Transfer(_selected, address, target, length) { Offset = _offset });
+            return;
+        }
+
+        if ((control & DmaWrite) != 0)
             done = length == 0;
         else if ((control & DmaSkip) != 0 && _selected is not null)
             _offset = (uint)Math.Min(_offset + (ulong)length, _selected.Length);
@@ -158,28 +166,51 @@ public sealed class FwCfg : IResettable
     }
 
     /// <summary>Copies from the item, and zeroes from behind its end.</summary>
-    private bool Copy(ulong target, uint length)
+    private void BeginCopy(Transfer transfer)
     {
-        var buffer = new byte[Math.Min(length, ChunkLength)];
-        var isClear = true;
-        while (length > 0)
+        if (transfer.Item is { } item && _offset < item.Length)
+            _offset += Math.Min(transfer.Length, item.Length - _offset);
+        if (_gate is { IsHeld: true } && transfer.Item is ReadItem)
         {
-            var rest = _selected is null || _offset >= _selected.Length ? 0 : _selected.Length - _offset;
-            var part = buffer.AsSpan(0, (int)Math.Min(Math.Min(length, ChunkLength), rest == 0 ? uint.MaxValue : rest));
-            if (rest > 0 && !_selected!.TryRead(_offset, part))
-                return false;
-            if (rest == 0 && !isClear)
-                buffer.AsSpan().Clear();
-            isClear = rest == 0;
-            if (!_memory.TryWrite(target, part))
-                return false;
-            if (rest > 0)
-                _offset += (uint)part.Length;
-            target += (ulong)part.Length;
-            length -= (uint)part.Length;
+            GoOn(transfer);
+            return;
         }
 
+        while (!transfer.IsDone)
+        {
+            transfer.Read();
+            Store(transfer);
+        }
+
+        Answer(transfer.Request, transfer.HasFailed ? DmaError : 0);
+    }
+
+    /// <summary>A file may keep its reader waiting: the other processors must not wait as well. The guest's instruction does.</summary>
+    private void GoOn(Transfer transfer)
+    {
+        if (transfer.IsDone)
+            Answer(transfer.Request, transfer.HasFailed ? DmaError : 0);
+        else
+            _gate!.AfterLeave(this, transfer);
+    }
+
+    bool IGateWork.TryPerform(object item)
+    {
+        ((Transfer)item).Read();
         return true;
+    }
+
+    void IGateWork.OnPerformed(object item)
+    {
+        Store((Transfer)item);
+        GoOn((Transfer)item);
+    }
+
+    private void Store(Transfer transfer)
+    {
+        if (!transfer.HasFailed && !_memory.TryWrite(transfer.Target, transfer.Chunk))
+            transfer.HasFailed = true;
+        transfer.Advance();
     }
 
     private void Answer(ulong address, uint control)
@@ -187,6 +218,52 @@ public sealed class FwCfg : IResettable
         Span<byte> answer = stackalloc byte[4];
         BinaryPrimitives.WriteUInt32BigEndian(answer, control);
         _memory.TryWrite(address, answer);
+    }
+
+    /// <summary>A DMA request under way, a chunk at a time.</summary>
+    private sealed class Transfer(Item? item, ulong request, ulong target, uint length)
+    {
+        private readonly byte[] _buffer = new byte[Math.Min(length, ChunkLength)];
+        private bool _isClear = true;
+        private int _count;
+
+        public Item? Item => item;
+
+        /// <summary>The address of the request, where the answer goes.</summary>
+        public ulong Request => request;
+
+        public ulong Target { get; private set; } = target;
+
+        /// <summary>Bytes that are left.</summary>
+        public uint Length { get; private set; } = length;
+
+        public uint Offset { get; set; }
+
+        public bool HasFailed { get; set; }
+
+        public bool IsDone => HasFailed || Length == 0;
+
+        public ReadOnlySpan<byte> Chunk => _buffer.AsSpan(0, _count);
+
+        /// <summary>Fills the chunk.</summary>
+        public void Read()
+        {
+            var rest = item is null || Offset >= item.Length ? 0 : item.Length - Offset;
+            _count = (int)Math.Min(Math.Min(Length, ChunkLength), rest == 0 ? uint.MaxValue : rest);
+            if (rest > 0)
+                HasFailed = !item!.TryRead(Offset, _buffer.AsSpan(0, _count));
+            else if (!_isClear)
+                _buffer.AsSpan().Clear();
+            _isClear = rest == 0;
+        }
+
+        public void Advance()
+        {
+            if (!_isClear)
+                Offset += (uint)_count;
+            Target += (ulong)_count;
+            Length -= (uint)_count;
+        }
     }
 
     private abstract class Item

@@ -88,19 +88,6 @@ public class PciFunction : IResettable
     public PciBar AddRom(MemoryRegion region) =>
         AddBar(BarCount, PciBarKind.Rom, BitOperations.RoundUpToPowerOf2(region.Size), new RegionDevice(region, isRom: true), flags: 0);
 
-    /// <summary>Makes a register's range of ports or memory disappear from configuration space and bus.</summary>
-    public void RemoveBar(int index)
-    {
-        var bar = _bars.Find(b => b.Offset == BarOffset(index));
-        if (bar is null)
-            return;
-        _bus?.Place(bar, null);
-        _bars.Remove(bar);
-        Config.Define(bar.Offset, 4, 0);
-        if (bar.Kind == PciBarKind.Memory64)
-            Config.Define(bar.Offset + 4, 4, 0);
-    }
-
     /// <summary>Message-signalled interrupts: <see cref="MsiCapability.Notify"/> of what is returned.</summary>
     /// <param name="vectors">1 to 32, a power of two.</param>
     public MsiCapability AddMsi(int vectors = 1, bool is64 = true, bool maskable = false, int offset = 0) =>

@@ -11,6 +11,9 @@ public abstract class Ps2Device
     private readonly Queue<byte> _replies = new();
     private byte _last;
 
+    /// <summary>Raised when a person presses a key or a button, whether the guest listens or not: a sleeping machine wakes up.</summary>
+    public event Action? Pressed;
+
     /// <summary>There is a byte to send.</summary>
     public bool HasOutput => _replies.Count > 0 || HasInput;
 
@@ -50,6 +53,8 @@ public abstract class Ps2Device
 
         OutputReady?.Invoke();
     }
+
+    protected void NotePress() => Pressed?.Invoke();
 
     protected void DropReplies() => _replies.Clear();
 

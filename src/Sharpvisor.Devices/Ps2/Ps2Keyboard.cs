@@ -56,6 +56,8 @@ public sealed class Ps2Keyboard : Ps2Device, IKeyboardInput
     public void OnKey(Key key, bool pressed)
     {
         var isRepeat = pressed ? !_pressed.Add(key) : !_pressed.Remove(key);
+        if (pressed && !isRepeat)
+            NotePress();
         if (!_isScanning || (!pressed && isRepeat))
             return;
         Span<byte> code = stackalloc byte[8];

@@ -1,6 +1,7 @@
 // A PS/2 mouse with three buttons that becomes an IntelliMouse (wheel) or an IntelliMouse Explorer (two more buttons).
 // Follows: IBM PS/2 Hardware Interface Technical Reference, "Auxiliary Device"; Synaptics PS/2 TouchPad Interfacing
-// Guide, 2.6 (commands and packets of a mouse); Microsoft's sample rates 200, 100, 80 and 200, 200, 80.
+// Guide, 2.6 (commands and packets of a mouse); Microsoft's sample rates 200, 100, 80 and 200, 200, 80, and 200, 80, 40
+// for the tilting wheel of an IntelliMouse Explorer 4.0, whose packets are as Linux's psmouse reads them.
 // Leaves out: the resolution is kept and told, movement comes in counts already.
 
 using Sharpvisor.Core.Input;
@@ -9,10 +10,11 @@ using Sharpvisor.Core.Time;
 namespace Sharpvisor.Devices.Ps2;
 
 /// <summary>At the second port of an <see cref="I8042"/>.</summary>
-public sealed class Ps2Mouse : Ps2Device, IPointerInput
+public sealed class Ps2Mouse : Ps2Device
 {
     private const int EventLimit = 16;
-    private const int MaximumCount = 255;
+    private const int MaximumCount = 255, MaximumTilt = 31;
+    private const byte TiltPacket = 0x40;
     private const long NsPerSecond = 1_000_000_000;
     private const byte StandardId = 0, WheelId = 3, ExplorerId = 4;
     private const byte DefaultRate = 100, DefaultResolution = 2;
@@ -26,7 +28,7 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
     private readonly byte[] _rates = new byte[3];
     private byte _command, _resolution, _rate;
     private PointerButtons _buttons, _sentButtons;
-    private bool _isEnabled, _isRemote, _isScaled, _isWrapping;
+    private bool _isEnabled, _isRemote, _isScaled, _isWrapping, _hasTilt;
     private long _nextSampleNs;
 
     public Ps2Mouse(Clock clock)
@@ -39,21 +41,27 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
     /// <summary>0 for a mouse with three buttons, 3 with a wheel, 4 with two more buttons.</summary>
     public byte DeviceId { get; private set; }
 
+    /// <summary>A driver has switched it on.</summary>
+    public bool IsListening => _isEnabled || _isRemote;
+
     protected override bool HasInput => _packet.Count > 0;
 
-    public void OnMove(int dx, int dy, int wheel, PointerButtons buttons)
+    /// <summary>As <see cref="IPointerInput.OnMove"/>.</summary>
+    public void OnMove(int dx, int dy, int wheel, PointerButtons buttons, int tilt = 0)
     {
+        if ((buttons & ~_buttons) != PointerButtons.None)
+            NotePress();
         _buttons = buttons;
-        if (!_isEnabled && !_isRemote)
+        if (!IsListening)
             return;
         if (_events.Count > 0 && (_events[^1].Buttons == buttons || _events.Count == EventLimit))
         {
             var last = _events[^1];
-            _events[^1] = new Movement(Add(last.X, dx), Add(last.Y, dy), Add(last.Wheel, wheel), buttons);
+            _events[^1] = new Movement(Add(last.X, dx), Add(last.Y, dy), Add(last.Wheel, wheel), Add(last.Tilt, tilt), buttons);
         }
         else
         {
-            _events.Add(new Movement(Add(0, dx), Add(0, dy), Add(0, wheel), buttons));
+            _events.Add(new Movement(Add(0, dx), Add(0, dy), Add(0, wheel), Add(0, tilt), buttons));
         }
 
         Sample();
@@ -62,7 +70,7 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
     internal override void Reset()
     {
         base.Reset();
-        _isWrapping = false;
+        _isWrapping = _hasTilt = false;
         DeviceId = StandardId;
         Array.Clear(_rates);
         SetDefaults();
@@ -182,6 +190,7 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
                 (200, 200, 80) => ExplorerId,
                 _ => DeviceId,
             };
+            _hasTilt |= DeviceId == ExplorerId && (_rates[0], _rates[1], _rates[2]) == (200, 80, 40);
         }
 
         Reply(Acknowledge);
@@ -217,7 +226,7 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
         while (_events.Count > 0)
         {
             var movement = TakeMovement();
-            if (movement is { X: 0, Y: 0, Wheel: 0 } && movement.Buttons == _sentButtons)
+            if (movement is { X: 0, Y: 0, Wheel: 0, Tilt: 0 } && movement.Buttons == _sentButtons)
                 continue;
             _nextSampleNs = _clock.NowNs + (NsPerSecond / Math.Max((byte)10, _rate));
             PutPacket(movement with { X = Scale(movement.X), Y = Scale(movement.Y) });
@@ -229,12 +238,19 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
     private Movement TakeMovement()
     {
         if (_events.Count == 0)
-            return new Movement(0, 0, 0, _buttons);
+            return new Movement(0, 0, 0, 0, _buttons);
         var all = _events[0];
         var limit = _isScaled ? MaximumCount / 2 : MaximumCount;
-        var now = all with { X = Math.Clamp(all.X, -limit, limit), Y = Math.Clamp(all.Y, -limit, limit), Wheel = DeviceId == StandardId ? 0 : Math.Clamp(all.Wheel, -8, 7) };
-        var rest = all with { X = all.X - now.X, Y = all.Y - now.Y, Wheel = DeviceId == StandardId ? 0 : all.Wheel - now.Wheel };
-        if (rest is { X: 0, Y: 0, Wheel: 0 })
+        if (DeviceId == StandardId)
+            all = all with { Wheel = 0 };
+        if (!_hasTilt)
+            all = all with { Tilt = 0 };
+        // A packet that tells of a tilt has no room for the wheel and the side buttons.
+        var isTilt = all is { Wheel: 0, Tilt: not 0 } && all.Buttons == _sentButtons;
+        var now = new Movement(
+            Math.Clamp(all.X, -limit, limit), Math.Clamp(all.Y, -limit, limit), Math.Clamp(all.Wheel, -8, 7), isTilt ? Math.Clamp(all.Tilt, -MaximumTilt, MaximumTilt) : 0, all.Buttons);
+        var rest = new Movement(all.X - now.X, all.Y - now.Y, all.Wheel - now.Wheel, all.Tilt - now.Tilt, all.Buttons);
+        if (rest is { X: 0, Y: 0, Wheel: 0, Tilt: 0 })
             _events.RemoveAt(0);
         else
             _events[0] = rest;
@@ -254,6 +270,10 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
         {
             _packet.Enqueue((byte)movement.Wheel);
         }
+        else if (movement.Tilt != 0)
+        {
+            _packet.Enqueue((byte)(TiltPacket | (-movement.Tilt & 0x3F)));
+        }
         else if (DeviceId == ExplorerId)
         {
             _packet.Enqueue((byte)((movement.Wheel & 0x0F) | ((movement.Buttons & PointerButtons.Back) != 0 ? 0x10 : 0)
@@ -272,5 +292,5 @@ public sealed class Ps2Mouse : Ps2Device, IPointerInput
         return Math.Sign(count) * scaled;
     }
 
-    private readonly record struct Movement(int X, int Y, int Wheel, PointerButtons Buttons);
+    private readonly record struct Movement(int X, int Y, int Wheel, int Tilt, PointerButtons Buttons);
 }

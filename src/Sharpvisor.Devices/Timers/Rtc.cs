@@ -42,6 +42,7 @@ public sealed class Rtc : ByteWideDevice, IResettable
     private long _flagsUntilNs;
     private long _notBeforeNs;
     private int _weekdayShift;
+    private bool _alarmInterrupts;
 
     /// <param name="irq8">High while a flag that may interrupt is set, until register C is read.</param>
     public Rtc(Clock clock, IInterruptLine irq8)
@@ -52,6 +53,9 @@ public sealed class Rtc : ByteWideDevice, IResettable
         _offsetNs = clock.UnixEpochNs;
         _flagsUntilNs = RtcNow;
     }
+
+    /// <summary>Raised when the alarm begins to interrupt: power management wakes a sleeping machine by it.</summary>
+    public event Action? Alarm;
 
     private bool IsStopped => (_b & Set) != 0 || (_a & 0x70) != 0x20;
 
@@ -307,6 +311,15 @@ public sealed class Rtc : ByteWideDevice, IResettable
         var alarm = NextAlarm(fromSecond);
         if (alarm <= second)
             _flags |= AlarmFlag;
+        NoteAlarm();
+    }
+
+    private void NoteAlarm()
+    {
+        var interrupts = (_flags & _b & AlarmEnable) != 0;
+        if (interrupts && !_alarmInterrupts)
+            Alarm?.Invoke();
+        _alarmInterrupts = interrupts;
     }
 
     /// <summary>The period of the periodic interrupt, or 0. Rates 1 and 2 are those of 8 and 9 (32 kHz time base).</summary>
@@ -322,24 +335,26 @@ public sealed class Rtc : ByteWideDevice, IResettable
         var interrupts = (_flags & _b & (PeriodicEnable | AlarmEnable | UpdateEnable)) != 0;
         _flags = (byte)((_flags & 0x70) | (interrupts ? InterruptRequest : 0));
         _irq8.Set(interrupts);
+        NoteAlarm();
     }
 
-    /// <summary>Sets the timer to the next enabled event; there is none to wait for while an interrupt is pending.</summary>
+    /// <summary>Sets the timer to the next enabled event. While an interrupt is pending only an alarm is worth waiting for.</summary>
     private void Schedule()
     {
-        if (IsStopped || (_flags & InterruptRequest) != 0)
+        if (IsStopped)
         {
             _timer.Cancel();
             return;
         }
 
+        var isPending = (_flags & InterruptRequest) != 0;
         var now = RtcNow;
         var next = long.MaxValue;
-        if ((_b & PeriodicEnable) != 0 && PeriodNs != 0)
+        if (!isPending && (_b & PeriodicEnable) != 0 && PeriodNs != 0)
             next = ((now / PeriodNs) + 1) * PeriodNs;
-        if ((_b & UpdateEnable) != 0)
+        if (!isPending && (_b & UpdateEnable) != 0)
             next = Math.Min(next, (RtcCalendar.FloorDivide(now, Second) + 1) * Second);
-        if ((_b & AlarmEnable) != 0 && NextAlarm(CalendarSeconds(now)) is var alarm and not NoAlarm)
+        if ((_b & ~_flags & AlarmEnable) != 0 && NextAlarm(CalendarSeconds(now)) is var alarm and not NoAlarm)
             next = Math.Min(next, (alarm - _settingSeconds) * Second);
         if (next == long.MaxValue)
             _timer.Cancel();

@@ -77,7 +77,7 @@ public sealed class StandardVga : PciFunction, IScreen
     /// <summary>A0000h to BFFFFh.</summary>
     public IBusDevice Window => _window;
 
-    private bool IsTextMode => !_display.IsEnabled && _registers.HasSync && !_registers.IsGraphics;
+    public bool IsTextMode => !_display.IsEnabled && _registers.HasSync && !_registers.IsGraphics;
 
     public override void Reset()
     {

@@ -26,6 +26,10 @@ internal sealed class ClientSettings
 
     public bool PointerMotion { get; private set; }
 
+    public bool Cursor { get; private set; }
+
+    public bool MouseButtons { get; private set; }
+
     public bool CanResize => DesktopSize || ExtendedDesktopSize;
 
     /// <summary>The next number of the client's list.</summary>
@@ -54,6 +58,12 @@ internal sealed class ClientSettings
                 break;
             case Encoding.PointerMotionChange:
                 PointerMotion = true;
+                break;
+            case Encoding.Cursor:
+                Cursor = true;
+                break;
+            case Encoding.ExtendedMouseButtons:
+                MouseButtons = true;
                 break;
             case >= Encoding.CompressionLevel0 and <= Encoding.CompressionLevel9:
                 Level = encoding - Encoding.CompressionLevel0;

@@ -36,6 +36,7 @@ internal enum Encoding
     Zlib = 6,
     Tight = 7,
     Zrle = 16,
+    Cursor = -239,
     DesktopSize = -223,
     LastRect = -224,
     CompressionLevel0 = -256,
@@ -44,6 +45,7 @@ internal enum Encoding
     QemuExtendedKey = -258,
     QemuLedState = -261,
     ExtendedDesktopSize = -308,
+    ExtendedMouseButtons = -316,
 }
 
 /// <summary>The other side does what the protocol does not allow: the connection ends.</summary>

@@ -1,7 +1,6 @@
 // One client: what is sent to it, RFC 6143, 7.6 and 7.7 (rfbproto for the extensions).
 using System.Buffers.Binary;
 using Sharpvisor.Core.Display;
-using Sharpvisor.Core.Input;
 using Sharpvisor.Servers.Vnc.Encodings;
 
 namespace Sharpvisor.Servers.Vnc;
@@ -15,8 +14,6 @@ internal sealed partial class RfbSession
 
     private int _toldWidth;
     private int _toldHeight;
-    private bool _toldRelative;
-    private KeyboardLeds? _toldLeds;
 
     /// <summary>Answers requests as they come, with what has changed by then: a slow client gets less, never later.</summary>
     private async Task AnswerAsync()
@@ -68,13 +65,9 @@ internal sealed partial class RfbSession
 
         if (_frame.Dirty.Count > MaximumTiles)
             _frame.Dirty.Mark(work.Wanted);
-        var becomesRelative = work.Announce && work.Settings.PointerMotion && !_toldRelative;
-        var announcesKeys = work.Announce && work.Settings.ExtendedKey;
-        var leds = work.Settings.LedState ? _keyboard.ReadLeds() : null;
-        var tellsLeds = leds is not null && (work.Announce || leds != _toldLeds);
-        var announcements = (becomesRelative ? 1 : 0) + (announcesKeys ? 1 : 0) + (tellsLeds ? 1 : 0);
+        FindNews(work);
         var hasPixels = _frame.Dirty.TryTake(work.Wanted, out var first);
-        var hasUpdate = hasPixels || move is not null || announcements > 0;
+        var hasUpdate = hasPixels || move is not null || _news.Count > 0;
         if (work.Settings.ExtendedDesktopSize)
         {
             if (work.TellSize)
@@ -86,31 +79,17 @@ internal sealed partial class RfbSession
 
         if (!hasUpdate)
             return false;
-        if (announcements > 0 || move is not null || hasPixels)
+        if (_news.Count > 0 || move is not null || hasPixels)
         {
             _writer.U8((byte)ServerMessage.FramebufferUpdate);
             _writer.U8(0);
             var count = _writer.Length;
             _writer.U16(0);
-            if (announcesKeys)
-                _writer.RectangleHead(default, Encoding.QemuExtendedKey);
-            if (tellsLeds)
-            {
-                _writer.RectangleHead(default, Encoding.QemuLedState);
-                _writer.U8((int)leds!.Value);
-                _toldLeds = leds;
-            }
-
-            if (becomesRelative)
-            {
-                _writer.RectangleHead(default, Encoding.PointerMotionChange); // x is 0: relative
-                _pointer.BecomeRelative();
-                _toldRelative = true;
-            }
-
+            foreach (var write in _news)
+                write();
             if (move is { } rows)
                 WriteMove(rows);
-            var others = announcements + (move is null ? 0 : 1);
+            var others = _news.Count + (move is null ? 0 : 1);
             await WritePixelsAsync(work, hasPixels ? first : null, others, count).ConfigureAwait(false);
         }
 

@@ -111,9 +111,7 @@ internal sealed partial class RfbSession : IDisposable
                     await _keyboard.OnKeysymAsync(key.U32(3), key.U8(0) != 0, cancellation).ConfigureAwait(false);
                     break;
                 case ClientMessage.PointerEvent:
-                    var pointer = await _reader.ReadAsync(5, cancellation).ConfigureAwait(false);
-                    _requests.NoteInput();
-                    _pointer.OnEvent(pointer.U8(0), pointer.U16(1), pointer.U16(3));
+                    await ReceivePointerAsync(cancellation).ConfigureAwait(false);
                     break;
                 case ClientMessage.ClientCutText:
                     var length = (await _reader.ReadAsync(7, cancellation).ConfigureAwait(false)).U32(3);
@@ -142,6 +140,16 @@ internal sealed partial class RfbSession : IDisposable
         for (var i = 0; i < count; i++)
             settings.Add((int)(await _reader.ReadAsync(4, cancellation).ConfigureAwait(false)).U32(0));
         _requests.SetEncodings(settings);
+    }
+
+    private async Task ReceivePointerAsync(CancellationToken cancellation)
+    {
+        var pointer = await _reader.ReadAsync(5, cancellation).ConfigureAwait(false);
+        var (mask, x, y) = ((int)pointer.U8(0), pointer.U16(1), pointer.U16(3));
+        if (_knowsMouseButtons && (mask & VncPointer.ExtendedMark) != 0)
+            mask = (mask & ~VncPointer.ExtendedMark) | (await _reader.ReadByteAsync(cancellation).ConfigureAwait(false) << 7);
+        _requests.NoteInput();
+        _pointer.OnEvent(mask, x, y, Volatile.Read(ref _toldWidth), Volatile.Read(ref _toldHeight));
     }
 
     private async Task ReceiveQemuAsync(CancellationToken cancellation)

@@ -9,10 +9,27 @@ namespace Sharpvisor.Servers.Vnc;
 /// </summary>
 internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan interval, TimeProvider time)
 {
+    /// <summary>
+    /// Of a larger screen clients see the upper left part, as of QEMU's: each has a copy of what it sees, and a guest must
+    /// not choose how much memory of the host that takes.
+    /// </summary>
+    public const int MaximumWidth = 5120, MaximumHeight = 2160;
+
     private readonly Lock _lock = new();
     private readonly Framebuffer _current = new();
+    private bool _isTextMode;
     private long _sequence;
     private long _renderedAt;
+
+    /// <summary>The screen showed text when it was drawn last.</summary>
+    public bool IsTextMode
+    {
+        get
+        {
+            lock (_lock)
+                return _isTextMode;
+        }
+    }
 
     /// <summary>How long until <see cref="Capture"/> has something for a client that it has not seen.</summary>
     public TimeSpan TimeToNext(ClientFrame frame)
@@ -38,8 +55,9 @@ internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan in
             if (frame.Sequence == _sequence)
                 return false;
             frame.Sequence = _sequence;
-            if (resize && (frame.Width != _current.Width || frame.Height != _current.Height))
-                frame.Resize(_current.Width, _current.Height);
+            var (width, height) = (Math.Min(_current.Width, MaximumWidth), Math.Min(_current.Height, MaximumHeight));
+            if (resize && (frame.Width != width || frame.Height != height))
+                frame.Resize(width, height);
             else
                 beforeChange?.Invoke(_current);
             return frame.Update(_current);
@@ -51,7 +69,11 @@ internal sealed class ScreenSource(MachineGate gate, IScreen screen, TimeSpan in
         if (_sequence != 0 && time.GetElapsedTime(_renderedAt) < interval)
             return;
         using (gate.Enter())
+        {
             screen.Render(_current);
+            _isTextMode = screen.IsTextMode;
+        }
+
         _sequence++;
         _renderedAt = time.GetTimestamp();
     }

@@ -25,6 +25,8 @@ public sealed record VncConsole(MachineGate Gate, IScreen Screen, IKeyboardInput
     {
         public void Render(Framebuffer target) => screen.Capture(target);
 
+        public bool IsTextMode => screen.IsTextMode;
+
         public TextScreen? ReadText() => screen.ReadText();
     }
 }

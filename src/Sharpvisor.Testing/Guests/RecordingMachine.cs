@@ -10,6 +10,11 @@ public sealed class RecordingMachine : IMachineControl
 
     public List<string> PowerOffs { get; } = [];
 
+    public List<string> Suspends { get; } = [];
+
+    /// <summary>What woke the machine, in order.</summary>
+    public List<string> WakeUps { get; } = [];
+
     public List<int> Exits { get; } = [];
 
     /// <summary>Why a device wanted the machine paused, in order.</summary>
@@ -18,6 +23,10 @@ public sealed class RecordingMachine : IMachineControl
     public void RequestReset(string source) => Resets.Add(source);
 
     public void RequestPowerOff(string source) => PowerOffs.Add(source);
+
+    public void RequestSuspend(string source) => Suspends.Add(source);
+
+    public void RequestWakeUp(string source) => WakeUps.Add(source);
 
     public void RequestExit(int exitCode, string source) => Exits.Add(exitCode);
 

@@ -4,6 +4,7 @@
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Input;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Devices.Acpi;
 using Sharpvisor.Devices.Chipset;
@@ -31,9 +32,11 @@ internal sealed class PcBoard
     private const ushort SmBusPort = 0xB100;
 
     private readonly BoardContext _context;
+    private readonly MachineOptions _options;
     private readonly List<IResettable> _resettable = [];
     private readonly KvmClock[] _kvmClocks;
     private readonly Pic _pic;
+    private readonly Rtc _rtc;
     private readonly AcpiPm _acpiPm;
     private readonly HostBridge _hostBridge;
     private readonly PiixIsaBridge _isaBridge;
@@ -44,6 +47,7 @@ internal sealed class PcBoard
     public PcBoard(BoardContext context, MachineOptions options)
     {
         _context = context;
+        _options = options;
         var (memory, ports, mmio, gate, clock, errors, control, processorId) = context;
 
         var apicBus = new ApicBus();
@@ -63,20 +67,24 @@ internal sealed class PcBoard
         var pit = new Pit(clock, hpet.PitOutput);
         MapPorts(0x40, 4, pit, "pit");
         MapPorts(0x61, 1, pit.Port61, "port61");
-        var rtc = new Rtc(clock, hpet.RtcOutput);
-        MapPorts(0x70, 4, rtc, "rtc");
-        _resettable.AddRange([.. LocalApics, .. _kvmClocks, _pic, ioApic, hpet, pit, rtc]);
+        _rtc = new Rtc(clock, hpet.RtcOutput);
+        MapPorts(0x70, 4, _rtc, "rtc");
+        _resettable.AddRange([.. LocalApics, .. _kvmClocks, _pic, ioApic, hpet, pit, _rtc]);
         AddDma();
 
-        Mouse = new Ps2Mouse(clock);
-        var keyboardController = new I8042(Isa[1], Isa[12], control, clock, Keyboard, Mouse);
+        var mouse = new Ps2Mouse(clock);
+        var vmMouse = new VmMouse(mouse);
+        Mouse = vmMouse;
+        if (options.HasVmwarePort)
+            RegisterPort = new VmwarePort(vmMouse, memory.Size);
+        var keyboardController = new I8042(Isa[1], Isa[12], control, clock, Keyboard, mouse);
         MapPorts(0x60, 1, keyboardController.DataPort, "i8042-data");
         MapPorts(0x64, 1, keyboardController.CommandPort, "i8042-command");
         var post = new PostCodePort();
         MapPorts(0x80, 1, post, "post");
         var port92 = new Port92(control);
         MapPorts(0x92, 1, port92, "port92");
-        _resettable.AddRange([keyboardController, post, port92]);
+        _resettable.AddRange([keyboardController, vmMouse, post, port92]);
         _serial = AddSerialPorts(options);
 
         // PCI with its chipset.
@@ -84,6 +92,9 @@ internal sealed class PcBoard
         Pci = new PciBus(ports, mmio, memory, _isaBridge.Wires, apicBus);
         _hostBridge = new HostBridge(memory, PcFirmware.LoadBios(memory, options.Firmware));
         _acpiPm = new AcpiPm(clock, Isa[AcpiTables.SciIrq], control, errors);
+        _rtc.Alarm += _acpiPm.OnAlarm;
+        Keyboard.Pressed += () => _acpiPm.WakeUp("keyboard");
+        mouse.Pressed += () => _acpiPm.WakeUp("mouse");
         var smBus = new SmBusController();
         _powerManagement = new PiixPowerManagement(_acpiPm, smBus, _serial);
         Pci.Add(_hostBridge, HostBridgeSlot);
@@ -97,7 +108,7 @@ internal sealed class PcBoard
         MapPorts(AcpiPm.GpePort, AcpiPm.GpeLength, _acpiPm.Gpe, "acpi-gpe");
         _resettable.AddRange([reset, pciPorts, _acpiPm, smBus]);
 
-        Firmware = new PcFirmware(options, memory, rtc, DescribeForAcpi, processorId);
+        Firmware = new PcFirmware(options, memory, gate, _rtc, DescribeForAcpi, processorId);
         MapPorts(FwCfg.SelectorPort, 2, Firmware.Config.Registers, "fw_cfg");
         MapPorts(FwCfg.DmaPort, 8, Firmware.Config.Dma, "fw_cfg-dma");
         _resettable.Add(Firmware.Config);
@@ -129,7 +140,10 @@ internal sealed class PcBoard
 
     public Ps2Keyboard Keyboard { get; } = new();
 
-    public Ps2Mouse Mouse { get; }
+    public IPointerInput Mouse { get; }
+
+    /// <summary>VMware's backdoor; null on a machine without it.</summary>
+    public IRegisterPort? RegisterPort { get; }
 
     /// <summary>Null on a machine without a screen.</summary>
     public StandardVga? Vga { get; }
@@ -143,14 +157,44 @@ internal sealed class PcBoard
 
     public void PressPowerButton() => _acpiPm.PressPowerButton();
 
+    /// <summary>A person wakes a machine that sleeps; another one is not touched.</summary>
+    public void WakeUp(string source) => _acpiPm.WakeUp(source);
+
+    /// <summary>Power-on and the reset button.</summary>
     public void Reset()
+    {
+        ResetDevices(standbyToo: true);
+        Firmware.Reset();
+    }
+
+    /// <summary>Sleep (S3): all lose their power but RAM, the real-time clock, and what watches for a reason to wake up.</summary>
+    public void PowerDown() => KeepShadow(() => ResetDevices(standbyToo: false));
+
+    /// <summary>The end of a sleep: the reset that finds RAM, and the shadow RAM with the firmware in it, as they were.</summary>
+    public void PowerUp()
+    {
+        KeepShadow(Reset);
+        Firmware.RequestResume();
+        _acpiPm.ReportWakeUp();
+    }
+
+    private void KeepShadow(Action reset)
+    {
+        var attributes = _hostBridge.MemoryAttributes;
+        reset();
+        _hostBridge.MemoryAttributes = attributes;
+    }
+
+    private void ResetDevices(bool standbyToo)
     {
         // PCI first, so that what functions hold on to is let go of before the interrupt controllers forget it.
         Pci.Reset();
         _virtio.Reset();
         foreach (var device in _resettable)
-            device.Reset();
-        Firmware.Reset();
+        {
+            if (standbyToo || (device != _rtc && device != _acpiPm))
+                device.Reset();
+        }
     }
 
     /// <summary>
@@ -158,6 +202,20 @@ internal sealed class PcBoard
     /// interrupts, and the first local APIC in virtual wire mode.
     /// </summary>
     public void ActAsFirmware()
+    {
+        SetUpChipset();
+        Firmware.PlaceTables();
+    }
+
+    /// <summary>The same at the end of a sleep.</summary>
+    /// <returns>The address of the real-mode code where the guest wants to go on; 0: it has said nothing.</returns>
+    public uint ActAsResumingFirmware()
+    {
+        SetUpChipset();
+        return AcpiTables.WakingVector(_context.Memory, PcFirmware.RsdpAddress);
+    }
+
+    private void SetUpChipset()
     {
         const uint elcrSecond = 1, irq10And11 = 0x0C;
         _hostBridge.ShadowAll();
@@ -169,12 +227,13 @@ internal sealed class PcBoard
         PciAssignment.Assign(Pci, _context.Memory.Below4G, [.. PirqRoutes]);
         _powerManagement.WriteConfig(PciRegister.InterruptLine, 1, AcpiTables.SciIrq);
         Vga?.SetTextMode();
-        Firmware.PlaceTables();
         LocalApics[0].SetVirtualWireMode();
     }
 
     private AcpiOptions DescribeForAcpi() => new()
     {
+        HasSuspendToRam = _options.HasSuspendToRam,
+        HasSuspendToDisk = _options.HasSuspendToDisk,
         ProcessorCount = LocalApics.Count,
         SerialPorts = _serial,
         HasVga = Pci.Functions.Any(f => f.Config.Get8(PciRegister.ClassCode + 2) == 3),

@@ -4,6 +4,7 @@ using System.Buffers.Binary;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Boot;
 using Sharpvisor.Boot.BootRom;
+using Sharpvisor.Core;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Acpi;
@@ -20,6 +21,8 @@ internal sealed class PcFirmware
 
     private const int FixedDiskType = 0x19, FixedDiskGeometry = 0x1B, GeometryLength = 9, Translation = 0x39;
     private const int DisketteDrives = 0x10, FixedDisks = 0x12, Equipment = 0x14, BootFlag1 = 0x38, BootFlag2 = 0x3D, SmpCount = 0x5F;
+    private const int ShutdownStatus = 0x0F;
+    private const byte ResumeFromS3 = 0xFE;
     private const byte CoprocessorAndMouse = 0x06, NoDisketteCheck = 1;
 
     private readonly MachineOptions _options;
@@ -30,14 +33,14 @@ internal sealed class PcFirmware
 
     /// <param name="acpi">What the machine has, asked for when it is complete.</param>
     /// <param name="processorId">CPUID leaf 1, EAX in the low half and EDX in the high one.</param>
-    public PcFirmware(MachineOptions options, GuestMemory memory, Rtc rtc, Func<AcpiOptions> acpi, ulong processorId)
+    public PcFirmware(MachineOptions options, GuestMemory memory, MachineGate gate, Rtc rtc, Func<AcpiOptions> acpi, ulong processorId)
     {
         _options = options;
         _memory = memory;
         _acpi = acpi;
         _rtc = rtc;
         ProcessorId = processorId;
-        Config = new FwCfg(memory);
+        Config = new FwCfg(memory, gate);
         AddItems();
         AddFiles();
     }
@@ -76,6 +79,13 @@ internal sealed class PcFirmware
         _rtc.SetCmos(BootFlag1, (byte)(((order >> 8) << 4) | NoDisketteCheck));
         _rtc.SetCmos(BootFlag2, (byte)order);
         _rtc.SetCmos(SmpCount, (byte)(_options.ProcessorCount - 1));
+    }
+
+    /// <summary>Has firmware, at its next start, go on where a guest that slept wants to. It clears the byte that tells it so.</summary>
+    public void RequestResume()
+    {
+        if (_options.Firmware is not null)
+            _rtc.SetCmos(ShutdownStatus, ResumeFromS3);
     }
 
     /// <summary>Has firmware start a kernel: by an option ROM, first in the boot order, that finds everything in fw_cfg.</summary>
@@ -171,8 +181,11 @@ internal sealed class PcFirmware
         Config.AddFile(SmbiosTables.AnchorFile, () => Smbios().Anchor);
         Config.AddFile(SmbiosTables.TablesFile, () => Smbios().Structures);
         Config.AddFile("bootorder", () => BootOrder.ToFile(_options.Boot.Strict));
-        // SLP_TYP of S0 to S5, and whether a state is there (bit 7): S0 and S5 are.
-        Config.AddFile("etc/system-states", [0x80, 0, 0, 0x01, 0x02, 0x80]);
+        // SLP_TYP of S0 to S5, and in bit 7 whether the state is there.
+        const byte isThere = 0x80;
+        byte State(byte type, bool has) => (byte)(type | (has ? isThere : 0));
+        Config.AddFile("etc/system-states",
+            [isThere, 0, 0, State(AcpiPm.SuspendToRam, _options.HasSuspendToRam), State(AcpiPm.SuspendToDisk, _options.HasSuspendToDisk), State(AcpiPm.SoftOff, true)]);
         Config.AddFile("etc/boot-fail-wait", BitConverter.GetBytes(_options.Boot.RebootTimeout));
         if (_options.Boot.SplashTime is { } splash)
             Config.AddFile("etc/boot-menu-wait", U16(splash));

@@ -47,6 +47,16 @@ internal static class EntryState
             state.Gpr[Rsp] = BootLayout.StackTop;
     }
 
+    /// <summary>How firmware leaves a sleep: the power-on state, in real mode at the guest's waking vector (ACPI 6.4, 5.2.10).</summary>
+    /// <param name="vector">Below 1 MiB.</param>
+    public static void SetRealMode(ref CpuState state, uint vector)
+    {
+        state.MtrrDefaultType = MtrrEnabledWriteBack;
+        state.Segments[1].Selector = (ushort)(vector >> 4);
+        state.Segments[1].Base = vector & ~15u;
+        state.Rip = vector & 15;
+    }
+
     /// <summary>The GDT in RAM that the selectors of the entry state come from.</summary>
     public static byte[] Gdt(bool longMode)
     {

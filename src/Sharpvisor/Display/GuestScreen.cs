@@ -41,6 +41,16 @@ public sealed class GuestScreen
         }
     }
 
+    /// <summary>Characters are shown rather than pixels.</summary>
+    public bool IsTextMode
+    {
+        get
+        {
+            using (_gate.Enter())
+                return _ended ? _lastText is not null : Device.IsTextMode;
+        }
+    }
+
     /// <summary>The characters that are shown in a text mode, otherwise null.</summary>
     public TextScreen? ReadText()
     {

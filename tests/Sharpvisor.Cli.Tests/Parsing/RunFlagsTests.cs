@@ -57,6 +57,17 @@ public sealed class RunFlagsTests
     }
 
     [Fact]
+    public void Parts_of_a_PC_can_be_left_out()
+    {
+        var settings = Parse();
+        Assert.True(settings is { HasVmwarePort: true, HasSuspendToRam: true, HasSuspendToDisk: true });
+        settings = Parse("-machine", "pc,vmport=off", "-global", "PIIX4_PM.disable_s3=1", "-global", "PIIX4_PM.disable_s4=0");
+        Assert.True(settings is { HasVmwarePort: false, HasSuspendToRam: false, HasSuspendToDisk: true });
+        Assert.True(Parse("-machine", "pc,vmport=auto").HasVmwarePort);
+        Assert.False(Parse("-global", "PIIX4_PM.disable_s4=1").HasSuspendToDisk);
+    }
+
+    [Fact]
     public void Debug_devices_and_logs()
     {
         var settings = Parse("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-debugcon", "null", "-global", "isa-debugcon.iobase=0x402", "-d", "int,in_asm,guest_errors");

@@ -51,7 +51,7 @@ internal sealed class BareMachine : IDisposable
 
     private ulong _nextTable;
 
-    public BareMachine(Mode mode = Mode.Long, ulong memory = 16 << 20, ulong maxBelow4G = 0xC000_0000, string model = CpuModel.DefaultName, int processors = 1, ICpuEngine? engine = null, Clock? clock = null)
+    public BareMachine(Mode mode = Mode.Long, ulong memory = 16 << 20, ulong maxBelow4G = 0xC000_0000, string model = CpuModel.DefaultName, int processors = 1, ICpuEngine? engine = null, Clock? clock = null, IRegisterPort? registerPort = null)
     {
         Memory = new GuestMemory(memory, maxBelow4G);
         var gate = new MachineGate();
@@ -69,6 +69,7 @@ internal sealed class BareMachine : IDisposable
             Logger = NullLogger.Instance,
             Model = CpuModel.Parse(model),
             ProcessorCount = processors,
+            RegisterPort = registerPort,
         };
         Cpu = (engine ?? TestEngine.Create()).CreateVcpu(0, environment, Apic, []);
         Enter(mode);

@@ -85,11 +85,11 @@ public class AcpiTablesTests
     public void DsdtHoldsWhatTheMachineHas()
     {
         var full = Dsdt(new AcpiOptions { ProcessorCount = 2, AddDevices = sb => sb.Device("PCI0", d => d.Name("_UID", 77)) });
-        foreach (var name in (string[])["_S5_", "C000", "C001", "COM1", "RTC_", "KBD_", "MOU_", "HPET", "PCI0"])
+        foreach (var name in (string[])["_S3_", "_S4_", "_S5_", "C000", "C001", "COM1", "RTC_", "KBD_", "MOU_", "HPET", "PCI0"])
             Assert.Contains(name, full);
         Assert.DoesNotContain("C002", full);
-        var bare = Dsdt(new AcpiOptions { ProcessorCount = 1, HasHpet = false, HasI8042 = false, SerialPorts = [] });
-        foreach (var name in (string[])["COM1", "KBD_", "HPET"])
+        var bare = Dsdt(new AcpiOptions { ProcessorCount = 1, HasHpet = false, HasI8042 = false, SerialPorts = [], HasSuspendToRam = false, HasSuspendToDisk = false });
+        foreach (var name in (string[])["_S3_", "_S4_", "COM1", "KBD_", "HPET"])
             Assert.DoesNotContain(name, bare);
     }
 

@@ -70,6 +70,38 @@ public sealed class HostBridgeTests : IDisposable
     }
 
     [Fact]
+    public void ShadowRamComesBackWithItsAttributes()
+    {
+        _bridge.ShadowAll();
+        _pci.Memory.TryWrite(0xFFFF0, (byte)1);
+        var attributes = _bridge.MemoryAttributes;
+        _pci.Bus.Reset();
+        _bridge.MemoryAttributes = attributes;
+        Assert.Equal((byte)1, Byte(0xFFFF0));
+        Assert.Equal(0x30u, _pci.Read(0, 0x59, 1));
+    }
+
+    /// <summary>Video memory that is seen directly is hidden as the window's registers are, whatever was first.</summary>
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void SmramLiesOverVideoMemory(bool openedFirst)
+    {
+        var video = _pci.Memory.AddRegion("video", 0x10000);
+        video.Bytes(0, 1)[0] = 0x99;
+        if (openedFirst)
+            _pci.Write(0, 0x72, 1, 0x4A);
+        _pci.Memory.Map(0xA0000, video);
+        Assert.Equal(openedFirst ? (byte)0 : (byte)0x99, Byte(0xA0000));
+        _pci.Write(0, 0x72, 1, 0x4A);
+        Assert.Equal((byte)0, Byte(0xA0000));
+        _pci.Memory.TryWrite(0xA0000, (byte)1);
+        Assert.Equal(0x99, video.Bytes(0, 1)[0]);
+        _pci.Write(0, 0x72, 1, 0x0A);
+        Assert.Equal((byte)0x99, Byte(0xA0000));
+    }
+
+    [Fact]
     public void SmramOpensTheVgaWindowUntilItIsLocked()
     {
         Assert.Null(Byte(0xA0000));

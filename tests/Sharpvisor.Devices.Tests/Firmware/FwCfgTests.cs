@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
+using Sharpvisor.Core;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Firmware;
 
@@ -46,6 +47,43 @@ public sealed class FwCfgTests : IDisposable
         _config.AddFile("etc/a", [7, 7]);
         Assert.Equal(("etc/a", 2, 0x21), Entry(Read(0x19, 68), 0));
         Assert.Throws<ArgumentException>(() => _config.AddFile(new string('x', 56), []));
+    }
+
+    /// <summary>The host's disk may take its time: others use devices meanwhile, and the guest finds the request done.</summary>
+    [Fact]
+    public void AFileIsReadWithoutTheGate()
+    {
+        var gate = new MachineGate();
+        var config = new FwCfg(_memory, gate);
+        List<bool> held = [];
+        var key = config.AddFile("big", 0x1_8000, (offset, bytes) =>
+        {
+            held.Add(gate.IsHeld);
+            bytes.Fill((byte)(1 + (offset >> 16)));
+            return true;
+        });
+        _memory.TryWrite(Target + 0x1_8000, 0x5555_5555);
+        Start(key, 0x1_8004);
+        Assert.Equal([false, false], held);
+        Assert.True(_memory.TryRead(Request, out uint status));
+        Assert.Equal(0u, status);
+        Assert.True(_memory.TryRead(Target + 0x1_7FFC, out ulong end));
+        Assert.Equal(0x0202_0202UL, end); // and zeroes from behind the end
+        key = config.AddFile("broken", 4, (_, _) => false);
+        Start(key, 4);
+        Assert.True(_memory.TryRead(Request, out status));
+        Assert.Equal(1u, BinaryPrimitives.ReverseEndianness(status));
+
+        void Start(ushort file, uint length)
+        {
+            var request = new byte[16];
+            BinaryPrimitives.WriteUInt32BigEndian(request, ((uint)file << 16) | 8 | 2); // select, read
+            BinaryPrimitives.WriteUInt32BigEndian(request.AsSpan(4), length);
+            BinaryPrimitives.WriteUInt64BigEndian(request.AsSpan(8), Target);
+            _memory.TryWrite(Request, request);
+            using (gate.Enter())
+                config.Dma.Write(4, 4, BinaryPrimitives.ReverseEndianness((uint)Request));
+        }
     }
 
     [Fact]

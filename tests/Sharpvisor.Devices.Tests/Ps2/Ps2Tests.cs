@@ -260,6 +260,31 @@ public sealed class Ps2Tests
     }
 
     [Fact]
+    public void A_further_knock_lets_the_wheel_tilt()
+    {
+        foreach (byte rate in new byte[] { 200, 200, 80 })
+            Mouse(0xF3, rate);
+        Mouse(0xF4);
+        _mouse.OnMove(1, 0, 0, PointerButtons.None, tilt: 5);
+        Assert.Equal("08 01 00 00", Hex(Read()));
+        foreach (byte rate in new byte[] { 200, 80, 40, 100 })
+            Mouse(0xF3, rate);
+        Assert.Equal("FA 04", Hex(Mouse(0xF2)));
+        _mouse.OnMove(0, 0, 0, PointerButtons.None, tilt: 1);
+        Assert.Equal("08 00 00 7F", Hex(Read()));
+        _mouse.OnMove(2, 0, 0, PointerButtons.None, tilt: -2);
+        Assert.Equal("08 02 00 42", Hex(Read()));
+        _mouse.OnMove(3, 0, 1, PointerButtons.Back, tilt: 40); // the rest does not fit in one packet
+        Assert.Equal("08 03 00 11 08 00 00 61 08 00 00 77", Hex(Read()));
+        Mouse(0xFF);
+        foreach (byte rate in new byte[] { 200, 200, 80 })
+            Mouse(0xF3, rate);
+        Mouse(0xF4);
+        _mouse.OnMove(0, 0, 0, PointerButtons.None, tilt: 1);
+        Assert.Equal("08 00 00 00", Hex(Read())); // the button of before
+    }
+
+    [Fact]
     public void Remote_mode_answers_when_asked()
     {
         Mouse(0xF0);

@@ -147,6 +147,32 @@ public class RtcTests
         Assert.True(_irq.IsAsserted);
     }
 
+    /// <summary>Power management hears of an alarm though nobody has fetched the interrupt before it.</summary>
+    [Fact]
+    public void AlarmIsHeardBehindAnotherInterrupt()
+    {
+        var alarms = 0;
+        _rtc.Alarm += () => alarms++;
+        Write(5, 0xFF);
+        Write(3, 0xFF);
+        Write(1, 0x05);
+        Write(0x0B, 0x32);
+        _clock.Advance(4 * Second);
+        Assert.True(_irq.IsAsserted);
+        Assert.Equal(0, alarms);
+        _clock.Advance(1 * Second);
+        Assert.Equal(1, alarms);
+        _clock.Advance(120 * Second);
+        Assert.Equal(1, alarms); // it was not acknowledged
+        Read(0x0C);
+        _clock.Advance(60 * Second);
+        Assert.Equal(2, alarms);
+        Write(0x0B, 0x02);
+        Read(0x0C);
+        _clock.Advance(60 * Second);
+        Assert.Equal(2, alarms);
+    }
+
     [Fact]
     public void AlarmWithWildcardsRepeats()
     {

@@ -34,6 +34,32 @@ public sealed class EncodingTests
         return cases;
     }
 
+    /// <summary>Each client has a copy of the picture: a guest does not choose how large that is.</summary>
+    [Fact]
+    public async Task Of_a_huge_screen_the_upper_left_part_is_shown()
+    {
+        var console = new FakeConsole();
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(16, DesktopSize);
+        await client.SyncAsync(c => c.Shows(console));
+        console.Change(picture =>
+        {
+            picture.Resize(8000, 4000);
+            picture.Pixels.Fill(0x123456);
+            picture.Row(2159)[5119] = 0xABCDEF;
+            picture.Row(2159)[5120] = 0;
+        });
+        await client.SyncAsync(c => c.Width == 5120 && c.Pixels[^1] == 0xABCDEF);
+        Assert.Equal((5120, 2160), (client.Width, client.Height));
+        console.Change(picture =>
+        {
+            picture.Resize(160, 96);
+            picture.Pixels.Clear();
+        });
+        await client.SyncAsync(c => c.Shows(console));
+    }
+
     [Theory]
     [MemberData(nameof(Cases))]
     public async Task What_a_client_decodes_is_what_is_on_the_screen(int encoding, int format)

@@ -20,6 +20,8 @@ internal sealed class FakeConsole : IScreen, IKeyboardInput, IPointerInput
 
     private readonly List<(Key Key, bool Pressed)> _keys = [];
     private readonly List<(int Dx, int Dy, int Wheel, PointerButtons Buttons)> _moves = [];
+    private readonly List<int> _tilts = [];
+    private readonly List<(int X, int Y, int Wheel, PointerButtons Buttons)> _positions = [];
     private int _renders;
 
     public FakeConsole(int width = 160, int height = 96)
@@ -36,11 +38,21 @@ internal sealed class FakeConsole : IScreen, IKeyboardInput, IPointerInput
 
     public KeyboardLeds Leds { get; set; }
 
+    public bool IsAbsolute { get; set; }
+
+    public bool IsListening { get; set; }
+
+    public bool IsTextMode { get; set; }
+
     public int Renders => Volatile.Read(ref _renders);
 
     public (Key Key, bool Pressed)[] Keys => Under(() => _keys.ToArray());
 
     public (int Dx, int Dy, int Wheel, PointerButtons Buttons)[] Moves => Under(() => _moves.ToArray());
+
+    public int[] Tilts => Under(() => _tilts.ToArray());
+
+    public (int X, int Y, int Wheel, PointerButtons Buttons)[] Positions => Under(() => _positions.ToArray());
 
     public static async Task WaitAsync(Func<bool> condition)
     {
@@ -92,10 +104,18 @@ internal sealed class FakeConsole : IScreen, IKeyboardInput, IPointerInput
         _keys.Add((key, pressed));
     }
 
-    public void OnMove(int dx, int dy, int wheel, PointerButtons buttons)
+    public void OnMove(int dx, int dy, int wheel, PointerButtons buttons, int tilt = 0)
     {
         Assert.True(Gate.IsHeld);
         _moves.Add((dx, dy, wheel, buttons));
+        _tilts.Add(tilt);
+    }
+
+    public void OnMoveTo(int x, int y, int wheel, PointerButtons buttons)
+    {
+        Assert.True(Gate.IsHeld);
+        Assert.True(IsAbsolute);
+        _positions.Add((x, y, wheel, buttons));
     }
 
     private T Under<T>(Func<T> read)

@@ -186,6 +186,99 @@ public sealed class InputTests
         Assert.All(console.Moves, m => Assert.Equal((-4, 9, 0, PointerButtons.None), m));
     }
 
+    [Fact]
+    public async Task A_client_that_knows_motion_is_told_when_the_guest_takes_positions()
+    {
+        var console = new FakeConsole(200, 101);
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        await client.SetEncodingsAsync(0, -257);
+        await client.SyncAsync(c => c.Shows(console));
+        console.Change(_ => console.IsAbsolute = true);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(new Area(1, 0, 0, 0), -257)], client.Rectangles);
+        await client.PointerAsync(1, 0, 50);
+        await client.PointerAsync(0, 199, 100);
+        await client.PointerAsync(16, 300, 400); // beyond the edge
+        await FakeConsole.WaitAsync(() => console.Positions.Length == 3);
+        Assert.Equal([(0, 0x7FFF, 0, PointerButtons.Left), (0xFFFF, 0xFFFF, 0, PointerButtons.None), (0xFFFF, 0xFFFF, 1, PointerButtons.None)], console.Positions);
+        Assert.Empty(console.Moves);
+        console.Change(_ => console.IsAbsolute = false);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(default, -257)], client.Rectangles);
+    }
+
+    [Fact]
+    public async Task A_simple_client_moves_the_pointer_of_a_guest_that_takes_positions()
+    {
+        var console = new FakeConsole(101, 101) { IsAbsolute = true };
+        await using var server = console.Serve();
+        await using (var client = await TestClient.ConnectAsync(server))
+        {
+            await client.PointerAsync(4, 100, 0);
+            await FakeConsole.WaitAsync(() => console.Positions.Length == 1);
+        }
+
+        await FakeConsole.WaitAsync(() => console.Positions.Length == 2); // the button comes up where it is
+        Assert.Equal([(0xFFFF, 0, 0, PointerButtons.Right), (0xFFFF, 0, 0, PointerButtons.None)], console.Positions);
+    }
+
+    [Fact]
+    public async Task The_wheel_tilts_and_the_mouse_has_side_buttons()
+    {
+        var console = new FakeConsole();
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        foreach (var mask in new[] { 0x20, 0, 0x40, 0, 0x80, 0 })
+            await client.PointerAsync(mask, 0, 0);
+        await FakeConsole.WaitAsync(() => console.Moves.Length == 4);
+        Assert.Equal([-1, 1, 0, 0], console.Tilts);
+        Assert.Equal([PointerButtons.None, PointerButtons.None, PointerButtons.Back, PointerButtons.None], console.Moves.Select(m => m.Buttons));
+
+        await client.SetEncodingsAsync(0, -316);
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Contains((default, -316), client.Rectangles);
+        await client.WriteAsync([5, 0x81, 0, 9, 0, 9, 3]);
+        await client.PointerAsync(0, 9, 9);
+        await FakeConsole.WaitAsync(() => console.Moves.Length == 6);
+        Assert.Equal((9, 9, 0, PointerButtons.Left | PointerButtons.Back | PointerButtons.Forward), console.Moves[4]);
+        Assert.Equal((0, 0, 0, PointerButtons.None), console.Moves[5]);
+    }
+
+    /// <summary>An arrow while the guest can't draw one; a dot over the one that it draws.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task The_cursor_is_what_the_guest_does_not_draw(bool isSmallFormat)
+    {
+        var console = new FakeConsole { IsTextMode = true, IsListening = true };
+        await using var server = console.Serve();
+        await using var client = await TestClient.ConnectAsync(server);
+        if (isSmallFormat)
+            await client.SetFormatAsync(new PixelFormat(16, 16, true, true, 31, 63, 31, 11, 5, 0));
+        await client.SetEncodingsAsync(0, -239);
+        await client.SyncAsync(c => c.Shows(console));
+        var arrow = Assert.Single(client.Cursors);
+        Assert.Equal((0, 0), (arrow.Area.X, arrow.Area.Y));
+        Assert.Equal(0x80, arrow.Mask[0]); // its tip, and nothing beside it
+        console.Change(picture => (console.IsTextMode, picture.Pixels[0]) = (false, 1));
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal([(new Area(1, 1, 3, 3), -239)], client.Rectangles.Take(1));
+        var dot = client.Cursors[1];
+        Assert.Equal([0xE0, 0xE0, 0xE0], dot.Mask);
+        var size = isSmallFormat ? 2 : 4;
+        Assert.Equal(isSmallFormat ? [0xFF, 0xFF] : [0xFF, 0xFF, 0xFF, 0], dot.Pixels[..size]);
+        Assert.Equal(new byte[size], dot.Pixels[(4 * size)..(5 * size)]);
+        console.Change(picture => (console.IsListening, picture.Pixels[0]) = (false, 2));
+        await client.RequestAsync();
+        await client.ReadUpdateAsync();
+        Assert.Equal(arrow.Mask, client.Cursors[2].Mask);
+    }
+
     private static async Task<string> TypeAsync(params (uint Keysym, bool Pressed)[] events)
     {
         var console = new FakeConsole();

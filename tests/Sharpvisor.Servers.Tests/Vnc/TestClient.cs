@@ -27,6 +27,9 @@ internal sealed class TestClient(Stream stream) : IAsyncDisposable
     /// <summary>The states of the keyboard's lights, in the order in which they came.</summary>
     public List<int> Leds { get; } = [];
 
+    /// <summary>The cursors that were told: hot spot and size, pixels, mask.</summary>
+    public List<(Area Area, byte[] Pixels, byte[] Mask)> Cursors { get; } = [];
+
     /// <summary>Bytes of pixel data of the last update.</summary>
     public int PixelBytes { get; private set; }
 
@@ -240,7 +243,11 @@ internal sealed class TestClient(Stream stream) : IAsyncDisposable
                 if (area.Width != Width || area.Height != Height)
                     Resize(area.Width, area.Height);
                 break;
-            case -257 or -258:
+            case -257 or -258 or -316:
+                break;
+            case -239:
+                var colours = await ReadAsync(area.Width * area.Height * (Format.BitsPerPixel / 8));
+                Cursors.Add((area, colours, await ReadAsync((area.Width + 7) / 8 * area.Height)));
                 break;
             case -261:
                 Leds.Add((await ReadAsync(1))[0]);

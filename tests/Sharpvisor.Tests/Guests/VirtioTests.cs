@@ -1,4 +1,5 @@
 using System.Security.Cryptography;
+using Microsoft.Extensions.Logging.Abstractions;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Core.Block;
 using Sharpvisor.Devices.Virtio.Transports;
@@ -32,7 +33,7 @@ public sealed class VirtioTests : IDisposable
         new Random(1).NextBytes(data);
         File.WriteAllBytes(path, data);
         var pci = new VirtioPciOptions { DisableModern = kind == "legacy", DisableLegacy = kind == "modern" };
-        var drive = BlockDrive.Open("disk", path, new DriveOptions { Format = "raw", Discard = true }, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var drive = BlockDrive.Open("disk", path, new DriveOptions { Format = "raw", Discard = true }, NullLogger.Instance);
         await using var machine = await Machine.CreateBuilder()
             .WithMemory(256 << 20)
             .WithProcessors(processors)
@@ -79,6 +80,45 @@ public sealed class VirtioTests : IDisposable
     }
 
     [GuestTheory("cloud/vmlinuz", "virtio/initrd.img")]
+    [InlineData("raw")]
+    [InlineData("qcow2")]
+    public async Task What_a_guest_discards_the_host_gets_back(string format)
+    {
+        const long mib = 1 << 20;
+        using var limit = new CancellationTokenSource(Limit);
+        var path = Path.Combine(_directory, "disk.img");
+        ImageCreate.Run(path, format, new ImageOptions { Size = 256 * mib }, NullLogger.Instance);
+        var drive = BlockDrive.Open("disk", path, new DriveOptions { Format = format, Discard = true }, NullLogger.Instance);
+        await using var machine = await Machine.CreateBuilder()
+            .WithMemory(256 << 20)
+            .WithEngine(GuestEngines.Create("translator"))
+            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+            .WithInitrd(GuestCache.Open("virtio/initrd.img"))
+            .WithCommandLine("console=ttyS0 quiet")
+            .WithVirtioDevice(new VirtioDisk(drive))
+            .WithoutReboot()
+            .StartAsync(limit.Token);
+        await machine.Serial.ExpectAsync(":~# ", limit.Token);
+        await Run("mkfs.ext4 -q -J size=4 /dev/vda; mount -t ext4 /dev/vda /root; dd if=/dev/urandom of=/root/data bs=1M count=100; sync");
+        var full = Allocated();
+        Assert.InRange(full, 100 * mib, 130 * mib);
+        await Run("rm /root/data; sync; fstrim -v /root; sync");
+        Assert.InRange(Allocated(), 0, full - (95 * mib));
+
+        async Task<string> Run(string command)
+        {
+            await machine.Serial.WriteLineAsync(command, limit.Token);
+            return await machine.Serial.ExpectAsync(":~# ", limit.Token);
+        }
+
+        long Allocated()
+        {
+            using var du = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo("du", ["-B1", path]) { RedirectStandardOutput = true })!;
+            return long.Parse(du.StandardOutput.ReadToEnd().Split('\t')[0], System.Globalization.CultureInfo.InvariantCulture);
+        }
+    }
+
+    [GuestTheory("cloud/vmlinuz", "virtio/initrd.img")]
     [EngineData(1)]
     [InlineData("translator", 2)]
     public async Task Linux_finds_devices_in_memory_by_ACPI(string engine, int processors)
@@ -88,7 +128,7 @@ public sealed class VirtioTests : IDisposable
         var data = new byte[24 << 20];
         new Random(1).NextBytes(data);
         File.WriteAllBytes(path, data);
-        var drive = BlockDrive.Open("disk", path, new DriveOptions { Format = "raw" }, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var drive = BlockDrive.Open("disk", path, new DriveOptions { Format = "raw" }, NullLogger.Instance);
         var console = new Sharpvisor.Backends.Char.MemoryCharBackend();
         await using var machine = await Machine.CreateBuilder()
             .WithMemory(256 << 20)
@@ -133,7 +173,7 @@ public sealed class VirtioTests : IDisposable
     {
         using var limit = new CancellationTokenSource(Limit);
         var image = new SlowImage();
-        var drive = new BlockDrive("virtio0", image, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var drive = new BlockDrive("virtio0", image, new DriveOptions(), NullLogger.Instance);
         await using var machine = await Machine.CreateBuilder()
             .WithMemory(256 << 20)
             .WithProcessors(processors)
@@ -170,7 +210,7 @@ public sealed class VirtioTests : IDisposable
     {
         using var limit = new CancellationTokenSource(Limit);
         var image = new SlowImage();
-        var drive = new BlockDrive("virtio0", image, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var drive = new BlockDrive("virtio0", image, new DriveOptions(), NullLogger.Instance);
         await using var machine = await Machine.CreateBuilder()
             .WithMemory(256 << 20)
             .WithKernel(GuestCache.Open("cloud/vmlinuz"))
@@ -194,7 +234,7 @@ public sealed class VirtioTests : IDisposable
         var empty = Path.Combine(_directory, "empty.img");
         File.WriteAllBytes(empty, new byte[1 << 20]);
         var options = new DriveOptions { Format = "raw", IsReadOnly = true };
-        var drive = BlockDrive.Open("disk", GuestCache.PathOf("grub-disk/disk.img"), options, Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance);
+        var drive = BlockDrive.Open("disk", GuestCache.PathOf("grub-disk/disk.img"), options, NullLogger.Instance);
         await using var machine = await Machine.CreateBuilder()
             .WithMemory(256 << 20)
             .WithFirmware(GuestCache.Open("seabios/bios-256k.bin"))

@@ -3,11 +3,9 @@ namespace Sharpvisor.Backends.Net.User;
 /// <summary>A queue of bytes in chunks of a <see cref="PacketPool"/>.</summary>
 internal sealed class ChunkChain
 {
-    /// <summary>A new chunk rather than fewer bytes at the end of the last one: each read is a call of the host.</summary>
-    private const int SmallRoom = 4 << 10;
-
     private readonly PacketPool _pool;
     private Chunk? _first, _last;
+    private bool _wasFilled;
 
     public ChunkChain(PacketPool pool)
     {
@@ -26,9 +24,9 @@ internal sealed class ChunkChain
         var done = 0;
         while (done < data.Length)
         {
-            if ((_last is null || _last.End == Chunk.Size) && !TryExtend())
+            if ((_last is null || _last.End == _last.Size) && !TryExtend(large: _last is not null || data.Length > Chunk.SmallSize))
                 break;
-            var count = Math.Min(data.Length - done, Chunk.Size - _last!.End);
+            var count = Math.Min(data.Length - done, _last!.Size - _last.End);
             data.Slice(done, count).CopyTo(_last.Bytes.AsSpan(_last.End));
             _last.End += count;
             Length += count;
@@ -41,7 +39,8 @@ internal sealed class ChunkChain
     /// <summary>Room behind the last byte, for <see cref="Commit"/>; empty: the pool has none.</summary>
     public Span<byte> RoomToFill()
     {
-        if ((_last is null || Chunk.Size - _last.End < SmallRoom) && !TryExtend())
+        // Rather a new chunk than few bytes at the end of the last one: each read is a call of the host.
+        if ((_last is null || _last.Size - _last.End < Chunk.SmallSize) && !TryExtend(large: _last is not null || _wasFilled))
             return default;
         return _last!.Bytes.AsSpan(_last.End);
     }
@@ -49,14 +48,11 @@ internal sealed class ChunkChain
     /// <summary>So many bytes of the room were filled.</summary>
     public void Commit(int count)
     {
-        if (count == 0 && _last!.Length == 0)
-        {
-            RemoveEmptyEnd();
-            return;
-        }
-
         _last!.End += count;
         Length += count;
+        _wasFilled = _last.End == _last.Size;
+        if (_last.Length == 0)
+            RemoveEmptyEnd();
     }
 
     /// <summary>Drops the first bytes.</summary>
@@ -98,9 +94,9 @@ internal sealed class ChunkChain
 
     public void Clear() => Consume(Length);
 
-    private bool TryExtend()
+    private bool TryExtend(bool large)
     {
-        if (_pool.TryRent() is not { } chunk)
+        if (_pool.TryRent(large) is not { } chunk)
             return false;
         if (_last is null)
             _first = chunk;

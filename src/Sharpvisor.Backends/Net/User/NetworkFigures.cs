@@ -68,12 +68,12 @@ public sealed record NetworkFigures(
     IReadOnlyDictionary<DropReason, long> Drops);
 
 /// <summary>Of the pool that holds data on its way.</summary>
-/// <param name="InUse">Chunks.</param>
-/// <param name="Peak">Chunks, the most at one time.</param>
-/// <param name="Limit">Chunks.</param>
-/// <param name="ChunkSize">Bytes.</param>
-/// <param name="Refusals">How often there was none left.</param>
-public readonly record struct PacketPoolFigures(int InUse, int Peak, int Limit, int ChunkSize, long Refusals);
+/// <param name="InUse">Bytes.</param>
+/// <param name="Peak">Bytes, the most at one time.</param>
+/// <param name="Limit">Bytes.</param>
+/// <param name="Chunks">In use.</param>
+/// <param name="Refusals">How often there was nothing left.</param>
+public readonly record struct PacketPoolFigures(long InUse, long Peak, long Limit, int Chunks, long Refusals);
 
 /// <summary>Counts on the network's thread; read by any.</summary>
 internal sealed class NetworkCounters

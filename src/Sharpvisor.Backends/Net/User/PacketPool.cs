@@ -4,44 +4,49 @@ namespace Sharpvisor.Backends.Net.User;
 /// The one place that data of connections is kept in: what a host socket has not taken yet, what the guest has not
 /// acknowledged. Bounded for the whole network; a connection that gets nothing here reads no more until it does.
 /// </summary>
-internal sealed class PacketPool
+internal sealed class PacketPool : NetworkTask
 {
-    private const int WokenAtOnce = 32;
+    private const int WokenAtOnce = 32, LeastLarge = 4;
+    private const int KeptLarge = 32, KeptSmall = 256;
+    private const long KeptMs = 5_000;
 
-    private readonly Stack<Chunk> _free = new();
+    private readonly Stack<Chunk> _freeLarge = new(), _freeSmall = new();
     private readonly Queue<NetworkTask> _waiting = new();
     private readonly NetworkLoop _loop;
-    private readonly int _limit;
-    private int _inUse, _peak;
-    private long _refusals;
+    private readonly long _limit;
+    private long _inUse, _peak, _refusals;
+    private int _chunks;
 
-    /// <param name="limit">In bytes.</param>
+    /// <param name="limit">In bytes; not less than a few large chunks.</param>
     public PacketPool(NetworkLoop loop, long limit)
     {
         _loop = loop;
-        _limit = (int)Math.Max(4, limit / Chunk.Size);
+        _limit = Math.Max(LeastLarge * Chunk.LargeSize, limit);
     }
 
-    public PacketPoolFigures Figures => new(_inUse, _peak, _limit, Chunk.Size, _refusals);
+    public PacketPoolFigures Figures => new(_inUse, _peak, _limit, _chunks, _refusals);
 
     /// <summary>In bytes.</summary>
-    public long Free => (long)(_limit - _inUse) * Chunk.Size;
+    public long Free => _limit - _inUse;
 
+    /// <param name="large">Is preferred; near the limit all are small.</param>
     /// <returns>Null: the limit is reached.</returns>
-    public Chunk? TryRent()
+    public Chunk? TryRent(bool large)
     {
-        if (_inUse == _limit)
+        large &= Free >= Chunk.LargeSize;
+        if (Free < Chunk.SmallSize)
         {
             _refusals++;
             return null;
         }
 
-        _inUse++;
-        _peak = Math.Max(_peak, _inUse);
-        if (!_free.TryPop(out var chunk))
-            chunk = new Chunk();
+        if (!(large ? _freeLarge : _freeSmall).TryPop(out var chunk))
+            chunk = new Chunk(large ? Chunk.LargeSize : Chunk.SmallSize);
         chunk.Start = chunk.End = 0;
         chunk.Next = null;
+        _chunks++;
+        _inUse += chunk.Size;
+        _peak = Math.Max(_peak, _inUse);
         return chunk;
     }
 
@@ -56,10 +61,11 @@ internal sealed class PacketPool
 
     public void Return(Chunk chunk)
     {
-        _inUse--;
-        // What a burst needed is given back to the host when it has passed.
-        if (_free.Count < Math.Max(64, _inUse))
-            _free.Push(chunk);
+        _chunks--;
+        _inUse -= chunk.Size;
+        (chunk.Size == Chunk.LargeSize ? _freeLarge : _freeSmall).Push(chunk);
+        if (DueMs == long.MaxValue && (_freeLarge.Count > KeptLarge || _freeSmall.Count > KeptSmall))
+            _loop.SetTimer(this, _loop.NowMs + KeptMs);
         // Several, as some may no longer want it; in the end all.
         for (var left = _inUse > _limit / 2 ? WokenAtOnce : int.MaxValue; left > 0 && _waiting.TryDequeue(out var task); left--)
         {
@@ -67,14 +73,33 @@ internal sealed class PacketPool
             _loop.Schedule(task);
         }
     }
+
+    public override void Work()
+    {
+    }
+
+    /// <summary>What a burst needed is given back to the host some time later.</summary>
+    public override void OnTime(long nowMs)
+    {
+        Trim(_freeLarge, KeptLarge);
+        Trim(_freeSmall, KeptSmall);
+    }
+
+    private static void Trim(Stack<Chunk> free, int kept)
+    {
+        while (free.Count > kept)
+            free.Pop();
+    }
 }
 
-/// <summary>A piece of a <see cref="ChunkChain"/>.</summary>
-internal sealed class Chunk
+/// <summary>A piece of a <see cref="ChunkChain"/>. Small ones are for the many connections that say little, so that all of them fit into the pool.</summary>
+internal sealed class Chunk(int size)
 {
-    public const int Size = 32 << 10;
+    public const int SmallSize = 4 << 10, LargeSize = 64 << 10;
 
-    public byte[] Bytes { get; } = GC.AllocateUninitializedArray<byte>(Size);
+    public byte[] Bytes { get; } = GC.AllocateUninitializedArray<byte>(size);
+
+    public int Size => Bytes.Length;
 
     /// <summary>Of the data, in <see cref="Bytes"/>.</summary>
     public int Start { get; set; }

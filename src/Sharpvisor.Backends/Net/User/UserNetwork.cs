@@ -1,5 +1,5 @@
 // A network without privileges, what QEMU calls -netdev user (and slirp): the guest's frames end here, its connections go
-// on as sockets of this process. A gateway, behind which the host's loopback is, a name server, and what services are added.
+// on as sockets of this process. A gateway, behind which the host's loopback is, and servers: DHCP, DNS, TFTP, HTTP.
 // Follows: RFC 826 (ARP), 791 (IPv4), 792 (ICMP), 768 (UDP), 9293 (TCP). Addresses as slirp gives them.
 // Leaves out: IPv6, IGMP and multicast, SMB, guestfwd to a command or a character device.
 using System.Collections.Concurrent;
@@ -32,20 +32,29 @@ public sealed class UserNetwork : INetworkBackend
     private readonly Ipv4Layer _ip;
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly List<(HostForward Forward, int Port)> _forwards = [];
+    private readonly NetworkServices? _services;
     private INetworkDevice? _device;
     private Thread? _thread;
     private volatile bool _isStopping;
     private int _transmitReady = 1, _receiveReady;
-    private readonly NetworkServices? _services;
     private bool _isDisposed;
 
-    /// <summary>A network with its services.</summary>
     /// <param name="name">For messages.</param>
     /// <exception cref="Core.Guests.ConfigurationException">Addresses that don't fit together, or a port that is in use.</exception>
     public UserNetwork(string name, UserNetworkOptions options, ILogger logger) : this(name, options, logger, SocketPoller.Create())
     {
+        try
+        {
+            _services = new NetworkServices(this, logger);
+        }
+        catch
+        {
+            CloseAll();
+            throw;
+        }
     }
 
+    /// <summary>Without services.</summary>
     internal UserNetwork(string name, UserNetworkOptions options, ILogger logger, SocketPoller poller)
     {
         Name = name;
@@ -60,8 +69,9 @@ public sealed class UserNetwork : INetworkBackend
             _arp = new ArpTable(_link, Addresses, IsOurs);
             var sender = new Ipv4Sender(_link, Addresses, _counters, _arp);
             _icmp = new IcmpLayer(Loop, _link, sender, Addresses, _counters, options.Restrict, logger);
-            Udp = new UdpLayer(Loop, _link, sender, _icmp, Addresses, _counters, options.Restrict, logger);
-            Tcp = new TcpLayer(Loop, _link, _arp, _icmp, Addresses, _counters, _pool, options.Restrict, logger);
+            Udp = new UdpLayer(Loop, _link, sender, _icmp, Addresses, _counters, options, logger);
+            Tcp = new TcpLayer(Loop, _link, _arp, _icmp, Addresses, _counters, _pool, options, logger);
+            SocketWatch = new SocketWatch(Loop, Udp.RearmServices);
             _ip = new Ipv4Layer(Loop, Addresses, _counters, _arp, _icmp, Udp, Tcp);
         }
         catch
@@ -76,7 +86,6 @@ public sealed class UserNetwork : INetworkBackend
                 AddGuestForward(forward);
             foreach (var forward in options.HostForwards)
                 AddHostForward(forward);
-            _services = new NetworkServices(this, logger);
         }
         catch
         {
@@ -118,6 +127,9 @@ public sealed class UserNetwork : INetworkBackend
     internal UdpLayer Udp { get; }
 
     internal TcpLayer Tcp { get; }
+
+    /// <summary>For services that ask the host.</summary>
+    internal SocketWatch SocketWatch { get; }
 
     public void Attach(INetworkDevice device)
     {
@@ -161,9 +173,8 @@ public sealed class UserNetwork : INetworkBackend
         Udp.AddService(new IPv4EndPoint(IPv4EndPoint.ToUInt32(address), (ushort)port), service);
 
     /// <summary>The same for connections.</summary>
-    /// <param name="open">Makes the other side of a new connection.</param>
-    internal void AddStreamService(IPAddress address, int port, Func<IStreamOwner, IStreamPeer> open) =>
-        Tcp.AddService(new IPv4EndPoint(IPv4EndPoint.ToUInt32(address), (ushort)port), open);
+    internal void AddStreamService(IPAddress address, int port, IStreamService service) =>
+        Tcp.AddService(new IPv4EndPoint(IPv4EndPoint.ToUInt32(address), (ushort)port), service);
 
     /// <summary>Has something done on the network's thread, soon. Any thread.</summary>
     internal void Post(Action action)
@@ -198,7 +209,8 @@ public sealed class UserNetwork : INetworkBackend
                 $"guestfwd=tcp:{forward.ServerAddress}:{forward.ServerPort}: not in the network {IPv4EndPoint.ToIPAddress(Addresses.Network)}; give one of its addresses and a port from 1 to 65535");
         }
 
-        Tcp.AddGuestForward(new IPv4EndPoint(address, (ushort)forward.ServerPort), IPv4EndPoint.From(forward.Target));
+        var target = IPv4EndPoint.From(forward.Target);
+        Tcp.AddGuestForward(new IPv4EndPoint(address, (ushort)forward.ServerPort), () => target);
     }
 
     private void RunGuarded()

@@ -1,5 +1,6 @@
 using System.Net;
 using Sharpvisor.Backends.Net.User.Services.Content;
+using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Net.User;
 
@@ -51,6 +52,9 @@ public sealed record UserNetworkOptions
 
     /// <summary>Data that may be on its way at a time, in bytes.</summary>
     public long PoolLimit { get; init; } = 64 << 20;
+
+    /// <summary>Connections of the guest to the host at a time; some of the process's descriptors are left for everything else.</summary>
+    public int MostSockets { get; init; } = Math.Max(16, HostLimits.OpenFiles - HostLimits.OpenFiles / 6 - 32);
 }
 
 /// <summary>hostfwd=[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport.</summary>

@@ -19,11 +19,12 @@ internal sealed class GuestStack : IAsyncDisposable
     private byte[]? _heldBack;
     private ushort _nextPort = 20000;
 
-    public GuestStack(UserNetworkOptions? options = null, ReceiveOffloads offloads = default, int seed = 1, SocketPoller? poller = null, ILogger? logger = null, Action<UserNetwork>? prepare = null)
+    public GuestStack(UserNetworkOptions? options = null, ReceiveOffloads offloads = default, int seed = 1, SocketPoller? poller = null, ILogger? logger = null, Action<UserNetwork>? prepare = null, bool services = false)
     {
         _random = new Random(seed);
         Nic = new FakeNic { ReceiveOffloads = offloads };
-        Network = new UserNetwork("user", options ?? new UserNetworkOptions(), logger ?? NullLogger.Instance, poller ?? SocketPoller.Create());
+        (options, logger) = (options ?? new UserNetworkOptions(), logger ?? NullLogger.Instance);
+        Network = services ? new UserNetwork("user", options, logger) : new UserNetwork("user", options, logger, poller ?? SocketPoller.Create());
         Network.Faulted += e => _fault = e;
         Nic.Network = Network;
         prepare?.Invoke(Network);

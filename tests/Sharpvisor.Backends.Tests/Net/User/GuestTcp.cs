@@ -187,7 +187,7 @@ internal sealed class GuestTcp
         var options = syn.TcpOptions;
         Assert.Equal(new byte[] { 2, 4, 1460 >> 8, 1460 & 255 }, options[..4].ToArray());
         if (options.Length > 4)
-            _peerScale = options[7];
+            _peerScale = options[6];
         _peerWindow = syn.Window;
     }
 

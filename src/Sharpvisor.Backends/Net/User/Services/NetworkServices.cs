@@ -1,13 +1,11 @@
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
-using Sharpvisor.Backends.Net.User.Ip;
 using Sharpvisor.Backends.Net.User.Services.Content;
 using Sharpvisor.Backends.Net.User.Services.Dhcp;
 using Sharpvisor.Backends.Net.User.Services.Dns;
 using Sharpvisor.Backends.Net.User.Services.Http;
 using Sharpvisor.Backends.Net.User.Services.Tftp;
-using Sharpvisor.Backends.Net.User.Tcp;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 
@@ -31,7 +29,7 @@ internal sealed class NetworkServices : IDisposable
             Server = host,
             Mask = IPv4EndPoint.ToIPAddress(addresses.Mask),
             First = IPv4EndPoint.ToIPAddress(addresses.FirstGuest),
-            Reserved = [host, dns],
+            Reserved = [host, dns, .. options.GuestForwards.Select(f => f.ServerAddress)],
             Router = options.Restrict ? null : host,
             Dns = options.Restrict ? null : dns,
             NextServer = host,
@@ -44,12 +42,14 @@ internal sealed class NetworkServices : IDisposable
         };
         dhcp.Check();
         network.AddUdpService(host, DhcpService.Port, new DhcpService(dhcp, logger));
-        _dns = new DnsForwarder(new ResolvConf(), new SocketWatch(network.Loop));
+        _dns = new DnsForwarder(new ResolvConf(), network.SocketWatch);
         if (!options.Restrict)
         {
             network.AddUdpService(dns, DnsForwarder.Port, _dns);
-            if (_dns.StreamResolver is { AddressFamily: AddressFamily.InterNetwork } resolver)
-                network.Tcp.AddGuestForward(IPv4EndPoint.From(new IPEndPoint(dns, DnsForwarder.Port)), IPv4EndPoint.From(resolver));
+            // What was too long for a datagram: to whoever answered last.
+            network.Tcp.AddGuestForward(
+                new IPv4EndPoint(addresses.Dns, DnsForwarder.Port),
+                () => _dns.StreamResolver is { AddressFamily: AddressFamily.InterNetwork } resolver ? IPv4EndPoint.From(resolver) : null);
         }
 
         if (files is not null)
@@ -58,10 +58,8 @@ internal sealed class NetworkServices : IDisposable
             network.AddUdpService(host, TftpService.Port, _tftp);
         }
 
-        if (pages is null)
-            return;
-        var http = new HttpService(pages, logger);
-        network.AddStreamService(host, HttpService.Port, owner => http.Accept(((TcpConnection)owner).Flow.Guest, owner) ?? new RefusingPeer());
+        if (pages is not null)
+            network.AddStreamService(host, HttpService.Port, new HttpService(pages, logger));
     }
 
     public void Dispose()
@@ -75,72 +73,5 @@ internal sealed class NetworkServices : IDisposable
         if (path is null)
             return null;
         return Directory.Exists(path) ? new FolderContent(path) : throw new ConfigurationException($"{option}={path}: no such folder; give one");
-    }
-
-    /// <summary>The guest's connection is reset: the service has too many.</summary>
-    private sealed class RefusingPeer : IStreamPeer
-    {
-        public int Write(ReadOnlySpan<byte> data) => -1;
-
-        public void EndOfInput()
-        {
-        }
-
-        public int Read(Span<byte> buffer) => -2;
-
-        public void Reset()
-        {
-        }
-
-        public void Dispose()
-        {
-        }
-    }
-
-    /// <summary>Calls services back on the network's thread for as long as there is something to read.</summary>
-    private sealed class SocketWatch(NetworkLoop loop) : ISocketWatch
-    {
-        private readonly Dictionary<Socket, Watched> _watched = [];
-
-        public void Watch(Socket socket, Action onReadable)
-        {
-            var watched = new Watched(loop, socket, onReadable);
-            watched.Registration = loop.Poller.Add(socket, watched);
-            _watched.Add(socket, watched);
-        }
-
-        public void Unwatch(Socket socket)
-        {
-            if (!_watched.Remove(socket, out var watched))
-                return;
-            watched.IsOver = true;
-            loop.Poller.Remove(watched.Registration);
-        }
-    }
-
-    private sealed class Watched(NetworkLoop loop, Socket socket, Action onReadable) : NetworkTask, ISocketHandler
-    {
-        public int Registration { get; set; }
-
-        public bool IsOver { get; set; }
-
-        public void OnSocketEvent(SocketEvents events) => loop.Schedule(this);
-
-        public override void Work()
-        {
-            if (IsOver)
-                return;
-            onReadable();
-            if (IsOver)
-                return;
-            if (socket.Poll(0, SelectMode.SelectRead))
-                loop.Schedule(this);
-            else
-                loop.Poller.Await(Registration, SocketEvents.Readable);
-        }
-
-        public override void OnTime(long nowMs)
-        {
-        }
     }
 }

@@ -8,6 +8,7 @@ internal sealed class SocketStreamPeer : IStreamPeer, ISocketHandler
 {
     private const int Broken = -1, EndOfData = -1, BrokenRead = -2;
 
+    private readonly TcpLayer _layer;
     private readonly SocketPoller _poller;
     private readonly TcpConnection _owner;
     private readonly Socket _socket;
@@ -16,28 +17,30 @@ internal sealed class SocketStreamPeer : IStreamPeer, ISocketHandler
     private bool _isDisposed;
 
     /// <param name="socket">Connected.</param>
-    public SocketStreamPeer(SocketPoller poller, TcpConnection owner, Socket socket)
+    public SocketStreamPeer(TcpLayer layer, TcpConnection owner, Socket socket)
     {
-        _poller = poller;
+        _layer = layer;
+        _poller = layer.Loop.Poller;
         _owner = owner;
         _socket = socket;
         socket.Blocking = false;
         socket.NoDelay = true; // the guest decides about delays
         socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
-        _registration = poller.Add(socket, this);
+        _registration = _poller.Add(socket, this);
+        layer.SocketCount++;
     }
 
     /// <summary>Begins to connect.</summary>
     /// <param name="error">Success: connected. WouldBlock: the owner is told how it went.</param>
     /// <exception cref="SocketException">The host has no socket left.</exception>
-    public static SocketStreamPeer Connect(SocketPoller poller, TcpConnection owner, IPv4EndPoint target, out SocketError error)
+    public static SocketStreamPeer Connect(TcpLayer layer, TcpConnection owner, IPv4EndPoint target, out SocketError error)
     {
         var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { Blocking = false };
         try
         {
             // First the connect: a socket that is not connected yet hangs up.
             error = IPv4Socket.Connect(socket, target);
-            return new SocketStreamPeer(poller, owner, socket) { _isConnecting = error == SocketError.WouldBlock };
+            return new SocketStreamPeer(layer, owner, socket) { _isConnecting = error == SocketError.WouldBlock };
         }
         catch
         {
@@ -124,6 +127,7 @@ internal sealed class SocketStreamPeer : IStreamPeer, ISocketHandler
         if (_isDisposed)
             return;
         _isDisposed = true;
+        _layer.SocketCount--;
         _poller.Remove(_registration);
         _socket.Dispose();
     }

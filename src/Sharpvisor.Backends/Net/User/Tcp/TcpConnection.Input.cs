@@ -6,6 +6,8 @@ internal sealed partial class TcpConnection
     /// <summary>What is kept for a peer that is slow, in bytes.</summary>
     private const int ReceiveLimit = 1 << 20;
 
+    private const int LongestWindowStep = 64 << 10;
+
     private const int OurWindowScale = 7;
 
     /// <summary>More than this goes to the peer at once, less is collected over a batch of frames.</summary>
@@ -266,7 +268,7 @@ internal sealed partial class TcpConnection
     private int Take(ReadOnlySpan<byte> data)
     {
         var taken = 0;
-        if (_toPeer.Length == 0 && !_peerIsFull && (data.Length >= WriteAtOnce || _layer.Pool.Free == 0))
+        if (_toPeer.Length == 0 && !_peerIsFull && (data.Length >= WriteAtOnce || _layer.Pool.Free < Chunk.SmallSize))
         {
             taken = _peer!.Write(data);
             if (taken < 0)
@@ -335,22 +337,30 @@ internal sealed partial class TcpConnection
         return true;
     }
 
-    private uint WindowEdge() => _rcvNxt + (uint)Math.Max(0, Math.Min(ReceiveLimit, _layer.Pool.Free / 4) - _toPeer.Length);
+    /// <summary>Bytes that may wait for the peer, all in all.</summary>
+    private int ReceiveRoom => (int)Math.Min(ReceiveLimit, _layer.Pool.Free / 4);
+
+    private uint WindowEdge() => _rcvNxt + (uint)Math.Max(0, ReceiveRoom - _toPeer.Length);
+
+    /// <summary>The window grows in steps of this, so that a guest that waits for it sends long segments.</summary>
+    private int WindowStep => Math.Min(LongestWindowStep, ReceiveRoom / 2);
 
     /// <summary>So far that the guest should know (RFC 9293, 3.8.6.2.2).</summary>
     private bool WindowHasGrown()
     {
         var open = (int)(_rcvAdvertised - _rcvNxt);
         var gain = (int)(WindowEdge() - _rcvAdvertised);
-        return gain >= ReceiveLimit / 4 || open < ReceiveLimit / 4 && gain >= 2 * TcpSender.MaximumSegmentSize && gain > open;
+        return gain >= ReceiveLimit / 4 || gain >= Math.Max(1, WindowStep) && gain > open;
     }
 
-    /// <summary>For the header of the next segment. What was given is never taken back, and grows in large steps only.</summary>
+    /// <summary>For the header of the next segment. What was given is never taken back.</summary>
     private ushort NextWindow()
     {
         var edge = WindowEdge();
-        if ((int)(edge - _rcvAdvertised) >= 2 * TcpSender.MaximumSegmentSize)
+        var gain = (int)(edge - _rcvAdvertised);
+        if (gain > 0 && gain >= WindowStep)
             _rcvAdvertised = edge;
+        // Rounded down, while what lies between is still accepted.
         var scale = Math.Max(0, _receiveScale);
         var window = Math.Min(ushort.MaxValue, _rcvAdvertised - _rcvNxt >> scale);
         if (window == ushort.MaxValue)

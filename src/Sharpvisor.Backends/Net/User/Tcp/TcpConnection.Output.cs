@@ -36,6 +36,8 @@ internal sealed partial class TcpConnection
     {
         _sndUna = _sndNxt = acknowledged;
         _retries = 0;
+        _isForced = false;
+        _allowance = uint.MaxValue;
         _waitsForAcknowledgment = false;
         RestartTimer();
     }
@@ -173,7 +175,7 @@ internal sealed partial class TcpConnection
         if (_peer is null)
             return 0;
         // What the guest's window lets through, and something to begin with when it opens.
-        var limit = Math.Min(SendLimit, Math.Max((long)_sndWnd, Chunk.Size));
+        var limit = Math.Min(SendLimit, Math.Max((long)_sndWnd, Chunk.SmallSize));
         var done = 0;
         while (_isReadable && !_peerEnded && _toGuest.Length < limit)
         {

@@ -33,7 +33,7 @@ internal sealed partial class TcpConnection : NetworkTask, IStreamOwner, IDispos
     private const long KeepAliveMs = 120_000;
     private const int MostProbes = 4, MostSilentHalfClosed = 5; // times KeepAliveMs
     private const int MostRetries = 12, MostSynRetries = 6;
-    private const long FirstTimeoutMs = 1_000, LeastTimeoutMs = 300, MostTimeoutMs = 60_000;
+    private const long FirstTimeoutMs = 1_000, LeastTimeoutMs = 500, MostTimeoutMs = 60_000;
 
     private readonly TcpLayer _layer;
     private readonly ChunkChain _toGuest, _toPeer;
@@ -166,7 +166,7 @@ internal sealed partial class TcpConnection : NetworkTask, IStreamOwner, IDispos
                 return;
             case TcpState.Closed:
                 // The peer takes nothing: it shall see that something is missing.
-                _peer!.Reset();
+                _peer?.Reset();
                 Dispose();
                 return;
         }

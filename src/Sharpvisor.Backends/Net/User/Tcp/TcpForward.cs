@@ -67,7 +67,7 @@ internal sealed class TcpForward : NetworkTask, ISocketHandler, IDisposable
                 {
                     client.LingerState = new LingerOption(true, 0);
                     client.Dispose();
-                    _layer.SayLimit("there are too many connections");
+                    _layer.SayLimit("there are too many");
                 }
             }
             catch (SocketException e) when (e.SocketErrorCode is SocketError.TooManyOpenSockets)

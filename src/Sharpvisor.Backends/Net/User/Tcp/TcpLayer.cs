@@ -7,6 +7,7 @@ using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Net.User.Ip;
+using Sharpvisor.Backends.Net.User.Services;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 
@@ -19,11 +20,12 @@ internal sealed class TcpLayer : IDisposable
 
     private readonly IcmpLayer _icmp;
     private readonly bool _restrict;
+    private readonly int _mostSockets;
     private readonly ILogger _logger;
     private readonly Dictionary<TcpFlow, TcpConnection> _connections = [];
     private readonly HashSet<TcpConnection> _detached = [];
-    private readonly Dictionary<IPv4EndPoint, Func<IStreamOwner, IStreamPeer>> _services = [];
-    private readonly Dictionary<IPv4EndPoint, IPv4EndPoint> _guestForwards = [];
+    private readonly Dictionary<IPv4EndPoint, IStreamService> _services = [];
+    private readonly Dictionary<IPv4EndPoint, Func<IPv4EndPoint?>> _guestForwards = [];
     private readonly List<TcpForward> _forwards = [];
     private TcpConnection? _last;
     private long _challengeSecond;
@@ -32,7 +34,7 @@ internal sealed class TcpLayer : IDisposable
     private bool _saidLimit;
 
     public TcpLayer(
-        NetworkLoop loop, GuestLink link, ArpTable arp, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, PacketPool pool, bool restrict, ILogger logger)
+        NetworkLoop loop, GuestLink link, ArpTable arp, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, PacketPool pool, UserNetworkOptions options, ILogger logger)
     {
         Loop = loop;
         Link = link;
@@ -40,7 +42,8 @@ internal sealed class TcpLayer : IDisposable
         Addresses = addresses;
         Counters = counters;
         Pool = pool;
-        _restrict = restrict;
+        _restrict = options.Restrict;
+        _mostSockets = options.MostSockets;
         _logger = logger;
         Sender = new TcpSender(link, arp, addresses);
         arp.Learned += OnAddressLearned;
@@ -60,20 +63,24 @@ internal sealed class TcpLayer : IDisposable
 
     public int ConnectionCount => _connections.Count + _detached.Count;
 
+    /// <summary>Of the host.</summary>
+    public int SocketCount { get; set; }
+
     /// <summary>Connections that are not established yet.</summary>
     public int HalfOpen { get; set; }
 
     public bool HasService(uint address) => _services.Keys.Any(k => k.Address == address) || _guestForwards.Keys.Any(k => k.Address == address);
 
     /// <exception cref="ConfigurationException">There is one already.</exception>
-    public void AddService(IPv4EndPoint endPoint, Func<IStreamOwner, IStreamPeer> open)
+    public void AddService(IPv4EndPoint endPoint, IStreamService service)
     {
-        if (_guestForwards.ContainsKey(endPoint) || !_services.TryAdd(endPoint, open))
+        if (_guestForwards.ContainsKey(endPoint) || !_services.TryAdd(endPoint, service))
             throw new ConfigurationException($"user network: two services want TCP {endPoint}; give one another port");
     }
 
+    /// <param name="target">Where it leads at this time; null: nowhere.</param>
     /// <exception cref="ConfigurationException">There is a service already.</exception>
-    public void AddGuestForward(IPv4EndPoint server, IPv4EndPoint target)
+    public void AddGuestForward(IPv4EndPoint server, Func<IPv4EndPoint?> target)
     {
         if (_services.ContainsKey(server) || !_guestForwards.TryAdd(server, target))
             throw new ConfigurationException($"guestfwd=tcp:{server}: two of them; give one another port");
@@ -129,10 +136,10 @@ internal sealed class TcpLayer : IDisposable
             _nextPort = _nextPort == ushort.MaxValue ? (ushort)49152 : (ushort)(_nextPort + 1);
         }
 
-        if (IsFull || _connections.ContainsKey(flow))
+        if (IsFull || SocketCount >= _mostSockets || _connections.ContainsKey(flow))
             return false;
         var connection = new TcpConnection(this, flow);
-        connection.Open(new SocketStreamPeer(Loop.Poller, connection, socket));
+        connection.Open(new SocketStreamPeer(this, connection, socket));
         Add(connection);
         return true;
     }
@@ -202,34 +209,48 @@ internal sealed class TcpLayer : IDisposable
         }
 
         var connection = new TcpConnection(this, segment.Flow);
-        if (_services.TryGetValue(to, out var open))
+        if (_services.TryGetValue(to, out var service))
         {
-            connection.Accept(segment, open(connection));
-            Add(connection);
+            if (service.Accept(segment.Flow.Guest, connection) is { } peer)
+            {
+                connection.Accept(segment, peer);
+                Add(connection);
+            }
+            else
+            {
+                Refuse(segment);
+            }
+
             return;
         }
 
-        if (!_guestForwards.TryGetValue(to, out var target))
-        {
-            if (_restrict || to.Address == Addresses.Dns || Addresses.IsInside(to.Address) && to.Address != Addresses.Host)
-            {
-                Refuse(segment);
-                return;
-            }
-
-            target = to.Address == Addresses.Host ? to with { Address = UserNetwork.Loopback } : to;
-        }
-
-        Connect(packet, segment, connection, target);
+        IPv4EndPoint? target = null;
+        if (_guestForwards.TryGetValue(to, out var forward))
+            target = forward();
+        else if (to.Address == Addresses.Host && !_restrict)
+            target = to with { Address = UserNetwork.Loopback };
+        else if (!Addresses.IsInside(to.Address) && !_restrict)
+            target = to;
+        if (target is null)
+            Refuse(segment);
+        else
+            Connect(packet, segment, connection, target.Value);
     }
 
     private void Connect(in Ipv4Packet packet, in TcpSegment segment, TcpConnection connection, IPv4EndPoint target)
     {
+        if (SocketCount >= _mostSockets)
+        {
+            SayLimit("there are too many");
+            Refuse(segment);
+            return;
+        }
+
         SocketStreamPeer peer;
         SocketError error;
         try
         {
-            peer = SocketStreamPeer.Connect(Loop.Poller, connection, target, out error);
+            peer = SocketStreamPeer.Connect(this, connection, target, out error);
         }
         catch (Exception e) when (e is SocketException or IOException)
         {

@@ -12,17 +12,19 @@ namespace Sharpvisor.Backends.Net.User.Udp;
 
 internal sealed class UdpLayer : IUdpSender, IDisposable
 {
-    private const int HeaderLength = 8, MostFlows = 2048;
+    private const int HeaderLength = 8;
 
     private readonly Ipv4Sender _sender;
     private readonly bool _restrict;
+    private readonly int _mostFlows;
     private readonly ILogger _logger;
     private readonly Dictionary<IPv4EndPoint, UdpFlow> _flows = [];
+    private readonly Dictionary<IPv4EndPoint, UdpFlow> _forwards = []; // by the guest's end, too
     private readonly Dictionary<IPv4EndPoint, UdpServiceTask> _services = [];
     private readonly byte[] _datagram = new byte[64 << 10];
     private bool _saidLimit;
 
-    public UdpLayer(NetworkLoop loop, GuestLink link, Ipv4Sender sender, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, bool restrict, ILogger logger)
+    public UdpLayer(NetworkLoop loop, GuestLink link, Ipv4Sender sender, IcmpLayer icmp, NetworkAddresses addresses, NetworkCounters counters, UserNetworkOptions options, ILogger logger)
     {
         Loop = loop;
         Link = link;
@@ -30,7 +32,8 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         Icmp = icmp;
         Addresses = addresses;
         Counters = counters;
-        _restrict = restrict;
+        _restrict = options.Restrict;
+        _mostFlows = Math.Clamp(options.MostSockets / 16, 16, 2048);
         _logger = logger;
     }
 
@@ -44,7 +47,7 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
 
     public NetworkCounters Counters { get; }
 
-    public int FlowCount => _flows.Count;
+    public int FlowCount => _flows.Count + _forwards.Count;
 
     /// <summary>Room for one datagram behind its header, for <see cref="SendBuffer"/>.</summary>
     public Span<byte> Buffer => _datagram.AsSpan(HeaderLength, Ipv4Sender.LongestPayload - HeaderLength);
@@ -59,19 +62,26 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         task.Rearm();
     }
 
+    /// <summary>Looks at the deadlines of all services anew.</summary>
+    public void RearmServices()
+    {
+        foreach (var service in _services.Values)
+            service.Rearm();
+    }
+
     /// <summary>A port of the host that leads to one of the guest.</summary>
     /// <returns>The host's port.</returns>
     /// <exception cref="ConfigurationException">The port is taken.</exception>
     public int AddForward(IPEndPoint host, IPv4EndPoint guest)
     {
-        if (_flows.ContainsKey(guest))
+        if (_forwards.ContainsKey(guest))
             throw new ConfigurationException($"hostfwd=udp:{host}-{guest}: another hostfwd leads to this port of the guest; give another");
         Socket? socket = null;
         try
         {
             socket = new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp) { Blocking = false };
             socket.Bind(host);
-            _flows.Add(guest, new UdpFlow(this, guest, socket, isForward: true));
+            _forwards.Add(guest, new UdpFlow(this, guest, socket, isForward: true));
             return ((IPEndPoint)socket.LocalEndPoint!).Port;
         }
         catch (SocketException e)
@@ -147,11 +157,11 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         _sender.Send(Ipv4Packet.Udp, from.Address, to.Address, datagram, mac);
     }
 
-    public void Remove(UdpFlow flow) => _flows.Remove(flow.Guest);
+    public void Remove(UdpFlow flow) => (flow.IsForward ? _forwards : _flows).Remove(flow.Guest);
 
     public void Dispose()
     {
-        foreach (var flow in _flows.Values.ToArray())
+        foreach (var flow in _flows.Values.Concat(_forwards.Values).ToArray())
             flow.Dispose();
     }
 
@@ -163,24 +173,11 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
         return sum.Finish() == 0;
     }
 
-    /// <summary>A service that has the port for a while.</summary>
-    private UdpServiceTask? FindByPort(IPv4EndPoint to)
-    {
-        foreach (var (at, service) in _services)
-        {
-            if (at.Address == to.Address && service.Service.HasPort(to.Port))
-                return service;
-        }
-
-        return null;
-    }
-
     /// <returns>False: nor will the next one go there.</returns>
     private bool Deliver(in Ipv4Packet packet, IPv4EndPoint from, IPv4EndPoint to, ReadOnlySpan<byte> data)
     {
         var isBroadcast = to.Address == uint.MaxValue || to.Address == Addresses.Broadcast;
-        var service = _services.GetValueOrDefault(isBroadcast ? to with { Address = Addresses.Host } : to) ?? FindByPort(to);
-        if (service is not null)
+        if (FindService(isBroadcast ? to with { Address = Addresses.Host } : to) is { } service)
         {
             service.OnDatagram(from, to, data);
             return true;
@@ -192,13 +189,9 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
             return false;
         }
 
-        if (_flows.TryGetValue(from, out var flow) && flow.IsForward)
-        {
-            // The guest answers who came by hostfwd: under restrict, too.
-            if (!_restrict || flow.WasCaller(to))
-                return Forward(flow, packet, to, data);
-        }
-
+        // Who came by hostfwd gets the answer from where he came to: under restrict, too.
+        if (_forwards.TryGetValue(from, out var forward) && forward.WasCaller(to))
+            return Forward(forward, packet, to, data);
         if (_restrict)
         {
             Counters.Drop(DropReason.Destination);
@@ -211,7 +204,20 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
             return false;
         }
 
-        return (flow ?? TryOpen(from)) is { } open && Forward(open, packet, to, data);
+        return (_flows.GetValueOrDefault(from) ?? TryOpen(from)) is { } flow && Forward(flow, packet, to, data);
+    }
+
+    private UdpServiceTask? FindService(IPv4EndPoint to)
+    {
+        if (_services.TryGetValue(to, out var service) || !Addresses.IsInside(to.Address))
+            return service;
+        foreach (var (endPoint, other) in _services)
+        {
+            if (endPoint.Address == to.Address && other.Service.HasPort(to.Port))
+                return other;
+        }
+
+        return null;
     }
 
     private bool Forward(UdpFlow flow, in Ipv4Packet packet, IPv4EndPoint to, ReadOnlySpan<byte> data)
@@ -238,13 +244,13 @@ internal sealed class UdpLayer : IUdpSender, IDisposable
 
     private UdpFlow? TryOpen(IPv4EndPoint guest)
     {
-        if (_flows.Count >= MostFlows)
+        if (_flows.Count >= _mostFlows)
         {
             // The one that has been silent for longest. A guest that needs so many ports pays for the search.
             UdpFlow? oldest = null;
             foreach (var flow in _flows.Values)
             {
-                if (!flow.IsForward && (oldest is null || flow.LastUsedMs < oldest.LastUsedMs))
+                if (oldest is null || flow.LastUsedMs < oldest.LastUsedMs)
                     oldest = flow;
             }
 

@@ -1,0 +1,237 @@
+using System.Threading.Channels;
+using Sharpvisor.Backends.Block;
+using Sharpvisor.Core;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Time;
+
+namespace Sharpvisor;
+
+/// <summary>How a machine starts to run.</summary>
+internal enum MachineStart
+{
+    /// <summary>Power-on and every reset.</summary>
+    Cold,
+
+    /// <summary>The end of a sleep (S3).</summary>
+    WakeUp,
+}
+
+/// <summary>What is asked of a machine as a whole, done in order by one task with every processor parked.</summary>
+internal sealed class MachineLoop
+{
+    private readonly VcpuThreads _threads;
+    private readonly HostClock _clock;
+    private readonly MachineGate _gate;
+    private readonly IReadOnlyList<BlockDrive> _drives;
+    private readonly Action<MachineStart> _start;
+    private readonly Action _powerDown;
+    private readonly Channel<Request> _requests = Channel.CreateUnbounded<Request>(new UnboundedChannelOptions { SingleReader = true });
+    private readonly TaskCompletionSource<MachineExit> _exit;
+    private Task? _task;
+    private int _resetRequested;
+    private bool _isShutDown;
+
+    /// <param name="exit">Completes when the machine has ended.</param>
+    /// <param name="start">Brings processors and devices to the state that they start in.</param>
+    /// <param name="powerDown">Takes the power from the devices for a sleep.</param>
+    public MachineLoop(VcpuThreads threads, HostClock clock, MachineGate gate, IEnumerable<BlockDrive> drives, TaskCompletionSource<MachineExit> exit, Action<MachineStart> start, Action powerDown)
+    {
+        _threads = threads;
+        _clock = clock;
+        _gate = gate;
+        _drives = [.. drives];
+        _exit = exit;
+        _start = start;
+        _powerDown = powerDown;
+    }
+
+    public bool IsPaused { get; private set; }
+
+    public bool IsSuspended { get; private set; }
+
+    /// <summary>The guest has powered off, and the machine stays for someone who looks at it.</summary>
+    public bool IsShutDown => Volatile.Read(ref _isShutDown);
+
+    /// <summary>Lets the processors run.</summary>
+    /// <param name="describe">Turns an exception of ours into what ended the machine.</param>
+    /// <param name="end">Called when everything stands, before the machine's exit completes.</param>
+    public void Start(Func<Exception, MachineExit> describe, Action<MachineExit> end)
+    {
+        _threads.Start();
+        _clock.Resume();
+        _threads.Release();
+        _task = Task.Run(() => RunAsync(describe, end), CancellationToken.None);
+    }
+
+    public bool IsStarted => _task is not null;
+
+    /// <summary>Ends the machine, and waits until it has ended. One that was never started has ended at once.</summary>
+    public Task EndAsync(MachineExit exit)
+    {
+        End(exit);
+        if (_task is null)
+            _exit.TrySetResult(exit);
+        return _task ?? Task.CompletedTask;
+    }
+
+    public Task PauseAsync(CancellationToken cancellation) => AskAsync(RequestKind.Pause, cancellation);
+
+    public Task ResumeAsync(CancellationToken cancellation) => AskAsync(RequestKind.Resume, cancellation);
+
+    public Task ResetAsync(CancellationToken cancellation) => AskAsync(RequestKind.Reset, cancellation);
+
+    /// <summary>A device wants the machine paused; like the ones below, it returns at once.</summary>
+    public void RequestPause()
+    {
+        _threads.Hold();
+        Ask(new Request(RequestKind.Pause));
+    }
+
+    /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
+    public void RequestReset()
+    {
+        _threads.Hold();
+        if (Interlocked.Exchange(ref _resetRequested, 1) == 0)
+            Ask(new Request(RequestKind.Reset));
+    }
+
+    public void RequestSuspend()
+    {
+        _threads.Hold();
+        Ask(new Request(RequestKind.Suspend));
+    }
+
+    public void RequestWakeUp() => Ask(new Request(RequestKind.WakeUp));
+
+    /// <summary>The machine stays, paused, until somebody resets or ends it.</summary>
+    public void ShutDown()
+    {
+        Volatile.Write(ref _isShutDown, true);
+        RequestPause();
+    }
+
+    /// <summary>Lets no processor execute another instruction, and ends the machine.</summary>
+    public void RequestEnd(MachineExit exit)
+    {
+        _threads.Hold();
+        End(exit);
+    }
+
+    public void End(MachineExit exit) => Ask(new Request(RequestKind.End, Exit: exit));
+
+    private async Task RunAsync(Func<Exception, MachineExit> describe, Action<MachineExit> end)
+    {
+        MachineExit? exit = null;
+        try
+        {
+            await foreach (var request in _requests.Reader.ReadAllAsync().ConfigureAwait(false))
+            {
+                exit = request.Exit;
+                if (exit is not null)
+                    break;
+                await DoAsync(request.Kind).ConfigureAwait(false);
+                request.Done?.TrySetResult();
+            }
+        }
+        catch (ConfigurationException e)
+        {
+            exit = new MachineExit(MachineExitReason.Configuration, MachineExit.ConfigurationCode, e.Message);
+        }
+        catch (Exception e)
+        {
+            exit = describe(e);
+        }
+
+        _requests.Writer.TryComplete();
+        _clock.Pause();
+        _threads.End();
+        while (_requests.Reader.TryRead(out var late))
+            late.Done?.TrySetException(new InvalidOperationException("the machine has ended"));
+        end(exit!);
+        _exit.TrySetResult(exit!);
+    }
+
+    private async Task DoAsync(RequestKind kind)
+    {
+        switch (kind)
+        {
+            case RequestKind.Pause when !IsPaused:
+                _threads.Park();
+                _clock.Pause();
+                await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
+                IsPaused = true;
+                break;
+            case RequestKind.Resume when IsPaused:
+                IsPaused = false;
+                _clock.Resume();
+                using (_gate.Enter())
+                {
+                    foreach (var drive in _drives)
+                        drive.Retry();
+                }
+
+                ReleaseUnlessStopped();
+                break;
+            case RequestKind.Reset:
+                await StandStillAsync().ConfigureAwait(false);
+                IsSuspended = false;
+                _start(MachineStart.Cold);
+                Volatile.Write(ref _resetRequested, 0);
+                Volatile.Write(ref _isShutDown, false);
+                ReleaseUnlessStopped();
+                break;
+            case RequestKind.Suspend when !IsSuspended:
+                await StandStillAsync().ConfigureAwait(false);
+                _powerDown();
+                IsSuspended = true; // time goes on: the alarm is to come
+                break;
+            case RequestKind.WakeUp when IsSuspended:
+                await StandStillAsync().ConfigureAwait(false);
+                IsSuspended = false;
+                _start(MachineStart.WakeUp);
+                ReleaseUnlessStopped();
+                break;
+        }
+    }
+
+    /// <summary>Returns when no processor runs and no drive moves anything to or from memory.</summary>
+    private Task StandStillAsync()
+    {
+        _threads.Park();
+        return DrainAsync(cancelWaiting: true);
+    }
+
+    private async Task DrainAsync(bool cancelWaiting)
+    {
+        foreach (var drive in _drives)
+            await drive.DrainAsync(cancelWaiting).ConfigureAwait(false);
+    }
+
+    private void ReleaseUnlessStopped()
+    {
+        if (!IsPaused && !IsSuspended)
+            _threads.Release();
+    }
+
+    private bool Ask(Request request) => _requests.Writer.TryWrite(request);
+
+    private Task AskAsync(RequestKind kind, CancellationToken cancellation)
+    {
+        var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        if (!IsStarted || !Ask(new Request(kind, done)))
+            return Task.FromException(new InvalidOperationException(IsStarted ? "the machine has ended" : "the machine has not been started"));
+        return done.Task.WaitAsync(cancellation);
+    }
+
+    private enum RequestKind
+    {
+        Pause,
+        Resume,
+        Reset,
+        Suspend,
+        WakeUp,
+        End,
+    }
+
+    private sealed record Request(RequestKind Kind, TaskCompletionSource? Done = null, MachineExit? Exit = null);
+}
