@@ -34,7 +34,8 @@ internal static class HelpText
         The machine
           -m SIZE  -smp N        memory: 512 (MiB), 2G; processors, 1 to 64
           -cpu MODEL[,+F][,-F]   processor model with features added or removed
-          -accel NAME            translator, interpreter, or both in lockstep
+          -accel NAME            translator, interpreter, or both in lockstep; -no-kvm
+                                 changes nothing
           -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
           -name NAME  -uuid ID  -nodefaults
           -global PIIX4_PM.disable_s3=1   no suspend to RAM; disable_s4=1: to disk
