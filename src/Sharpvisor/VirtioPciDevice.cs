@@ -1,8 +1,8 @@
 using System.Security.Cryptography;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Boards;
-using Sharpvisor.Core.Net;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Net;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Virtio.Transports;
 
