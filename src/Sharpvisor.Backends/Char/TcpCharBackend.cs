@@ -26,7 +26,7 @@ public sealed class TcpCharBackend : ThreadedCharBackend, IConnectableCharBacken
             {
                 var address = host.Length == 0 ? IPAddress.Any : Resolve(host);
                 _listener = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-                _listener.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.ReuseAddress, true);
+                // Not ReuseAddress: in .NET it is SO_REUSEPORT, too, and two machines would share a port.
                 _listener.Bind(new IPEndPoint(address, port));
                 _listener.Listen(1);
                 LocalPort = ((IPEndPoint)_listener.LocalEndPoint!).Port;

@@ -145,6 +145,35 @@ public sealed class ForwardTests
         Assert.Equal($"hostfwd=udp:127.0.0.1:{udpPort}: the host's port is in use; give another port", Refusal(Forward(80) with { HostPort = udpPort, IsUdp = true }));
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Two_machines_do_not_share_a_port(bool isUdp)
+    {
+        await using var first = new UserNetwork("user", new UserNetworkOptions { HostForwards = [Forward(80) with { IsUdp = isUdp }] }, NullLogger.Instance);
+        var port = first.HostForwardPorts[0].Port;
+        Assert.Contains("the host's port is in use", Refusal(Forward(80) with { HostPort = port, IsUdp = isUdp }), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_is_left_of_connections_does_not_hold_a_port()
+    {
+        int port;
+        using (var listener = new TcpListener(IPAddress.Loopback, 0))
+        {
+            listener.Start();
+            port = ((IPEndPoint)listener.LocalEndpoint).Port;
+            using var client = new TcpClient();
+            client.Connect(IPAddress.Loopback, port);
+            using var accepted = listener.AcceptTcpClient();
+            accepted.Close(); // the first to close: TIME_WAIT is here
+            Assert.Equal(0, client.GetStream().Read(new byte[1]));
+        }
+
+        await using var network = new UserNetwork("user", new UserNetworkOptions { HostForwards = [Forward(80) with { HostPort = port }] }, NullLogger.Instance);
+        Assert.Equal(port, network.HostForwardPorts[0].Port);
+    }
+
     [Fact]
     public void Forwards_that_make_no_sense_are_one_line()
     {

@@ -27,9 +27,8 @@ internal sealed class TcpForward : NetworkTask, ISocketHandler, IDisposable
         _listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { Blocking = false };
         try
         {
-            // What is left of connections of an earlier run does not hold the port.
-            if (!OperatingSystem.IsWindows())
-                _listener.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.ReuseAddress, true);
+            // Not ReuseAddress: in .NET it is SO_REUSEPORT, too, and two machines would share a port. What is left of
+            // connections of an earlier run does not hold one: Bind sees to that.
             _listener.Bind(host);
             _listener.Listen(Backlog);
         }
