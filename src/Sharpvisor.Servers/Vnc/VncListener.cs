@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Servers.Vnc;
 
@@ -134,36 +135,18 @@ internal sealed class VncListener : IDisposable
 
     private static Socket OpenUnix(VncSpec spec, string path)
     {
+        var end = UnixSocketPath.Claim($"-vnc {spec.Text}", path);
         var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
-            var end = new UnixDomainSocketEndPoint(path);
-            RemoveStale(spec, path, end);
             socket.Bind(end);
             socket.Listen(Backlog);
             return socket;
         }
-        catch (Exception e) when (e is SocketException or ArgumentException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
         {
             socket.Dispose();
             throw new ConfigurationException($"-vnc {spec.Text}: cannot listen on {path}: {e.Message.TrimEnd('.')}; check the path", e);
-        }
-    }
-
-    /// <summary>A socket that nobody listens on any more goes; anything else stays, and is an error.</summary>
-    private static void RemoveStale(VncSpec spec, string path, UnixDomainSocketEndPoint end)
-    {
-        if (!File.Exists(path))
-            return;
-        using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            probe.Connect(end);
-            throw new ConfigurationException($"-vnc {spec.Text}: {path} is in use; give another path");
-        }
-        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused && File.GetAttributes(path).HasFlag(FileAttributes.ReparsePoint) == false && new FileInfo(path).Length == 0)
-        {
-            File.Delete(path);
         }
     }
 }
