@@ -65,6 +65,8 @@ internal sealed class RunSettings
 
     public List<NetdevSpec> Netdevs { get; } = [];
 
+    public List<HubPortSpec> HubPorts { get; } = [];
+
     public List<NicSpec> Nics { get; } = [];
 
     /// <summary>-nic none.</summary>
