@@ -1,3 +1,4 @@
+// Frames on their way to a port of a hub, or to a guest that has no room. No specification.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Net;
 

@@ -1,3 +1,4 @@
+// Follows: VIRTIO 1.2, 5.1.6; include/uapi/linux/virtio_net.h of Linux for taps.
 using System.Buffers.Binary;
 
 namespace Sharpvisor.Core.Net;

@@ -1,3 +1,4 @@
+// The errors of bind(2), listen(2) and connect(2), for links.
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;

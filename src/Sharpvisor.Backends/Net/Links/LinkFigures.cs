@@ -1,3 +1,4 @@
+// What a link counts.
 namespace Sharpvisor.Backends.Net.Links;
 
 /// <summary>What a link has moved so far.</summary>

@@ -1,3 +1,4 @@
+// The wire between a user-mode network and a NIC (IEEE 802.3 frames without their check sequence).
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Backends.Net.User;
