@@ -11,6 +11,7 @@ using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Debugging;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
@@ -90,6 +91,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             foreach (var drive in Drives)
                 drive.Faulted += e => OnInternalError(e, drive.Name);
             _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown);
+            Debugger = new MachineDebugger(this);
             Start(MachineStart.Cold);
         }
         catch
@@ -143,6 +145,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     public Task<MachineExit> Exit => _exit.Task;
 
     public bool IsPaused => _loop.IsPaused;
+
+    /// <summary>Registers, memory, breakpoints and steps.</summary>
+    public MachineDebugger Debugger { get; }
 
     /// <summary>The guest sleeps (ACPI S3) until its alarm, a key, <see cref="PressPowerButton"/> or <see cref="WakeUp"/>.</summary>
     public bool IsSuspended => _loop.IsSuspended;
