@@ -98,8 +98,12 @@ internal static class NicValues
         }
     }
 
-    /// <summary>A NIC on a network of its own.</summary>
-    public static void AddDefault(RunSettings settings) => Nic(settings, "user,model=virtio-net-pci");
+    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is.</summary>
+    public static void AddDefault(RunSettings settings)
+    {
+        if (settings is { Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
+            Nic(settings, NetdevValues.UserKind);
+    }
 
     /// <summary>Connects what belongs together, and checks that cables have two ends.</summary>
     public static void Check(RunSettings settings)

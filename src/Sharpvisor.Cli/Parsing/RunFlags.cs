@@ -92,6 +92,7 @@ internal static class RunFlags
 
         CharValues.Resolve(settings);
         Check(settings);
+        NicValues.AddDefault(settings);
         NicValues.Check(settings);
         settings.Drives.AddRange(BlockdevValues.Drives(settings));
         if (settings.IsTemporary)

@@ -69,7 +69,7 @@ internal sealed class RunSettings
 
     public List<NicSpec> Nics { get; } = [];
 
-    /// <summary>-nic none.</summary>
+    /// <summary>-nic none: no default one.</summary>
     public bool HasNoNic { get; set; }
 
     public List<DumpSpec> Dumps { get; } = [];

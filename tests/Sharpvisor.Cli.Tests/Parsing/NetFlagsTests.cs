@@ -10,6 +10,18 @@ namespace Sharpvisor.Cli.Tests.Parsing;
 public sealed class NetFlagsTests
 {
     [Theory]
+    [InlineData("-nic", "none")]
+    [InlineData("-net", "none")]
+    [InlineData("-nodefaults")]
+    public void No_NIC(params string[] args)
+    {
+        var settings = RunFlags.Parse(args);
+        Assert.Empty(settings.Nics);
+        Assert.Empty(settings.Netdevs);
+    }
+
+    [Theory]
+    [InlineData("-m", "512")]
     [InlineData("-nic", "user")]
     [InlineData("-nic", "user,model=virtio-net-pci")]
     [InlineData("-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n")]
@@ -159,7 +171,7 @@ public sealed class NetFlagsTests
     [InlineData("that is free", "-netdev", "user,id=n", "-netdev", "hubport,id=h,hubid=1,netdev=n", "-device", "e1000,netdev=h")]
     [InlineData("another -netdev with id=n", "-netdev", "user,id=n", "-netdev", "hubport,id=n,hubid=1")]
     [InlineData("no network to load it from", "-bootp", "x", "-nic", "socket,mcast=230.0.0.1:1")]
-    [InlineData("no network to load it from", "-bootp", "x")]
+    [InlineData("no network to load it from", "-bootp", "x", "-nic", "none")]
     [InlineData("there is no -netdev with id=n", "-object", "filter-dump,id=f,netdev=n,file=/tmp/x")]
     [InlineData("queues=4 and mq=off", "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,queues=4,mq=off")]
     public void A_mistake_is_one_line_that_says_what(string expected, params string[] args)

@@ -1,8 +1,10 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Logging.Abstractions;
+using Sharpvisor.Backends.Net;
 using Sharpvisor.Backends.Net.User;
 using Sharpvisor.Backends.Net.User.Services.Content;
 using Sharpvisor.Devices.Virtio.Transports;
@@ -202,6 +204,47 @@ public sealed class NetworkTests
             .StartAsync(limit.Token);
         await machine.Screen!.ExpectTextAsync("from pxelinux", limit.Token);
         await machine.Serial.ExpectAsync(":~# ", limit.Token);
+    }
+
+    /// <summary>A recording of a guest's network, without offloads so that all checksums are there, as tcpdump sees it.</summary>
+    [GuestTheory("cloud/vmlinuz", "virtio/initrd.img", "tcpdump/tcpdump")]
+    [InlineData("translator")]
+    public async Task A_recording_is_read_by_tcpdump(string engine)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var path = Path.GetTempFileName();
+        try
+        {
+            await using (var machine = await Machine.CreateBuilder()
+                .WithMemory(256 << 20)
+                .WithEngine(GuestEngines.Create(engine))
+                .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+                .WithInitrd(GuestCache.Open("virtio/initrd.img"))
+                .WithCommandLine("console=ttyS0 quiet")
+                .WithVirtioDevice(new VirtioNic(new PcapDump(Network(new UserNetworkOptions { Files = _files }), path, NullLogger.Instance)) { WithheldFeatures = 0x7F83UL })
+                .StartAsync(limit.Token))
+            {
+                await machine.Serial.ExpectAsync(":~# ", limit.Token);
+                await machine.Serial.WriteLineAsync("ping -c 1 10.0.2.2; wget -q -O- http://10.0.2.2/hello; wget -q -O /tmp/data http://10.0.2.2/data; echo do''ne", limit.Token);
+                await machine.Serial.ExpectAsync("done", limit.Token);
+            }
+
+            var start = new ProcessStartInfo(GuestCache.PathOf("tcpdump/tcpdump"), ["-nn", "-v", "-r", path]) { RedirectStandardOutput = true, RedirectStandardError = true };
+            start.Environment["LD_LIBRARY_PATH"] = GuestCache.PathOf("tcpdump/lib");
+            using var tcpdump = Process.Start(start)!;
+            var complaints = tcpdump.StandardError.ReadToEndAsync(limit.Token);
+            var text = await tcpdump.StandardOutput.ReadToEndAsync(limit.Token);
+            await tcpdump.WaitForExitAsync(limit.Token);
+            Assert.Equal((0, 1), (tcpdump.ExitCode, (await complaints).Trim().Split('\n').Length)); // it says what it reads
+            foreach (var expected in new[] { "BOOTP/DHCP, Request", "BOOTP/DHCP, Reply", "ICMP echo reply", "GET /hello", "HTTP/1.1 200 OK" })
+                Assert.Contains(expected, text, StringComparison.Ordinal);
+            foreach (var complaint in new[] { "incorrect", "bad ", "truncated", "[|", "invalid" })
+                Assert.DoesNotContain(complaint, text, StringComparison.Ordinal);
+        }
+        finally
+        {
+            File.Delete(path);
+        }
     }
 
     private static MachineBuilder Firmware(string engine = "translator") => Machine.CreateBuilder()
