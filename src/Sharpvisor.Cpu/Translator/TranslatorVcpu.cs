@@ -155,6 +155,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
             Forget(translation);
     }
 
+    private protected override void KeepResumeFlag(bool keep) => _translator.KeepsResumeFlag = keep;
+
     private protected override void DropAllCode()
     {
         base.DropAllCode();
@@ -329,6 +331,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 return null;
         }
 
+        if (HasBreakpointAt(rip))
+            return null; // before a fault of the fetch
         c->CurrentOp = _decoder.FetchOp;
         var physical = TranslateRip(rip, out var linear);
         if (_translations.TryGetValue(IdOf(physical, key), out var found))
