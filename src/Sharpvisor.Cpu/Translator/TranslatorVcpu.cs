@@ -87,7 +87,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _cache = new CodeCache(codeCacheSize);
         _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
-        _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
+        _opBuilder = new OpBuilder(environment.Model);
         _translator = new BlockTranslator(_c, _cache, _routines, _slots, _tlb, _jumps, _opBuilder, _arena, _exits, environment);
         _jumps.Clear();
     }
