@@ -36,12 +36,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly IVcpu[] _vcpus;
     private readonly MachineLoop _loop;
     private readonly TaskCompletionSource<MachineExit> _exit = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private MachineActions _actions = new();
     private int _faults;
     private int _disposed;
 
     internal Machine(MachineOptions options)
     {
         _options = options;
+        Actions = options.Actions;
         _logger = options.Logger;
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
@@ -91,6 +93,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             foreach (var drive in Drives)
                 drive.Faulted += e => OnInternalError(e, drive.Name);
             _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown);
+            _loop.Happened += Raise;
+            Parts = new MachineParts(options, _board);
             Debugger = new MachineDebugger(this);
             Start(MachineStart.Cold);
         }
@@ -120,6 +124,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public IReadOnlyList<IVcpu> Processors => _vcpus;
 
+    /// <summary>What the machine is put together from, for whoever shows it.</summary>
+    public MachineParts Parts { get; }
+
     public IEnumerable<BlockDrive> Drives => _options.Drives;
 
     /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
@@ -144,7 +151,19 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Completes when the machine has ended.</summary>
     public Task<MachineExit> Exit => _exit.Task;
 
+    /// <summary>Something happened to the machine as a whole. Raised on any thread, perhaps with the gate held; it must not block.</summary>
+    public event Action<MachineEvent>? Happened;
+
+    public RunState State => _loop.State;
+
     public bool IsPaused => _loop.IsPaused;
+
+    /// <summary>What becomes of the machine when its guest is through.</summary>
+    public MachineActions Actions
+    {
+        get => Volatile.Read(ref _actions);
+        set => Volatile.Write(ref _actions, value);
+    }
 
     /// <summary>Registers, memory, breakpoints and steps.</summary>
     public MachineDebugger Debugger { get; }
@@ -185,6 +204,32 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>As the reset button does, whatever was said about rebooting.</summary>
     public Task ResetAsync(CancellationToken cancellation = default) => _loop.ResetAsync(cancellation);
 
+    /// <summary>
+    /// Looks at processors and memory by <see cref="Debugger"/> between two instructions, whether the machine is paused or
+    /// runs: the guest does not notice, nor does anybody who waits for the machine.
+    /// </summary>
+    public async Task<T> InspectAsync<T>(Func<MachineDebugger, T> look, CancellationToken cancellation = default)
+    {
+        var answer = default(T)!;
+        Exception? error = null;
+        await _loop.InspectAsync(
+            () =>
+            {
+                try
+                {
+                    answer = look(Debugger);
+                }
+                catch (Exception e)
+                {
+                    error = e; // theirs: the machine goes on
+                }
+            },
+            cancellation).ConfigureAwait(false);
+        if (error is not null)
+            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(error);
+        return answer;
+    }
+
     /// <summary>Ends the machine at once, as pulling the plug does.</summary>
     public Task<MachineExit> StopAsync(string message = "stopped", CancellationToken cancellation = default)
     {
@@ -193,13 +238,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     }
 
     /// <summary>Like <see cref="StopAsync"/>, without waiting for it.</summary>
-    public void Stop(string message = "stopped") => _loop.End(Stopped(message));
+    public void Stop(string message = "stopped", ShutdownCause cause = ShutdownCause.HostUi) => _loop.End(Stopped(message) with { Cause = cause });
 
     /// <summary>Presses the power button: a guest that listens to ACPI shuts down, one that sleeps wakes up.</summary>
     public void PressPowerButton()
     {
         using (_gate.Enter())
             _board.PressPowerButton();
+        Raise(new MachineEvent(MachineEventKind.PowerDown));
     }
 
     /// <summary>Wakes a guest that sleeps (ACPI S3), as QEMU's system_wakeup does. It runs soon after.</summary>
@@ -212,13 +258,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _board.WakeUp("host");
     }
 
-    void IMachineControl.RequestReset(string source)
-    {
-        if (_options.NoReboot)
-            ShutDown(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
-        else
-            _loop.RequestReset();
-    }
+    void IMachineControl.RequestReset(string source) =>
+        Reboot(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
 
     void IMachineControl.RequestPowerOff(string source) =>
         ShutDown(new MachineExit(MachineExitReason.PowerOff, 0, $"the guest powered off ({source})"));
@@ -241,7 +282,15 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     void IMachineControl.RequestPause(string reason)
     {
         _logger.LogWarning("{Reason}; the machine is paused until it is told to go on", reason);
-        _loop.RequestPause();
+        _loop.RequestPause(RunState.IoError);
+    }
+
+    void IMachineControl.ReportPanic(string source, bool isHandled)
+    {
+        if (isHandled)
+            Raise(new MachineEvent(MachineEventKind.GuestCrashLoaded, PanicAction: "run"));
+        else
+            Crash(new MachineExit(MachineExitReason.GuestPanic, 0, $"the guest's kernel has crashed ({source})"));
     }
 
     public async ValueTask DisposeAsync()
@@ -316,24 +365,82 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         var count = Interlocked.Increment(ref _faults);
         if (count <= DescribedFaults)
             _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
-        if (_options.NoReboot)
-            ShutDown(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"));
+        var exit = new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}");
+        if (Actions.IsTripleFaultPanic)
+            Crash(exit);
         else
-            _loop.RequestReset();
+            Reboot(exit);
     }
 
-    /// <summary>The guest is through: the machine ends, or stays for someone who looks at it.</summary>
+    private void Reboot(MachineExit exit)
+    {
+        switch (Actions.Reboot)
+        {
+            case RebootAction.Reset:
+                _loop.RequestReset();
+                break;
+            case RebootAction.Shutdown when Actions.Shutdown != ShutdownAction.Pause:
+                _loop.RequestEnd(exit);
+                break;
+            default:
+                Preserve(exit);
+                break;
+        }
+    }
+
     private void ShutDown(MachineExit exit)
     {
-        if (!_options.NoShutdown)
+        switch (Actions.Shutdown)
         {
-            _loop.RequestEnd(exit);
-            return;
+            case ShutdownAction.PowerOff:
+                _loop.RequestEnd(exit);
+                break;
+            case ShutdownAction.Pause:
+                Preserve(exit);
+                break;
+            case ShutdownAction.Restart:
+                _loop.RequestReset();
+                break;
         }
+    }
 
+    /// <summary>The guest is through, and the machine stays for someone who looks at it.</summary>
+    private void Preserve(MachineExit exit)
+    {
         _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
+        Raise(new MachineEvent(MachineEventKind.Shutdown, exit.Cause));
         _loop.ShutDown();
     }
+
+    private void Crash(MachineExit exit)
+    {
+        var actions = Actions;
+        var action = actions is { Panic: PanicAction.Shutdown, Shutdown: ShutdownAction.Pause } ? PanicAction.Pause : actions.Panic;
+        var name = action switch { PanicAction.None => "run", PanicAction.Pause => "pause", _ => "poweroff" };
+        Raise(new MachineEvent(MachineEventKind.GuestPanicked, ShutdownCause.GuestPanic, name));
+        switch (action)
+        {
+            case PanicAction.None when exit.Reason == MachineExitReason.TripleFault:
+                Reboot(exit); // there is nothing that could go on
+                break;
+            case PanicAction.None:
+                _logger.LogWarning("{Message}", exit.Message);
+                break;
+            case PanicAction.Pause:
+                _logger.LogError("{Message}; the machine stays paused", exit.Message);
+                _loop.RequestPause(RunState.GuestPanicked);
+                break;
+            case PanicAction.Restart:
+                _logger.LogError("{Message}; the machine starts anew", exit.Message);
+                _loop.RequestReset();
+                break;
+            default:
+                _loop.RequestEnd(action == PanicAction.ExitFailure && exit.Code == 0 ? exit with { Code = MachineExit.FailureCode } : exit);
+                break;
+        }
+    }
+
+    private void Raise(MachineEvent happened) => Happened?.Invoke(happened);
 
     private GuestBalloon? FindBalloon() => _board.VirtioDevices.OfType<VirtioBalloon>().ToList() switch
     {

@@ -29,7 +29,11 @@ internal sealed class MachineLoop
     private readonly TaskCompletionSource<MachineExit> _exit;
     private Task? _task;
     private int _resetRequested;
+
+    /// <summary>Requests under way before which no processor may execute anything.</summary>
+    private int _holds;
     private bool _isShutDown;
+    private RunState _pausedAs = RunState.Prelaunch;
 
     /// <param name="exit">Completes when the machine has ended.</param>
     /// <param name="start">Brings processors and devices to the state that they start in.</param>
@@ -45,7 +49,22 @@ internal sealed class MachineLoop
         _powerDown = powerDown;
     }
 
+    /// <summary>Raised by the loop; it must not block.</summary>
+    public event Action<MachineEvent>? Happened;
+
     public bool IsPaused { get; private set; }
+
+    public RunState State
+    {
+        get
+        {
+            if (!IsStarted)
+                return RunState.Prelaunch;
+            if (_exit.Task.IsCompletedSuccessfully)
+                return _exit.Task.Result.Reason == MachineExitReason.InternalError ? RunState.InternalError : RunState.Shutdown;
+            return IsPaused ? _pausedAs : IsSuspended ? RunState.Suspended : RunState.Running;
+        }
+    }
 
     public bool IsSuspended { get; private set; }
 
@@ -74,32 +93,30 @@ internal sealed class MachineLoop
         return _task ?? Task.CompletedTask;
     }
 
-    public Task PauseAsync(CancellationToken cancellation) => AskAsync(RequestKind.Pause, cancellation);
+    public Task PauseAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Pause), cancellation);
 
-    public Task ResumeAsync(CancellationToken cancellation) => AskAsync(RequestKind.Resume, cancellation);
+    public Task ResumeAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Resume), cancellation);
 
-    public Task ResetAsync(CancellationToken cancellation) => AskAsync(RequestKind.Reset, cancellation);
+    public Task ResetAsync(CancellationToken cancellation) =>
+        AskAsync(new Request(RequestKind.Reset) { Cause = ShutdownCause.HostQmpSystemReset }, cancellation);
+
+    /// <summary>Looks at the processors between two instructions, whether the machine is paused or not: nobody notices.</summary>
+    public Task InspectAsync(Action look, CancellationToken cancellation) => AskAsync(new Request(RequestKind.Inspect) { Look = look }, cancellation);
 
     /// <summary>A device wants the machine paused; like the ones below, it returns at once.</summary>
-    public void RequestPause()
-    {
-        _threads.Hold();
-        Ask(new Request(RequestKind.Pause));
-    }
+    /// <param name="state">What the machine is in then.</param>
+    public void RequestPause(RunState state) => Hold(new Request(RequestKind.Pause) { State = state });
 
     /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
     public void RequestReset()
     {
-        _threads.Hold();
         if (Interlocked.Exchange(ref _resetRequested, 1) == 0)
-            Ask(new Request(RequestKind.Reset));
+            Hold(new Request(RequestKind.Reset) { Cause = ShutdownCause.GuestReset });
+        else
+            _threads.Hold();
     }
 
-    public void RequestSuspend()
-    {
-        _threads.Hold();
-        Ask(new Request(RequestKind.Suspend));
-    }
+    public void RequestSuspend() => Hold(new Request(RequestKind.Suspend));
 
     public void RequestWakeUp() => Ask(new Request(RequestKind.WakeUp));
 
@@ -107,7 +124,7 @@ internal sealed class MachineLoop
     public void ShutDown()
     {
         Volatile.Write(ref _isShutDown, true);
-        RequestPause();
+        RequestPause(RunState.Shutdown);
     }
 
     /// <summary>Lets no processor execute another instruction, and ends the machine.</summary>
@@ -117,7 +134,7 @@ internal sealed class MachineLoop
         End(exit);
     }
 
-    public void End(MachineExit exit) => Ask(new Request(RequestKind.End, Exit: exit));
+    public void End(MachineExit exit) => Ask(new Request(RequestKind.End) { Exit = exit });
 
     private async Task RunAsync(Func<Exception, MachineExit> describe, Action<MachineExit> end)
     {
@@ -129,7 +146,9 @@ internal sealed class MachineLoop
                 exit = request.Exit;
                 if (exit is not null)
                     break;
-                await DoAsync(request.Kind).ConfigureAwait(false);
+                if (request.IsHeld)
+                    Interlocked.Decrement(ref _holds);
+                await DoAsync(request).ConfigureAwait(false);
                 request.Done?.TrySetResult();
             }
         }
@@ -145,24 +164,28 @@ internal sealed class MachineLoop
         _requests.Writer.TryComplete();
         _clock.Pause();
         _threads.End();
+        Raise(MachineEventKind.Shutdown, exit!.Cause);
         while (_requests.Reader.TryRead(out var late))
             late.Done?.TrySetException(new InvalidOperationException("the machine has ended"));
         end(exit!);
         _exit.TrySetResult(exit!);
     }
 
-    private async Task DoAsync(RequestKind kind)
+    private async Task DoAsync(Request request)
     {
-        switch (kind)
+        switch (request.Kind)
         {
             case RequestKind.Pause when !IsPaused:
                 _threads.Park();
                 _clock.Pause();
                 await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
+                _pausedAs = request.State;
                 IsPaused = true;
+                Raise(MachineEventKind.Stop);
                 break;
             case RequestKind.Resume when IsPaused:
                 IsPaused = false;
+                Raise(MachineEventKind.Resume);
                 _clock.Resume();
                 using (_gate.Enter())
                 {
@@ -178,18 +201,37 @@ internal sealed class MachineLoop
                 _start(MachineStart.Cold);
                 Volatile.Write(ref _resetRequested, 0);
                 Volatile.Write(ref _isShutDown, false);
+                if (_pausedAs is RunState.Shutdown or RunState.GuestPanicked)
+                    _pausedAs = RunState.Paused;
+                Raise(MachineEventKind.Reset, request.Cause);
                 ReleaseUnlessStopped();
                 break;
             case RequestKind.Suspend when !IsSuspended:
                 await StandStillAsync().ConfigureAwait(false);
                 _powerDown();
                 IsSuspended = true; // time goes on: the alarm is to come
+                Raise(MachineEventKind.Suspend);
                 break;
             case RequestKind.WakeUp when IsSuspended:
                 await StandStillAsync().ConfigureAwait(false);
                 IsSuspended = false;
                 _start(MachineStart.WakeUp);
+                Raise(MachineEventKind.WakeUp);
                 ReleaseUnlessStopped();
+                break;
+            case RequestKind.Inspect:
+                _threads.Park();
+                try
+                {
+                    request.Look!();
+                }
+                finally
+                {
+                    // Who held the processors meanwhile has a request behind this one.
+                    if (Volatile.Read(ref _holds) == 0)
+                        ReleaseUnlessStopped();
+                }
+
                 break;
         }
     }
@@ -213,12 +255,22 @@ internal sealed class MachineLoop
             _threads.Release();
     }
 
+    private void Raise(MachineEventKind kind, ShutdownCause? cause = null) => Happened?.Invoke(new MachineEvent(kind, cause));
+
     private bool Ask(Request request) => _requests.Writer.TryWrite(request);
 
-    private Task AskAsync(RequestKind kind, CancellationToken cancellation)
+    /// <summary>Lets no processor execute another instruction before the request is done.</summary>
+    private void Hold(Request request)
+    {
+        Interlocked.Increment(ref _holds);
+        _threads.Hold();
+        Ask(request with { IsHeld = true });
+    }
+
+    private Task AskAsync(Request request, CancellationToken cancellation)
     {
         var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        if (!IsStarted || !Ask(new Request(kind, done)))
+        if (!IsStarted || !Ask(request with { Done = done }))
             return Task.FromException(new InvalidOperationException(IsStarted ? "the machine has ended" : "the machine has not been started"));
         return done.Task.WaitAsync(cancellation);
     }
@@ -230,8 +282,22 @@ internal sealed class MachineLoop
         Reset,
         Suspend,
         WakeUp,
+        Inspect,
         End,
     }
 
-    private sealed record Request(RequestKind Kind, TaskCompletionSource? Done = null, MachineExit? Exit = null);
+    private sealed record Request(RequestKind Kind)
+    {
+        public TaskCompletionSource? Done { get; init; }
+
+        public MachineExit? Exit { get; init; }
+
+        public RunState State { get; init; } = RunState.Paused;
+
+        public ShutdownCause? Cause { get; init; }
+
+        public Action? Look { get; init; }
+
+        public bool IsHeld { get; init; }
+    }
 }

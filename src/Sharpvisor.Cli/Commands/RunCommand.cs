@@ -74,6 +74,7 @@ internal static class RunCommand
             .WithMemory(settings.Memory)
             .WithProcessors(settings.Processors)
             .WithBoot(settings.Boot)
+            .WithActions(settings.Actions)
             .WithUuid(settings.Uuid)
             .WithSuspend(settings.HasSuspendToRam, settings.HasSuspendToDisk)
             .WithCommandLine(settings.Append ?? "")
@@ -90,10 +91,10 @@ internal static class RunCommand
             builder.WithVga(vga);
         if (settings.KernelBoot is { } way)
             builder.WithKernelBoot(way);
-        if (settings.NoReboot)
-            builder.WithoutReboot();
-        if (settings.NoShutdown)
-            builder.WithoutShutdown();
+        if (settings.HasPanicDevice)
+            builder.WithPanicDevice();
+        if (settings.HasPciPanicDevice)
+            builder.WithPanicDevice(onPci: true);
         if (settings.HasTestDevice)
             builder.WithTestDevice();
         if (!settings.HasVmwarePort)
@@ -255,7 +256,7 @@ internal static class RunCommand
                 return;
             context.Cancel = true;
             start.Cancel();
-            machine.Stop($"ended by {context.Signal}");
+            machine.Stop($"ended by {context.Signal}", ShutdownCause.HostSignal);
         }
 
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
@@ -282,7 +283,7 @@ internal static class RunCommand
         if (display is not null)
             await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
-        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped or MachineExitReason.Configuration)
+        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.GuestPanic or MachineExitReason.Stopped or MachineExitReason.Configuration)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);
         return signalCode != 0 ? signalCode : exit.Code;
     }

@@ -50,9 +50,12 @@ internal static class RunFlags
         new("no-kvm", null, (_, _) => { }), // as QEMU spelled it once: nothing here needs it
         new("perfmap", null, (s, _) => s.PerfMap = true),
         new("nographic", null, (s, _) => s.IsCurses = false), // serial goes to stdio by itself
-        new("no-reboot", null, (s, _) => s.NoReboot = true),
-        new("no-shutdown", null, (s, _) => s.NoShutdown = true),
-        new("action", "EVENT=ACTION", BootValues.Action),
+        new("no-reboot", null, (s, _) => s.Actions = s.Actions with { Reboot = RebootAction.Shutdown }),
+        new("no-shutdown", null, (s, _) => s.Actions = s.Actions with { Shutdown = ShutdownAction.Pause }),
+        new("action", "EVENT=ACTION", ActionValues.Action),
+        new("on-poweroff", "ACTION", ActionValues.OnPowerOff),
+        new("on-reboot", "ACTION", ActionValues.OnReboot),
+        new("on-crash", "ACTION", ActionValues.OnCrash),
         new("nodefaults", null, (s, _) => s.NoDefaults = true),
     }.ToDictionary(f => f.Name, StringComparer.Ordinal);
 

@@ -91,9 +91,11 @@ internal sealed class RunSettings
 
     public bool NoDefaults { get; set; }
 
-    public bool NoReboot { get; set; }
+    public MachineActions Actions { get; set; } = new();
 
-    public bool NoShutdown { get; set; }
+    public bool HasPanicDevice { get; set; }
+
+    public bool HasPciPanicDevice { get; set; }
 
     public bool HasTestDevice { get; set; }
 

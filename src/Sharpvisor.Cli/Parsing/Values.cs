@@ -10,7 +10,7 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class Values
 {
-    private static readonly string[] Devices = ["ide-hd", "ide-cd", .. VirtioValues.Names, NicValues.E1000, "virtconsole", "virtserialport", "isa-debug-exit", "pc-testdev", "pci-testdev"];
+    private static readonly string[] Devices = ["ide-hd", "ide-cd", .. VirtioValues.Names, NicValues.E1000, "virtconsole", "virtserialport", "isa-debug-exit", "pc-testdev", "pci-testdev", "pvpanic", "pvpanic-pci"];
 
     private const ulong MinimumMemory = 1UL << 20;
 
@@ -187,11 +187,13 @@ internal static class Values
             case "isa-debug-exit":
                 DebugExit(settings, value, parts);
                 break;
-            case "pc-testdev" or "pci-testdev":
+            case "pc-testdev" or "pci-testdev" or "pvpanic" or "pvpanic-pci":
                 if (parts.Skip(1).FirstOrDefault(p => !p.StartsWith("id=", StringComparison.Ordinal)) is { } option)
                     throw new ConfigurationException($"-device {value}: unknown option \"{option}\"; {parts[0]} has none");
                 settings.HasTestDevice |= parts[0] == "pc-testdev";
                 settings.HasPciTestDevice |= parts[0] == "pci-testdev";
+                settings.HasPanicDevice |= parts[0] == "pvpanic";
+                settings.HasPciPanicDevice |= parts[0] == "pvpanic-pci";
                 break;
             case "ide-hd" or "ide-cd":
                 DriveValues.Device(settings, value);
