@@ -1,3 +1,4 @@
+using System.Collections.ObjectModel;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
@@ -87,15 +88,15 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                     _board.Connect(i, _vcpus[i]);
             }
 
-            var threads = new VcpuThreads(_vcpus, OnTripleFault, OnInternalError);
+            Debugger = new MachineDebugger(this);
+            var threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug), OnInternalError);
             foreach (var backend in options.Backends.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
             foreach (var drive in Drives)
                 drive.Faulted += e => OnInternalError(e, drive.Name);
-            _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown);
+            _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
             _loop.Happened += Raise;
             Parts = new MachineParts(options, _board);
-            Debugger = new MachineDebugger(this);
             Start(MachineStart.Cold);
         }
         catch
@@ -173,7 +174,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public static MachineBuilder CreateBuilder() => new();
 
-    /// <summary>Waits for backends that want a peer first, then lets the processors run.</summary>
+    /// <summary>Waits for backends that want a peer first, then lets the processors run, unless the machine is to start paused.</summary>
     public async Task StartAsync(CancellationToken cancellation = default)
     {
         if (_loop.IsStarted)
@@ -182,6 +183,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             await backend.WaitForPeerAsync(cancellation).ConfigureAwait(false);
         cancellation.ThrowIfCancellationRequested();
         _loop.Start(
+            _options.StartPaused,
             e => MachineExit.OfInternalError(e, "machine", _logger),
             exit =>
             {
@@ -197,9 +199,12 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     public Task PauseAsync(CancellationToken cancellation = default) => _loop.PauseAsync(cancellation);
 
     /// <exception cref="InvalidOperationException">The guest has powered itself off: only a reset lets it start again.</exception>
-    public Task ResumeAsync(CancellationToken cancellation = default) => _loop.IsShutDown
+    public Task ResumeAsync(CancellationToken cancellation = default) => ResumeAsync(ReadOnlyDictionary<int, Resumption>.Empty, cancellation);
+
+    /// <param name="resumptions">How processors go on; those not named run.</param>
+    internal Task ResumeAsync(IReadOnlyDictionary<int, Resumption> resumptions, CancellationToken cancellation = default) => _loop.IsShutDown
         ? Task.FromException(new InvalidOperationException("the guest has powered off: reset the machine first"))
-        : _loop.ResumeAsync(cancellation);
+        : _loop.ResumeAsync(resumptions, cancellation);
 
     /// <summary>As the reset button does, whatever was said about rebooting.</summary>
     public Task ResetAsync(CancellationToken cancellation = default) => _loop.ResetAsync(cancellation);
@@ -282,7 +287,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     void IMachineControl.RequestPause(string reason)
     {
         _logger.LogWarning("{Reason}; the machine is paused until it is told to go on", reason);
-        _loop.RequestPause(RunState.IoError);
+        _loop.RequestPause(new DebugStop(DebugStopKind.Paused, 0), RunState.IoError);
     }
 
     void IMachineControl.ReportPanic(string source, bool isHandled)
@@ -367,12 +372,12 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
         var exit = new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}");
         if (Actions.IsTripleFaultPanic)
-            Crash(exit);
+            Crash(exit, vcpu.Index);
         else
-            Reboot(exit);
+            Reboot(exit, vcpu.Index);
     }
 
-    private void Reboot(MachineExit exit)
+    private void Reboot(MachineExit exit, int processor = 0)
     {
         switch (Actions.Reboot)
         {
@@ -383,7 +388,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 _loop.RequestEnd(exit);
                 break;
             default:
-                Preserve(exit);
+                Preserve(exit, processor);
                 break;
         }
     }
@@ -405,14 +410,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     }
 
     /// <summary>The guest is through, and the machine stays for someone who looks at it.</summary>
-    private void Preserve(MachineExit exit)
+    private void Preserve(MachineExit exit, int processor = 0)
     {
         _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
         Raise(new MachineEvent(MachineEventKind.Shutdown, exit.Cause));
-        _loop.ShutDown();
+        _loop.ShutDown(processor);
     }
 
-    private void Crash(MachineExit exit)
+    private void Crash(MachineExit exit, int processor = 0)
     {
         var actions = Actions;
         var action = actions is { Panic: PanicAction.Shutdown, Shutdown: ShutdownAction.Pause } ? PanicAction.Pause : actions.Panic;
@@ -421,14 +426,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         switch (action)
         {
             case PanicAction.None when exit.Reason == MachineExitReason.TripleFault:
-                Reboot(exit); // there is nothing that could go on
+                Reboot(exit, processor); // there is nothing that could go on
                 break;
             case PanicAction.None:
                 _logger.LogWarning("{Message}", exit.Message);
                 break;
             case PanicAction.Pause:
                 _logger.LogError("{Message}; the machine stays paused", exit.Message);
-                _loop.RequestPause(RunState.GuestPanicked);
+                _loop.RequestPause(new DebugStop(DebugStopKind.ShutDown, processor), RunState.GuestPanicked);
                 break;
             case PanicAction.Restart:
                 _logger.LogError("{Message}; the machine starts anew", exit.Message);

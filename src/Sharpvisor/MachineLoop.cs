@@ -3,6 +3,7 @@ using Sharpvisor.Backends.Block;
 using Sharpvisor.Core;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Time;
+using Sharpvisor.Debugging;
 
 namespace Sharpvisor;
 
@@ -25,9 +26,11 @@ internal sealed class MachineLoop
     private readonly IReadOnlyList<BlockDrive> _drives;
     private readonly Action<MachineStart> _start;
     private readonly Action _powerDown;
+    private readonly MachineDebugger _debugger;
     private readonly Channel<Request> _requests = Channel.CreateUnbounded<Request>(new UnboundedChannelOptions { SingleReader = true });
     private readonly TaskCompletionSource<MachineExit> _exit;
     private Task? _task;
+    private readonly Queue<DebugStop> _untold = new();
     private int _resetRequested;
 
     /// <summary>Requests under way before which no processor may execute anything.</summary>
@@ -38,7 +41,8 @@ internal sealed class MachineLoop
     /// <param name="exit">Completes when the machine has ended.</param>
     /// <param name="start">Brings processors and devices to the state that they start in.</param>
     /// <param name="powerDown">Takes the power from the devices for a sleep.</param>
-    public MachineLoop(VcpuThreads threads, HostClock clock, MachineGate gate, IEnumerable<BlockDrive> drives, TaskCompletionSource<MachineExit> exit, Action<MachineStart> start, Action powerDown)
+    /// <param name="debugger">Is told of each stop, and says how processors go on.</param>
+    public MachineLoop(VcpuThreads threads, HostClock clock, MachineGate gate, IEnumerable<BlockDrive> drives, TaskCompletionSource<MachineExit> exit, Action<MachineStart> start, Action powerDown, MachineDebugger debugger)
     {
         _threads = threads;
         _clock = clock;
@@ -47,6 +51,7 @@ internal sealed class MachineLoop
         _exit = exit;
         _start = start;
         _powerDown = powerDown;
+        _debugger = debugger;
     }
 
     /// <summary>Raised by the loop; it must not block.</summary>
@@ -71,14 +76,20 @@ internal sealed class MachineLoop
     /// <summary>The guest has powered off, and the machine stays for someone who looks at it.</summary>
     public bool IsShutDown => Volatile.Read(ref _isShutDown);
 
-    /// <summary>Lets the processors run.</summary>
+    /// <summary>Lets the processors run, or wait for <see cref="ResumeAsync"/>.</summary>
+    /// <param name="paused">No processor executes anything yet, and time stands still.</param>
     /// <param name="describe">Turns an exception of ours into what ended the machine.</param>
     /// <param name="end">Called when everything stands, before the machine's exit completes.</param>
-    public void Start(Func<Exception, MachineExit> describe, Action<MachineExit> end)
+    public void Start(bool paused, Func<Exception, MachineExit> describe, Action<MachineExit> end)
     {
         _threads.Start();
-        _clock.Resume();
-        _threads.Release();
+        IsPaused = paused;
+        if (!paused)
+        {
+            _clock.Resume();
+            _threads.Release();
+        }
+
         _task = Task.Run(() => RunAsync(describe, end), CancellationToken.None);
     }
 
@@ -95,7 +106,9 @@ internal sealed class MachineLoop
 
     public Task PauseAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Pause), cancellation);
 
-    public Task ResumeAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Resume), cancellation);
+    /// <param name="resumptions">How processors go on; those not named run.</param>
+    public Task ResumeAsync(IReadOnlyDictionary<int, Resumption> resumptions, CancellationToken cancellation) =>
+        AskAsync(new Request(RequestKind.Resume) { Resumptions = resumptions }, cancellation);
 
     public Task ResetAsync(CancellationToken cancellation) =>
         AskAsync(new Request(RequestKind.Reset) { Cause = ShutdownCause.HostQmpSystemReset }, cancellation);
@@ -103,9 +116,9 @@ internal sealed class MachineLoop
     /// <summary>Looks at the processors between two instructions, whether the machine is paused or not: nobody notices.</summary>
     public Task InspectAsync(Action look, CancellationToken cancellation) => AskAsync(new Request(RequestKind.Inspect) { Look = look }, cancellation);
 
-    /// <summary>A device wants the machine paused; like the ones below, it returns at once.</summary>
+    /// <summary>A device or a processor wants the machine paused; like the ones below, it returns at once.</summary>
     /// <param name="state">What the machine is in then.</param>
-    public void RequestPause(RunState state) => Hold(new Request(RequestKind.Pause) { State = state });
+    public void RequestPause(DebugStop stop, RunState state) => Hold(new Request(RequestKind.Pause) { Stop = stop, State = state });
 
     /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
     public void RequestReset()
@@ -121,10 +134,10 @@ internal sealed class MachineLoop
     public void RequestWakeUp() => Ask(new Request(RequestKind.WakeUp));
 
     /// <summary>The machine stays, paused, until somebody resets or ends it.</summary>
-    public void ShutDown()
+    public void ShutDown(int processor)
     {
         Volatile.Write(ref _isShutDown, true);
-        RequestPause(RunState.Shutdown);
+        RequestPause(new DebugStop(DebugStopKind.ShutDown, processor), RunState.Shutdown);
     }
 
     /// <summary>Lets no processor execute another instruction, and ends the machine.</summary>
@@ -175,17 +188,18 @@ internal sealed class MachineLoop
     {
         switch (request.Kind)
         {
-            case RequestKind.Pause when !IsPaused:
-                _threads.Park();
-                _clock.Pause();
-                await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
-                _pausedAs = request.State;
-                IsPaused = true;
-                Raise(MachineEventKind.Stop);
+            case RequestKind.Pause:
+                await PauseAsync(request.Stop, request.State).ConfigureAwait(false);
+                break;
+            case RequestKind.Resume when IsPaused && TryTakeUntold(out var untold):
+                // A processor has come upon something while the machine stopped for another one: it is told now.
+                TellResumed();
+                TellStopped(untold, RunState.Debug);
                 break;
             case RequestKind.Resume when IsPaused:
+                _threads.SetStaying(_debugger.Prepare(request.Resumptions!));
                 IsPaused = false;
-                Raise(MachineEventKind.Resume);
+                TellResumed();
                 _clock.Resume();
                 using (_gate.Enter())
                 {
@@ -197,6 +211,7 @@ internal sealed class MachineLoop
                 break;
             case RequestKind.Reset:
                 await StandStillAsync().ConfigureAwait(false);
+                ForgetStops();
                 IsSuspended = false;
                 _start(MachineStart.Cold);
                 Volatile.Write(ref _resetRequested, 0);
@@ -214,6 +229,7 @@ internal sealed class MachineLoop
                 break;
             case RequestKind.WakeUp when IsSuspended:
                 await StandStillAsync().ConfigureAwait(false);
+                ForgetStops();
                 IsSuspended = false;
                 _start(MachineStart.WakeUp);
                 Raise(MachineEventKind.WakeUp);
@@ -227,13 +243,63 @@ internal sealed class MachineLoop
                 }
                 finally
                 {
-                    // Who held the processors meanwhile has a request behind this one.
-                    if (Volatile.Read(ref _holds) == 0)
-                        ReleaseUnlessStopped();
+                    ReleaseUnlessStopped();
                 }
 
                 break;
         }
+    }
+
+    private async Task PauseAsync(DebugStop? stop, RunState state)
+    {
+        if (stop is { Kind: DebugStopKind.Watchpoint } late && IsPaused)
+        {
+            _untold.Enqueue(late);
+        }
+        else if (!IsPaused)
+        {
+            _threads.Park();
+            _clock.Pause();
+            await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
+            IsPaused = true;
+            TellStopped(stop ?? new DebugStop(DebugStopKind.Paused, 0), state);
+        }
+        else if (stop is { Kind: DebugStopKind.ShutDown } end && _debugger.LastStop.Kind != DebugStopKind.ShutDown)
+        {
+            TellStopped(end, state);
+        }
+    }
+
+    private void TellStopped(DebugStop stop, RunState state)
+    {
+        _pausedAs = state;
+        Raise(MachineEventKind.Stop);
+        _debugger.OnStopped(stop);
+    }
+
+    private void TellResumed()
+    {
+        Raise(MachineEventKind.Resume);
+        _debugger.OnResumed();
+    }
+
+    /// <summary>Processors are elsewhere now.</summary>
+    private void ForgetStops()
+    {
+        _untold.Clear();
+        _debugger.OnReset();
+    }
+
+    /// <summary>A stop that nobody was told of, and that still is one. A breakpoint is not: the processor comes upon it again.</summary>
+    private bool TryTakeUntold(out DebugStop stop)
+    {
+        while (_untold.TryDequeue(out stop))
+        {
+            if (_debugger.IsWatched(stop))
+                return true;
+        }
+
+        return false;
     }
 
     /// <summary>Returns when no processor runs and no drive moves anything to or from memory.</summary>
@@ -251,7 +317,8 @@ internal sealed class MachineLoop
 
     private void ReleaseUnlessStopped()
     {
-        if (!IsPaused && !IsSuspended)
+        // Nor for a moment while somebody holds the processors for a request behind this one.
+        if (!IsPaused && !IsSuspended && Volatile.Read(ref _holds) == 0)
             _threads.Release();
     }
 
@@ -292,12 +359,20 @@ internal sealed class MachineLoop
 
         public MachineExit? Exit { get; init; }
 
+        /// <summary>Why it is to pause; null: somebody asked for it.</summary>
+        public DebugStop? Stop { get; init; }
+
+        /// <summary>What a paused machine is in.</summary>
         public RunState State { get; init; } = RunState.Paused;
 
+        public IReadOnlyDictionary<int, Resumption>? Resumptions { get; init; }
+
+        /// <summary>Of a reset.</summary>
         public ShutdownCause? Cause { get; init; }
 
         public Action? Look { get; init; }
 
+        /// <summary>No processor executes anything before it is done.</summary>
         public bool IsHeld { get; init; }
     }
 }

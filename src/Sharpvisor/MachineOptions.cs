@@ -75,6 +75,9 @@ public sealed record MachineOptions
     /// <summary>The same on PCI, in the first free slot.</summary>
     public bool HasPciPanicDevice { get; init; }
 
+    /// <summary>No processor executes anything until <see cref="Machine.ResumeAsync(CancellationToken)"/>.</summary>
+    public bool StartPaused { get; init; }
+
     /// <summary>QEMU's pc-testdev, for low-level test kernels.</summary>
     public bool HasTestDevice { get; init; }
 

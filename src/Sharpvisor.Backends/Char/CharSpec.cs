@@ -4,6 +4,7 @@ using System.Globalization;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Char;
 
@@ -112,7 +113,11 @@ public abstract record CharSpec
         /// <summary>Ctrl-A c leads to the monitor, from a pipe, too.</summary>
         public bool HasMonitor { get; init; }
 
-        public override ICharBackend Open(ILogger logger, Action quit) => new StdioCharBackend(logger, quit, HasMonitor);
+        /// <summary>The same where it is a terminal; from a pipe every byte goes to the guest.</summary>
+        public bool SharesTerminal { get; init; }
+
+        public override ICharBackend Open(ILogger logger, Action quit) =>
+            new StdioCharBackend(logger, quit, HasMonitor || (SharesTerminal && Terminal.IsTerminal(0)));
     }
 
     public sealed record Null : CharSpec

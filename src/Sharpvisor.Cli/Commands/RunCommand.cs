@@ -47,16 +47,20 @@ internal static class RunCommand
             var ends = new List<IAsyncDisposable>();
             Machine? machine = null;
             VncServer? vnc = null;
+            ControlServers? control = null;
             try
             {
                 using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
                 vnc = StartVnc(settings, machine, logger);
-                return await LiveAsync(machine, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
+                control = ControlServers.Start(settings, machine, vnc, ends, logger, log, quit);
+                return await LiveAsync(machine, control, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (control is not null)
+                    await control.DisposeAsync().ConfigureAwait(false);
                 if (vnc is not null)
                     await vnc.DisposeAsync().ConfigureAwait(false);
                 if (machine is not null)
@@ -95,6 +99,8 @@ internal static class RunCommand
             builder.WithPanicDevice();
         if (settings.HasPciPanicDevice)
             builder.WithPanicDevice(onPci: true);
+        if (settings.StartPaused)
+            builder.WithStartPaused();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
         if (!settings.HasVmwarePort)
@@ -231,12 +237,12 @@ internal static class RunCommand
         return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, HeldLines? held, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, ControlServers control, Action? cursesQuit, HeldLines? held, TextWriter errors)
     {
         var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit, held);
         try
         {
-            return await LiveAsync(machine, display, errors).ConfigureAwait(false);
+            return await LiveAsync(machine, control, display, errors).ConfigureAwait(false);
         }
         finally
         {
@@ -245,7 +251,7 @@ internal static class RunCommand
         }
     }
 
-    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, ControlServers control, CursesDisplay? display, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -271,6 +277,7 @@ internal static class RunCommand
         MachineExit exit;
         try
         {
+            await control.WaitForClientsAsync(start.Token).ConfigureAwait(false);
             await machine.StartAsync(start.Token).ConfigureAwait(false);
             exit = await machine.WaitForExitAsync(CancellationToken.None).ConfigureAwait(false);
         }
@@ -279,7 +286,8 @@ internal static class RunCommand
             return signalCode;
         }
 
-        // The guest's last words come before ours, and ours go to a terminal that is itself again.
+        // Clients hear of the end; the guest's last words come before ours, and ours go to a terminal that is itself again.
+        await control.DisposeAsync().ConfigureAwait(false);
         if (display is not null)
             await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
@@ -306,7 +314,7 @@ internal static class RunCommand
         }
     }
 
-    /// <summary>SIGCONT: on after a pause, such as one for a full disk of the host.</summary>
+    /// <summary>SIGCONT: on after a pause, such as -S or one for a full disk of the host.</summary>
     private static async Task GoOnAsync(Machine machine)
     {
         try

@@ -9,6 +9,8 @@ internal static class HelpText
         sharpvisor run FLAGS     start a machine; the flags are QEMU's
         sharpvisor demo          boot Debian's kernel to a shell
         sharpvisor image VERB    make, copy, check and describe disk images
+        sharpvisor list          the machines that run
+        sharpvisor monitor NAME COMMAND   what a machine's monitor says
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -92,7 +94,8 @@ internal static class HelpText
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
           -perfmap               names of generated code for Linux's perf
           SIGUSR1                prints what the engine did
-          SIGCONT                goes on after a pause (the host's disk was full)
+          -S                     starts paused: before the first instruction
+          SIGCONT                goes on after a pause (-S; the host's disk was full)
         """;
 
     public const string Image = """
@@ -115,6 +118,17 @@ internal static class HelpText
                     lazy_refcounts, refcount_bits, compression_type=zlib|
                     zstd; vhd: subformat=dynamic|fixed, batmap=on (tdbatmap)
           SIZE      bytes, or with K, M, G, T
+        """;
+
+    public const string Control = """
+        sharpvisor list
+          Process id, state and name of each machine that this user runs.
+        sharpvisor monitor NAME COMMAND
+          Gives a command to the monitor of a machine, by its name or process id:
+          sharpvisor monitor vm1 info registers
+          sharpvisor monitor 4711 change ide1-cd0 second.iso
+        Each machine has a QMP socket NAME-PID.qmp in $XDG_RUNTIME_DIR/sharpvisor,
+        or in /tmp/sharpvisor-USER; nobody else can reach it.
         """;
 
     public const string Demo = """

@@ -2,6 +2,7 @@
 // one that starts with a dash (-append -v), or follows an equals sign after two dashes (--append=-v).
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Servers.Control;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -34,6 +35,10 @@ internal static class RunFlags
         new("bootp", "FILE", (s, v) => s.BootFile = v),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("chardev", "OPTIONS", CharValues.Chardev),
+        new("monitor", "WHERE", MonitorValues.Monitor),
+        new("qmp", "WHERE", (s, v) => MonitorValues.Qmp(s, "-qmp", v, ControlProtocol.Qmp)),
+        new("qmp-pretty", "WHERE", (s, v) => MonitorValues.Qmp(s, "-qmp-pretty", v, ControlProtocol.QmpPretty)),
+        new("mon", "CHARDEV", MonitorValues.Mon),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
         new("machine", "KIND", Values.Machine),
@@ -52,6 +57,7 @@ internal static class RunFlags
         new("nographic", null, (s, _) => s.IsCurses = false), // serial goes to stdio by itself
         new("no-reboot", null, (s, _) => s.Actions = s.Actions with { Reboot = RebootAction.Shutdown }),
         new("no-shutdown", null, (s, _) => s.Actions = s.Actions with { Shutdown = ShutdownAction.Pause }),
+        new("S", null, (s, _) => s.StartPaused = true),
         new("action", "EVENT=ACTION", ActionValues.Action),
         new("on-poweroff", "ACTION", ActionValues.OnPowerOff),
         new("on-reboot", "ACTION", ActionValues.OnReboot),
@@ -108,13 +114,14 @@ internal static class RunFlags
         List<string> onStdio = [.. settings.Serial.Where(s => s.IsStdio).Select(_ => "-serial stdio")];
         if (settings.DebugConsole is { IsStdio: true })
             onStdio.Add("-debugcon stdio");
+        onStdio.AddRange(settings.Monitors.Where(m => m.Where.IsStdio).Select(m => m.What));
         onStdio.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is { IsStdio: true }).Select(p => p.What));
         if (settings.IsCurses)
             onStdio.Add("-display curses");
         // As QEMU: a machine that is told nothing else has its first serial port on stdio.
         var usesDefault = settings.Serial.Count == 0 && !settings.NoDefaults;
         if (usesDefault && onStdio.Count == 0)
-            settings.Serial.Add(new CharSpec.Stdio());
+            settings.Serial.Add(new CharSpec.Stdio { SharesTerminal = !settings.HasMonitorFlag });
         else if (usesDefault && settings.IsCurses)
             settings.Serial.Add(new CharSpec.Null());
         if (settings is { IsCurses: true, HasVga: false })

@@ -50,6 +50,12 @@ internal sealed class RunSettings
     /// <summary>Before <see cref="CharValues.Resolve"/> has given them to their devices.</summary>
     public List<SerialPortSpec> SerialPorts { get; } = [];
 
+    /// <summary>Monitors and QMP servers, each with the flag that says so.</summary>
+    public List<MonitorSpec> Monitors { get; } = [];
+
+    /// <summary>-monitor was given: the serial port has the terminal to itself.</summary>
+    public bool HasMonitorFlag { get; set; }
+
     public List<DriveSpec> Drives { get; } = [];
 
     /// <summary>What -blockdev names.</summary>
@@ -96,6 +102,8 @@ internal sealed class RunSettings
     public bool HasPanicDevice { get; set; }
 
     public bool HasPciPanicDevice { get; set; }
+
+    public bool StartPaused { get; set; }
 
     public bool HasTestDevice { get; set; }
 

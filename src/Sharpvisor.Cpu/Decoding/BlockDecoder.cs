@@ -81,9 +81,10 @@ internal sealed unsafe class BlockDecoder : IDisposable
         var length = 0;
         var ended = false;
         _builder.Begin(cache, rip, mode);
+        var guards = vcpu.GuardsOf(physical >> 12);
         while (count < limit && !ended)
         {
-            if (length >= inPage)
+            if (length >= inPage || (count > 0 && guards is not null && guards.Contains((int)(physical & 0xFFF) + length)))
                 break;
             decoder.Decode(out var instruction);
             var tooLong = false;

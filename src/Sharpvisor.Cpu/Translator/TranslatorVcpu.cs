@@ -5,6 +5,7 @@ using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using System.Text;
 using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.Paging;
@@ -145,6 +146,13 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
             if ((LinesOf(translation, page) & lines) != 0)
                 Drop(translation);
         }
+    }
+
+    private protected override void DropGuarded(ulong page, PageGuards guards)
+    {
+        base.DropGuarded(page, guards);
+        foreach (var translation in _translations.Values.Where(t => t.Physical >> 12 == page && guards.ContainsAny((int)t.PageOffset, (int)t.PageOffset + t.Length)).ToArray())
+            Forget(translation);
     }
 
     private protected override void DropAllCode()
@@ -341,6 +349,9 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 NoteUnstable(rip, physical);
         }
 
+        _translator.Guards = GuardsOf(physical >> 12);
+        if (_translator.Guards?.Contains((int)(physical & 0xFFF)) == true)
+            return null; // the interpreter looks whether there is a breakpoint
         var isLongLoop = true;
         if (_threshold > 0)
         {

@@ -27,10 +27,11 @@ public sealed class QmpClient : IAsyncDisposable
     public static async Task<QmpClient> ConnectAsync(MachineEntry machine, CancellationToken cancellation = default)
     {
         var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        var client = new QmpClient(socket);
+        QmpClient? client = null;
         try
         {
             await socket.ConnectAsync(new UnixDomainSocketEndPoint(machine.Path), cancellation).ConfigureAwait(false);
+            client = new QmpClient(socket);
             using (await client.ReadAsync(cancellation).ConfigureAwait(false))
             {
                 // The greeting.
@@ -41,12 +42,12 @@ public sealed class QmpClient : IAsyncDisposable
         }
         catch (Exception e) when (e is SocketException or IOException)
         {
-            await client.DisposeAsync().ConfigureAwait(false);
+            await CloseAsync(client, socket).ConfigureAwait(false);
             throw new ConfigurationException($"{machine.Name} ({machine.ProcessId}): {e.Message.TrimEnd('.')}; has it ended?", e);
         }
         catch
         {
-            await client.DisposeAsync().ConfigureAwait(false);
+            await CloseAsync(client, socket).ConfigureAwait(false);
             throw;
         }
     }
@@ -96,6 +97,13 @@ public sealed class QmpClient : IAsyncDisposable
     {
         await _stream.DisposeAsync().ConfigureAwait(false);
         _socket.Dispose();
+    }
+
+    private static async Task CloseAsync(QmpClient? client, Socket socket)
+    {
+        if (client is not null)
+            await client.DisposeAsync().ConfigureAwait(false);
+        socket.Dispose();
     }
 
     private async Task<JsonDocument> ReadAsync(CancellationToken cancellation)
