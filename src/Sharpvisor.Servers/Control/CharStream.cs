@@ -13,6 +13,7 @@ internal sealed class CharStream : Stream, ICharFrontend
     private readonly MachineGate _gate = new();
     private readonly Channel<byte> _input = Channel.CreateBounded<byte>(InputSize);
     private readonly SemaphoreSlim _writable = new(0);
+    private readonly TaskCompletionSource _firstFocus = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _waiting;
 
     public CharStream(ICharBackend backend)
@@ -51,6 +52,16 @@ internal sealed class CharStream : Stream, ICharFrontend
 
     public void OnBreak()
     {
+    }
+
+    /// <summary>Completes when what is typed on a shared terminal comes here for the first time.</summary>
+    public Task FirstFocus => _firstFocus.Task;
+
+    public void OnFocus(bool isHere)
+    {
+        const byte reprint = 'R' & 0x1F; // Ctrl-R: what was typed before is shown again
+        if (isHere && !_firstFocus.TrySetResult())
+            _input.Writer.TryWrite(reprint);
     }
 
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)

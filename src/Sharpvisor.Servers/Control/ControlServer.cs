@@ -77,7 +77,14 @@ public sealed class ControlServer : IAsyncDisposable
 
     /// <summary>Serves a monitor on a line that belongs to somebody else: the terminal of a serial port.</summary>
     public static ControlServer StartOn(ICharBackend line, HumanMonitor monitor, ILogger logger) =>
-        new(new BorrowedLine(line), (stream, cancellation) => monitor.ServeAsync(stream, isTerminal: true, cancellation), logger);
+        new(
+            new BorrowedLine(line),
+            async (stream, cancellation) =>
+            {
+                await ((CharStream)stream).FirstFocus.WaitAsync(cancellation).ConfigureAwait(false);
+                await monitor.ServeAsync(stream, isTerminal: true, cancellation).ConfigureAwait(false);
+            },
+            logger);
 
     /// <summary>Makes the machine known to this user's other processes, by its QMP socket.</summary>
     public static ControlServer Publish(string name, QmpServer qmp, ILogger logger) =>

@@ -57,6 +57,10 @@ public sealed class HumanMonitor
         {
             text = Parse(line, state, cancellation) is var (command, call) ? await command.Run(call).ConfigureAwait(false) : "";
         }
+        catch (ControlException e) when (e.Class == ErrorClass.CommandNotFound)
+        {
+            text = e.Message;
+        }
         catch (Exception e) when (e is ControlException or ConfigurationException or InvalidOperationException or ArgumentException)
         {
             text = $"Error: {e.Message}";
@@ -111,7 +115,7 @@ public sealed class HumanMonitor
         }
 
         if (!_byName.TryGetValue(name, out var command))
-            throw new ControlException($"unknown command: '{name}'");
+            throw Unknown(name);
         return (command, new MonitorCall(command.Name, format, rest.Trim(), state, cancellation));
     }
 
@@ -119,7 +123,7 @@ public sealed class HumanMonitor
     {
         if (call.OptionalWord(0) is not { } what)
             return Task.FromResult(List("info ", Info));
-        var command = Info.FirstOrDefault(c => c.Names.Contains(what)) ?? throw new ControlException($"unknown command: 'info {what}'");
+        var command = Info.FirstOrDefault(c => c.Names.Contains(what)) ?? throw Unknown($"info {what}");
         return command.Run(call with { Name = $"info {command.Name}", Rest = string.Join(' ', call.Words.Skip(1)) });
     }
 
@@ -129,8 +133,10 @@ public sealed class HumanMonitor
             return List("", Commands);
         if (name == "info")
             return List("info ", call.OptionalWord(1) is { } what ? Info.Where(c => c.Name == what) : Info);
-        return _byName.TryGetValue(name, out var command) ? List("", [command]) : throw new ControlException($"unknown command: '{name}'");
+        return _byName.TryGetValue(name, out var command) ? List("", [command]) : throw Unknown(name);
     }
+
+    private static ControlException Unknown(string name) => new(ErrorClass.CommandNotFound, $"unknown command: '{name}'");
 
     private static string List(string prefix, IEnumerable<MonitorCommand> commands)
     {

@@ -64,6 +64,7 @@ internal sealed class LineEditor(List<string> history, Func<string, IReadOnlyLis
             'F' => Move(_cursor + 1),
             'K' => Replace(_cursor, _line.Length, ""),
             'L' => "\e[2J\e[H" + Redraw(),
+            'R' => "\r\n" + Redraw(),
             'N' => Recall(_past - 1),
             'P' => Recall(_past + 1),
             'U' => Replace(0, _cursor, ""),

@@ -78,7 +78,7 @@ internal sealed record MemoryFormat(int Count, char Form, int Size)
     public string Disassemble(ulong address, ReadOnlySpan<byte> bytes, int bitness)
     {
         var text = new StringBuilder();
-        var formatter = new GasFormatter();
+        var formatter = new GasFormatter(new FormatterOptions { UppercaseHex = false, HexPrefix = "0x", SpaceAfterOperandSeparator = false });
         var output = new StringOutput();
         var code = bytes.ToArray();
         var decoder = Iced.Intel.Decoder.Create(bitness, code);

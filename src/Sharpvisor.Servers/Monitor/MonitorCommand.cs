@@ -21,7 +21,7 @@ internal sealed class MonitorState
 internal sealed record MonitorCall(string Name, string Format, string Rest, MonitorState State, CancellationToken Cancellation)
 {
     /// <summary>The arguments: words, or what is between quotation marks.</summary>
-    public IReadOnlyList<string> Words { get; } = Split(Rest);
+    public IReadOnlyList<string> Words => Split(Rest);
 
     /// <summary>An argument that has to be there.</summary>
     public string Word(int index) => index < Words.Count ? Words[index] : throw Missing();
