@@ -43,7 +43,7 @@ public static class ContextDump
         if (kernel is not null)
         {
             text.Append(kernel.Banner.Length == 0 ? "a kernel without a banner" : kernel.Banner).Append('\n');
-            text.Append(CultureInfo.InvariantCulture, $"symbols: {kernel.Symbols.Count} of {kernel.Source}");
+            text.Append(CultureInfo.InvariantCulture, $"symbols: {kernel.Symbols.Count}, {kernel.Source}");
             if (kernel.Slide != 0)
                 text.Append(CultureInfo.InvariantCulture, $", moved by 0x{kernel.Slide:x}");
             text.Append(guest!.Modules.Count == 0 ? "\n" : string.Create(CultureInfo.InvariantCulture, $", {guest.Modules.Count} modules\n"));
@@ -222,7 +222,7 @@ public static class ContextDump
         foreach (var frame in StackWalker.Walk(guest, view, in state, options.Frames))
         {
             if (frame.IsInterrupted)
-                text.Append("  <interrupt or exception>\n");
+                text.Append(frame.Kind == FrameKind.User ? "  <entered from user mode>\n" : "  <interrupt or exception>\n");
             // As Linux does it, a return address is named as it is, though the call is before it.
             var name = frame.Kind == FrameKind.User ? "[user]" : guest?.Describe(frame.Address) ?? "";
             Line(text, $"{(isFirst ? "                 " : $"{frame.Place:x16}:")} {(frame.Kind == FrameKind.Guess ? "? " : "  ")}[<{frame.Address:x16}>] {name}{(isFirst ? " <--" : "")}");

@@ -1,7 +1,7 @@
 // The notes of a guest's core file. NT_PRSTATUS and NT_FPREGSET as Linux's elfcore.h and sys/user.h lay them out for
 // x86-64, which gdb knows; "QEMU" with the QEMUCPUState of QEMU's dump-guest-memory (target/i386/arch_dump.c, version 1),
-// which crash and others know; and of our own, owner "SHARPVISOR": type 1 a whole CpuState for each processor (with its
-// size in front), type 2 the map of physical memory to the file, three numbers of 64 bits for each piece.
+// which crash and others know; and of our own, owner "SHARPVISOR": a whole CpuState for each processor (with its
+// size in front), and the map of physical memory to the file, three numbers of 64 bits for each piece.
 using System.Buffers.Binary;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
@@ -17,7 +17,10 @@ internal readonly record struct CorePiece(ulong Physical, ulong Offset, ulong Le
 internal static class CoreNotes
 {
     public const string CoreOwner = "CORE", QemuOwner = "QEMU", OwnOwner = "SHARPVISOR";
-    public const uint StatusType = 1, FloatingPointType = 2, QemuType = 0, StateType = 1, MapType = 2;
+    public const uint StatusType = 1, FloatingPointType = 2, QemuType = 0;
+
+    /// <summary>Not the numbers of any other owner: gdb looks at the type alone.</summary>
+    public const uint StateType = 0x5356_0001, MapType = 0x5356_0002;
 
     private const int StatusSize = 336, StatusRegisters = 112, StatusPid = 32, RegisterCount = 27;
     private const int FxsaveSize = 512, FxsaveMxcsr = 24, FxsaveXmm = 160;

@@ -47,7 +47,7 @@ public sealed class LinuxKernel
         var symbols = new SymbolTable.Builder();
         if (!Kallsyms.TryRead(image.Read(view), symbols))
             return null;
-        var kernel = new LinuxKernel(symbols.Build(), image.Tables, "the kernel's own symbols", 0);
+        var kernel = new LinuxKernel(symbols.Build(), image.Tables, "the kernel's own", 0);
         kernel.Banner = kernel.ReadBanner(view, 0);
         return kernel;
     }
@@ -58,16 +58,16 @@ public sealed class LinuxKernel
     {
         var symbols = SymbolFile.Read(symbolFile);
         if (KernelImage.Find(view) is not { } image)
-            return new LinuxKernel(symbols, view.GetState(0), symbolFile, 0);
+            return new LinuxKernel(symbols, view.GetState(0), $"of {symbolFile}", 0);
         if (!symbols.TryGetAddress(BannerSymbol, out _))
             throw new ConfigurationException($"{symbolFile}: has no symbol {BannerSymbol}, by which the running kernel is found; give another, or none: the kernel's memory has symbols, too");
-        var fixedKernel = new LinuxKernel(symbols, image.Tables, symbolFile, 0);
+        var fixedKernel = new LinuxKernel(symbols, image.Tables, "", 0);
         for (var slot = 0; slot < Slots; slot++)
         {
             var slide = (ulong)slot * SlotSize;
             if (fixedKernel.ReadBanner(view, slide) is not { Length: > 0 } banner)
                 continue;
-            return new LinuxKernel(slide == 0 ? symbols : symbols.Moved(slide), image.Tables, symbolFile, slide) { Banner = banner };
+            return new LinuxKernel(slide == 0 ? symbols : symbols.Moved(slide), image.Tables, $"of {symbolFile}", slide) { Banner = banner };
         }
 
         throw new ConfigurationException($"{symbolFile}: is not of the kernel that runs (nowhere is a \"Linux version\" at its {BannerSymbol}); give its own, or none: the kernel's memory has symbols, too");
