@@ -151,7 +151,7 @@ public static class ContextDump
             before = [];
         List<Instruction> lines = [.. Before(before, bitness, linear, guest)];
         lines = lines[Math.Max(0, lines.Count - LinesBefore)..];
-        lines.AddRange(Decode(after, bitness, linear).TakeWhile(i => i.Code != Code.INVALID).Take(LinesAfter));
+        lines.AddRange(Decode(after, bitness, linear).Take(LinesAfter));
         var formatter = new NasmFormatter(new Names(guest)) { Options = { HexPrefix = "0x", HexSuffix = "", SpaceAfterOperandSeparator = true, RipRelativeAddresses = true, ShowSymbolAddress = false, BranchLeadingZeros = false, UppercaseHex = false } };
         var output = new StringOutput();
         foreach (ref readonly var instruction in System.Runtime.InteropServices.CollectionsMarshal.AsSpan(lines))
@@ -178,7 +178,7 @@ public static class ContextDump
         for (var start = (int)(first - (linear - (ulong)bytes.Length)); start < bytes.Length; start++)
         {
             var lines = Decode(bytes[start..], bitness, linear - (ulong)(bytes.Length - start)).ToList();
-            if (lines.Count > 0 && lines[^1].NextIP == linear && lines.TrueForAll(i => i.Code != Code.INVALID))
+            if (lines.Count > 0 && lines[^1].NextIP == linear)
                 return lines;
             if (isKnown)
                 break;
@@ -187,11 +187,17 @@ public static class ContextDump
         return [];
     }
 
+    /// <summary>Up to the first that is none.</summary>
     private static IEnumerable<Instruction> Decode(byte[] bytes, int bitness, ulong linear)
     {
         var decoder = Iced.Intel.Decoder.Create(bitness, new ByteArrayCodeReader(bytes), linear);
         while (decoder.IP - linear < (ulong)bytes.Length)
-            yield return decoder.Decode();
+        {
+            var instruction = decoder.Decode();
+            if (instruction.Code == Code.INVALID)
+                yield break;
+            yield return instruction;
+        }
     }
 
     private static void WriteStack(StringBuilder text, IGuestView view, in CpuState state, int lines)
