@@ -17,7 +17,7 @@ public enum StepKind
 /// <param name="TakesInterrupts">Of a step: an interrupt that is due is taken, and the step ends at its handler. Else interrupts and NMIs wait.</param>
 /// <param name="RangeStart">The first RIP of the range.</param>
 /// <param name="RangeEnd">The first RIP behind the range.</param>
-/// <param name="PassesBreakpoint">The first instruction is executed whether there is a breakpoint or not. Where this is no step, interrupts wait for it.</param>
+/// <param name="PassesBreakpoint">The first instruction is executed even if there is a breakpoint. Where this is no step, interrupts wait for it.</param>
 public readonly record struct Stepping(StepKind Kind, bool TakesInterrupts = false, ulong RangeStart = 0, ulong RangeEnd = 0, bool PassesBreakpoint = false);
 
 /// <summary>Why a processor stopped for a debugger.</summary>

@@ -33,6 +33,8 @@ public unsafe partial class InterpreterVcpu
 
     private protected bool HasWatchpoints => _points.HasArmedRanges;
 
+    private protected bool HasBreakpointAt(ulong rip) => _points.HasBreakpoints && _points.IsBreakpoint(LinearOf(rip));
+
     /// <summary>Interrupts and NMIs wait.</summary>
     private bool HoldsInterrupts => _stepping.Kind == StepKind.None ? _passesBreakpoint : !_stepping.TakesInterrupts;
 
@@ -59,15 +61,22 @@ public unsafe partial class InterpreterVcpu
                 _guards.Remove(page);
         }
 
+        if (!points.HasArmed)
+            KeepResumeFlag(false);
         if (!points.ArmedRanges.SequenceEqual(old.ArmedRanges))
             FlushTlb(global: true); // watched pages leave the fast path
+    }
+
+    /// <summary>RFLAGS.RF of a frame counts from now on, or not: an instruction with a breakpoint has faulted.</summary>
+    private protected virtual void KeepResumeFlag(bool keep)
+    {
     }
 
     public void SetStepping(in Stepping stepping)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         _stepping = stepping;
-        _passesBreakpoint = stepping.PassesBreakpoint && _c->Arch.Activity == ActivityState.Active;
+        _passesBreakpoint = stepping.PassesBreakpoint && _c->Arch.Activity == ActivityState.Active && _points.IsBreakpoint(_c->Arch.LinearRip);
         UpdateSlow();
     }
 

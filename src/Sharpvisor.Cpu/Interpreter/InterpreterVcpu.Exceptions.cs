@@ -72,6 +72,8 @@ public unsafe partial class InterpreterVcpu
         _history.Add(vector, error, c->Arch.Cr2, c->Arch.Segments[CS].Selector, c->Arch.Rip, c->InstructionCount);
 
         // Faults restart the instruction: RF keeps an instruction breakpoint there from hitting twice.
+        if (_points.HasArmed && _points.IsArmed(LinearOf(c->Arch.Rip)))
+            KeepResumeFlag(true);
         if (vector != Vectors.DB)
             c->Arch.Rflags |= Rflags.RF;
         else

@@ -74,7 +74,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _c = (CpuContext*)HostMemory.ReserveLow((ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192);
         _c->JumpCache = (JumpEntry*)((byte*)_c + ((sizeof(CpuContext) + 4095) & ~4095));
         _c->Self = GCHandle.ToIntPtr(_self);
-        _decoder = new BlockDecoder(environment.Model, environment.ProcessorCount > 1);
+        _decoder = new BlockDecoder(environment.Model);
         _c->CurrentOp = _decoder.FetchOp;
         coherence.Add(this);
         Reset();

@@ -614,8 +614,6 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         item.HasOperand = true;
-        if (ins.HasLockPrefix && !_smp)
-            ins.HasLockPrefix = false;
         return true;
     }
 

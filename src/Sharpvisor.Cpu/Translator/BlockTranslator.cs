@@ -172,6 +172,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     {
         _lookUps.Clear();
         Array.Clear(_transitions);
+        _resumeFlagTest = 0;
     }
 
     public void Dispose() => NativeMemory.Free(_page);

@@ -87,7 +87,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _cache = new CodeCache(codeCacheSize);
         _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
-        _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
+        _opBuilder = new OpBuilder(environment.Model);
         _translator = new BlockTranslator(_c, _cache, _routines, _slots, _tlb, _jumps, _opBuilder, _arena, _exits, environment);
         _jumps.Clear();
     }
@@ -154,6 +154,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         foreach (var translation in _translations.Values.Where(t => t.Physical >> 12 == page && guards.ContainsAny((int)t.PageOffset, (int)t.PageOffset + t.Length)).ToArray())
             Forget(translation);
     }
+
+    private protected override void KeepResumeFlag(bool keep) => _translator.KeepsResumeFlag = keep;
 
     private protected override void DropAllCode()
     {
@@ -329,6 +331,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 return null;
         }
 
+        if (HasBreakpointAt(rip))
+            return null; // before a fault of the fetch
         c->CurrentOp = _decoder.FetchOp;
         var physical = TranslateRip(rip, out var linear);
         if (_translations.TryGetValue(IdOf(physical, key), out var found))

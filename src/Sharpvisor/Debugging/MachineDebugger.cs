@@ -79,8 +79,11 @@ public sealed class MachineDebugger : IGuestView
     private readonly HashSet<WatchedRange> _armedRanges = [];
     private bool _isChanged;
 
-    /// <summary>Where each processor stands if somebody was told that it stopped there: it goes on from a breakpoint.</summary>
-    private readonly Dictionary<int, ulong> _told = [];
+    /// <summary>
+    /// Where each processor stood, and how many instructions it had executed, when somebody was told that it stopped there:
+    /// if it still does, it goes on from a breakpoint. It may not have been its turn between two stops of others.
+    /// </summary>
+    private readonly Dictionary<int, (ulong Address, long Count)> _told = [];
 
     internal MachineDebugger(Machine machine)
     {
@@ -188,7 +191,7 @@ public sealed class MachineDebugger : IGuestView
     internal void OnStopped(DebugStop stop)
     {
         if (stop.Kind is DebugStopKind.Breakpoint or DebugStopKind.Step)
-            _told[stop.Processor] = stop.Address;
+            _told[stop.Processor] = (stop.Address, _machine.Processors[stop.Processor].InstructionCount);
         LastStop = stop;
         Stopped?.Invoke(stop);
     }
@@ -234,7 +237,7 @@ public sealed class MachineDebugger : IGuestView
                 continue;
             }
 
-            var isTold = _told.Remove(vcpu.Index, out var address) && vcpu.GetState().LinearRip == address;
+            var isTold = _told.TryGetValue(vcpu.Index, out var told) && told.Count == vcpu.InstructionCount && told.Address == vcpu.GetState().LinearRip;
             vcpu.SetStepping(resumption.Mode switch
             {
                 StepMode.Step => new Stepping(StepKind.Instruction, PassesBreakpoint: true),
