@@ -13,6 +13,7 @@ using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Debugging;
+using Sharpvisor.Debugging.Cores;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
@@ -423,6 +424,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         var action = actions is { Panic: PanicAction.Shutdown, Shutdown: ShutdownAction.Pause } ? PanicAction.Pause : actions.Panic;
         var name = action switch { PanicAction.None => "run", PanicAction.Pause => "pause", _ => "poweroff" };
         Raise(new MachineEvent(MachineEventKind.GuestPanicked, ShutdownCause.GuestPanic, name));
+        if (action != PanicAction.None && actions.CoreFile is { } core)
+        {
+            _loop.RequestPause(new DebugStop(DebugStopKind.ShutDown, processor), RunState.GuestPanicked);
+            _ = DumpAsync(core, action, exit);
+            return;
+        }
+
         switch (action)
         {
             case PanicAction.None when exit.Reason == MachineExitReason.TripleFault:
@@ -440,7 +448,53 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 _loop.RequestReset();
                 break;
             default:
-                _loop.RequestEnd(action == PanicAction.ExitFailure && exit.Code == 0 ? exit with { Code = MachineExit.FailureCode } : exit);
+                _loop.RequestEnd(OfPanic(exit, action));
+                break;
+        }
+    }
+
+    private static MachineExit OfPanic(MachineExit exit, PanicAction action) =>
+        action == PanicAction.ExitFailure && exit.Code == 0 ? exit with { Code = MachineExit.FailureCode } : exit;
+
+    /// <summary>Writes the core of a crashed guest, whose processors are held, and does then what is to be done with it.</summary>
+    /// <param name="path">Empty: one by name and time in the current directory.</param>
+    private async Task DumpAsync(string path, PanicAction action, MachineExit exit)
+    {
+        if (path.Length == 0)
+            path = $"{Name}-{DateTime.Now:yyyyMMdd-HHmmss}.core";
+        try
+        {
+            await InspectAsync(view =>
+            {
+                GuestCore.Write(view, Memory.Ranges, path);
+                return true;
+            }).ConfigureAwait(false);
+            _logger.LogError("{Message}; its core is {Path}", exit.Message, path);
+        }
+        catch (ConfigurationException e)
+        {
+            _logger.LogError("{Message}; {Reason}", exit.Message, e.Message);
+        }
+        catch (Exception e) when (e is not InvalidOperationException)
+        {
+            OnInternalError(e, "core");
+            return;
+        }
+        catch (InvalidOperationException)
+        {
+            return; // the machine has ended meanwhile
+        }
+
+        switch (action)
+        {
+            case PanicAction.Pause:
+                break;
+            case PanicAction.Restart:
+                await ResetAsync().ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await ResumeAsync().ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                break;
+            default:
+                _loop.End(OfPanic(exit, action));
                 break;
         }
     }

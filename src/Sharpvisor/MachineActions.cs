@@ -55,6 +55,9 @@ public sealed record MachineActions
     /// <summary>A triple fault is a crash as a panic is; otherwise it is a reset, as on a PC.</summary>
     public bool IsTripleFaultPanic { get; init; }
 
-    /// <summary>Where an ELF core of a crashed guest is written before anything else is done with it; null: nowhere.</summary>
+    /// <summary>
+    /// Where an ELF core of a crashed guest is written before anything else is done with it; empty: to a file by name and
+    /// time in the current directory; null: nowhere.
+    /// </summary>
     public string? CoreFile { get; init; }
 }

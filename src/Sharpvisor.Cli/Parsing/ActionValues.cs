@@ -55,17 +55,28 @@ internal static class ActionValues
         },
     };
 
-    public static void OnCrash(RunSettings settings, string value) => settings.Actions = settings.Actions with
+    /// <summary>-on-crash destroy|restart|preserve|coredump-destroy|coredump-restart|coredump-preserve[,core=FILE].</summary>
+    public static void OnCrash(RunSettings settings, string value)
     {
-        IsTripleFaultPanic = true,
-        Panic = value switch
+        const string withCore = "coredump-";
+        var keys = new KeyValues("-on-crash", value, implied: "action", ["action", "core"]);
+        var text = keys["action"] ?? throw keys.Error("there is no action; give preserve");
+        var hasCore = text.StartsWith(withCore, StringComparison.Ordinal);
+        if (keys["core"] is not null && !hasCore)
+            throw keys.Error($"core= is for {withCore}ACTION; give {withCore}{text}, or leave it out");
+        settings.Actions = settings.Actions with
         {
-            "destroy" => PanicAction.ExitFailure,
-            "restart" => PanicAction.Restart,
-            "preserve" => PanicAction.Pause,
-            _ => throw Unknown("-on-crash", value, ["destroy", "restart", "preserve"]),
-        },
-    };
+            IsTripleFaultPanic = true,
+            CoreFile = hasCore ? keys["core"] ?? "" : null,
+            Panic = (hasCore ? text[withCore.Length..] : text) switch
+            {
+                "destroy" => PanicAction.ExitFailure,
+                "restart" => PanicAction.Restart,
+                "preserve" => PanicAction.Pause,
+                _ => throw Unknown("-on-crash", value, ["destroy", "restart", "preserve", "coredump-destroy", "coredump-restart", "coredump-preserve"]),
+            },
+        };
+    }
 
     private static ConfigurationException Unknown(string flag, string value, string[] words) =>
         new($"{flag} {value}: the nearest is {Nearest.Of(value, words)} of {string.Join(", ", words)}");

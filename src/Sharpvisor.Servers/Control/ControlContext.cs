@@ -41,9 +41,6 @@ public sealed class ControlContext
     /// <summary>Chooses what is logged by the items of -d; null: that can't be changed.</summary>
     public Action<string>? SetLog { get; set; }
 
-    /// <summary>Writes an ELF core of the guest, which stands still meanwhile.</summary>
-    public Action<Stream>? WriteCore { get; set; }
-
     public MachineOperations Operations { get; }
 
     /// <summary>Used under the machine's gate.</summary>

@@ -5,6 +5,7 @@ using Sharpvisor.Core.Display;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Input;
 using Sharpvisor.Debugging;
+using Sharpvisor.Debugging.Cores;
 using Sharpvisor.Display;
 
 namespace Sharpvisor.Servers.Control;
@@ -83,16 +84,12 @@ public sealed class MachineOperations
         SaveAsync(path, address, size, (view, at, buffer) => view.ReadPhysical(at, buffer));
 
     /// <summary>Writes an ELF core for gdb and crash.</summary>
-    public async Task DumpAsync(string path)
+    /// <param name="paging">By linear addresses, as the page tables have them, rather than physical ones.</param>
+    public Task DumpAsync(string path, bool paging) => Machine.InspectAsync(view =>
     {
-        if (_context.WriteCore is not { } write)
-            throw new ControlException("this machine writes no core files");
-        await Machine.InspectAsync(_ =>
-        {
-            WriteFile(path, write);
-            return true;
-        }).ConfigureAwait(false);
-    }
+        GuestCore.Write(view, Machine.Memory.Ranges, path, paging);
+        return true;
+    });
 
     public Task SendKeysAsync(IReadOnlyList<Key> keys, TimeSpan hold) => Machine.Keyboard.PressAsync(keys, hold);
 

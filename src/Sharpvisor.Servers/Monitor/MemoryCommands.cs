@@ -35,10 +35,11 @@ internal sealed class MemoryCommands(ControlContext context)
             await Operations.SavePhysicalAsync(call.Word(2), address, size).ConfigureAwait(false);
             return "";
         }) { Complete = File },
-        new(["dump-guest-memory"], "filename", "dump guest memory into file 'filename', as an ELF core with the registers of each CPU", async call =>
+        new(["dump-guest-memory"], "[-p] filename", "dump guest memory into file 'filename', as an ELF core with the registers of each CPU (-p: by linear addresses)", async call =>
         {
+            call = call.TakeFlag("-p", out var paging);
             call.CheckCount(1);
-            await Operations.DumpAsync(call.Word(0)).ConfigureAwait(false);
+            await Operations.DumpAsync(call.Word(0), paging).ConfigureAwait(false);
             return "";
         }) { Complete = i => i == 0 ? null : [] },
     ];

@@ -227,12 +227,11 @@ internal sealed partial class QmpCommands
             if (a.Has("begin") || a.Has("length"))
                 throw new ControlException("Parameter 'begin' is not supported: the whole memory is dumped");
             a.Boolean("detach", false);
-            if (a.Boolean("paging", false))
-                throw new ControlException("Parameter 'paging' is not supported: the dump is of physical memory");
+            var paging = a.Required("paging");
             var protocol = a.String("protocol");
             if (!protocol.StartsWith("file:", StringComparison.Ordinal))
-                throw new ControlException($"parameter 'protocol' must start with 'file:'");
-            return Operations.DumpAsync(protocol["file:".Length..]);
+                throw new ControlException("parameter 'protocol' must start with 'file:'");
+            return Operations.DumpAsync(protocol["file:".Length..], paging);
         });
         Add("balloon", ["value"], a => Operations.SetBalloon((ulong)Math.Max(0, a.Integer("value"))));
     }
