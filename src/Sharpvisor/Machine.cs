@@ -14,6 +14,7 @@ using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Debugging;
 using Sharpvisor.Debugging.Cores;
+using Sharpvisor.Debugging.Symbols;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
@@ -169,6 +170,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     /// <summary>Registers, memory, breakpoints and steps.</summary>
     public MachineDebugger Debugger { get; }
+
+    /// <summary>The Linux kernel that the guest runs, for names and call traces.</summary>
+    public KernelCache Kernels { get; } = new();
 
     /// <summary>The guest sleeps (ACPI S3) until its alarm, a key, <see cref="PressPowerButton"/> or <see cref="WakeUp"/>.</summary>
     public bool IsSuspended => _loop.IsSuspended;
