@@ -53,6 +53,8 @@ internal static class RunCommand
                 using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
+                if (settings.TraceFilters.Count > 0)
+                    machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
                 control = ControlServers.Start(settings, machine, vnc, ends, logger, log, quit);
                 return await LiveAsync(machine, control, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
