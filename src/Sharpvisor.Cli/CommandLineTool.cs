@@ -70,6 +70,10 @@ internal static class CommandLineTool
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Context).ConfigureAwait(false);
                 return await ContextCommand.RunAsync(rest, output).ConfigureAwait(false);
+            case "profile":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Profile).ConfigureAwait(false);
+                return await ProfileCommand.RunAsync(rest, output, errors).ConfigureAwait(false);
             case "image":
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Image).ConfigureAwait(false);

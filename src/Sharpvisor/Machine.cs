@@ -15,6 +15,7 @@ using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Debugging;
 using Sharpvisor.Debugging.Cores;
+using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Debugging.Symbols;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
@@ -38,6 +39,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly PcBoard _board;
     private readonly BootPlan? _plan;
     private readonly IVcpu[] _vcpus;
+    private readonly VcpuThreads _threads;
     private readonly MachineLoop _loop;
     private readonly TaskCompletionSource<MachineExit> _exit = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private MachineActions _actions = new();
@@ -95,12 +97,12 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
             TracePoints.Changed += () => Array.ForEach(_vcpus, vcpu => vcpu.Kick());
             Debugger = new MachineDebugger(this);
-            var threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug), OnInternalError);
+            _threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug), OnInternalError);
             foreach (var backend in options.Backends.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
             foreach (var drive in Drives)
                 drive.Faulted += e => OnInternalError(e, drive.Name);
-            _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
+            _loop = new MachineLoop(_threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
             _loop.Happened += Raise;
             foreach (var device in _board.VirtioDevices)
                 device.Points = TracePoints;
@@ -250,6 +252,11 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(error);
         return answer;
     }
+
+    /// <summary>Begins to count where the processors are; one profile at a time.</summary>
+    /// <param name="frequency">Samples of each processor a second, 1 to 1000.</param>
+    /// <exception cref="ConfigurationException">There is one already, or the frequency is out of range.</exception>
+    public Profiler StartProfile(int frequency = Profiler.DefaultFrequency) => new(this, _threads, frequency);
 
     /// <summary>Ends the machine at once, as pulling the plug does.</summary>
     public Task<MachineExit> StopAsync(string message = "stopped", CancellationToken cancellation = default)

@@ -13,6 +13,7 @@ using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -48,6 +49,7 @@ internal static class RunCommand
             Machine? machine = null;
             VncServer? vnc = null;
             ControlServers? control = null;
+            Profiler? profiler = null;
             try
             {
                 using var files = BootFiles.Open(settings);
@@ -57,10 +59,13 @@ internal static class RunCommand
                     machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
                 control = ControlServers.Start(settings, machine, vnc, ends, logger, log, quit);
+                profiler = settings.ProfileFrequency is { } frequency ? machine.StartProfile(frequency) : null;
                 return await LiveAsync(machine, control, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (profiler is not null)
+                    await profiler.DisposeAsync().ConfigureAwait(false);
                 if (control is not null)
                     await control.DisposeAsync().ConfigureAwait(false);
                 if (vnc is not null)
@@ -69,6 +74,8 @@ internal static class RunCommand
                     await machine.DisposeAsync().ConfigureAwait(false);
                 foreach (var end in ends)
                     await end.DisposeAsync().ConfigureAwait(false);
+                if (profiler is not null)
+                    ProfileCommand.Write(settings.ProfileFile, profiler.Fold());
             }
         }
     }

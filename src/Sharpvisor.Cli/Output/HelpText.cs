@@ -11,6 +11,8 @@ internal static class HelpText
         sharpvisor image VERB    make, copy, check and describe disk images
         sharpvisor list          the machines that run
         sharpvisor monitor NAME COMMAND   what a machine's monitor says
+        sharpvisor ctx NAME|CORE          what its processors are doing
+        sharpvisor profile NAME           where its time goes
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -92,6 +94,8 @@ internal static class HelpText
 
         What it does
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
+          -trace EVENT[:FIRST-LAST|:DEVICE][,file=F]   log interrupt, exception,
+                                 syscall, port, mmio, virtio, or all
           -perfmap               names of generated code for Linux's perf
           SIGUSR1                prints what the engine did
           -S                     starts paused: before the first instruction
@@ -106,6 +110,17 @@ internal static class HelpText
           -k FILE       symbols of a System.map, vmlinux or bzImage instead
           --cpu N       one processor only
           --stack N     lines of stack (8); --frames N: of the call trace (64)
+        """;
+
+    public const string Profile = """
+        sharpvisor profile [-F HZ] [-t SECONDS] [-o FILE] NAME|PID
+        sharpvisor profile [-F HZ] [-o FILE] -- FLAGS of run
+          Where the guest's processors are, by task and call trace of its Linux
+          kernel: "task;outer;inner COUNT" lines, as flamegraph.pl takes them.
+          [user] is code of processes, [idle] HLT, [unknown] what has no symbols.
+          -F HZ       samples of each processor a second (99)
+          -t SECONDS  how long (10); Ctrl-C ends it early
+          -o FILE     instead of standard output; behind --: profile.folded
         """;
 
     public const string Image = """

@@ -126,6 +126,12 @@ internal sealed class RunSettings
 
     public bool TraceGuestErrors { get; set; }
 
+    /// <summary>Samples a second of sharpvisor profile; null: there is no profile.</summary>
+    public int? ProfileFrequency { get; set; }
+
+    /// <summary>Where its stacks go.</summary>
+    public string ProfileFile { get; set; } = "";
+
     /// <summary>-trace: events that are logged.</summary>
     public List<TraceFilter> TraceFilters { get; } = [];
 

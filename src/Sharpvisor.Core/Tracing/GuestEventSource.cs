@@ -22,22 +22,22 @@ public sealed class GuestEventSource : EventSource
         _ = Log;
     }
 
-    [Event(1, Keywords = (EventKeywords)TraceKind.Interrupt, Level = EventLevel.Informational)]
+    [Event(1, Keywords = Keywords.Interrupt, Level = EventLevel.Informational)]
     public void Interrupt(int processor, int vector, ulong rip) => WriteEvent(1, processor, vector, rip);
 
-    [Event(2, Keywords = (EventKeywords)TraceKind.Exception, Level = EventLevel.Informational)]
+    [Event(2, Keywords = Keywords.Exception, Level = EventLevel.Informational)]
     public void Exception(int processor, int vector, long error, ulong rip, ulong cr2) => WriteEvent(2, processor, vector, error, rip, cr2);
 
-    [Event(3, Keywords = (EventKeywords)TraceKind.SystemCall, Level = EventLevel.Informational)]
+    [Event(3, Keywords = Keywords.SystemCall, Level = EventLevel.Informational)]
     public void SystemCall(int processor, ulong number, ulong rdi, ulong rsi, ulong rdx) => WriteEvent(3, processor, number, rdi, rsi, rdx);
 
-    [Event(4, Keywords = (EventKeywords)TraceKind.Port, Level = EventLevel.Informational)]
+    [Event(4, Keywords = Keywords.Port, Level = EventLevel.Informational)]
     public void Port(bool isWrite, int port, int size, ulong value, string device) => WriteEvent(4, isWrite, port, size, value, device);
 
-    [Event(5, Keywords = (EventKeywords)TraceKind.Mmio, Level = EventLevel.Informational)]
+    [Event(5, Keywords = Keywords.Mmio, Level = EventLevel.Informational)]
     public void Mmio(bool isWrite, ulong address, int size, ulong value, string device) => WriteEvent(5, isWrite, address, size, value, device);
 
-    [Event(6, Keywords = (EventKeywords)TraceKind.Virtio, Level = EventLevel.Informational)]
+    [Event(6, Keywords = Keywords.Virtio, Level = EventLevel.Informational)]
     public void Virtio(bool isDone, string device, int queue, ulong bytes) => WriteEvent(6, isDone, device, queue, bytes);
 
     protected override void OnEventCommand(EventCommandEventArgs command)
@@ -76,5 +76,16 @@ public sealed class GuestEventSource : EventSource
                 Virtio(e.Detail != 0, e.Device, (int)e.Number, e.Value);
                 break;
         }
+    }
+
+    /// <summary>Their names for tools, which look for a class of this name; the values are <see cref="TraceKind"/>'s.</summary>
+    public static class Keywords
+    {
+        public const EventKeywords Interrupt = (EventKeywords)TraceKind.Interrupt;
+        public const EventKeywords Exception = (EventKeywords)TraceKind.Exception;
+        public const EventKeywords SystemCall = (EventKeywords)TraceKind.SystemCall;
+        public const EventKeywords Port = (EventKeywords)TraceKind.Port;
+        public const EventKeywords Mmio = (EventKeywords)TraceKind.Mmio;
+        public const EventKeywords Virtio = (EventKeywords)TraceKind.Virtio;
     }
 }

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Servers.Vnc;
 
 namespace Sharpvisor.Servers.Control;
@@ -43,6 +44,9 @@ public sealed class ControlContext
 
     /// <summary>Where traced events are logged; null: nowhere, they can't be chosen.</summary>
     public Action<string>? TraceLine { get; set; }
+
+    /// <summary>The profile that a monitor has begun; null: there is none.</summary>
+    internal Profiler? Profile { get; set; }
 
     public MachineOperations Operations { get; }
 

@@ -1,5 +1,6 @@
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Debugging;
+using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Servers.Control;
 
 namespace Sharpvisor.Servers.Monitor;
@@ -17,6 +18,24 @@ internal sealed class ContextCommands(ControlContext context)
             context.Machine.Kernels.Find(snapshot, options.SymbolFile);
             return await context.Machine.InspectAsync(view => ContextDump.Write(view, context.Machine.Kernels.Find(view, options.SymbolFile), options), call.Cancellation).ConfigureAwait(false);
         }),
+        new(["profile"], "start [samples a second]|stop", "count where the processors are; stop prints folded stacks for flamegraph.pl", async call =>
+        {
+            call.CheckCount(2);
+            switch (call.Word(0))
+            {
+                case "start":
+                    var frequency = call.OptionalWord(1) is { } text ? MachineCommands.Number(text) : Profiler.DefaultFrequency;
+                    context.Profile = context.Machine.StartProfile(frequency);
+                    return "";
+                case "stop":
+                    var profile = context.Profile ?? throw new ControlException("there is no profile: begin one with profile start");
+                    context.Profile = null;
+                    await profile.DisposeAsync().ConfigureAwait(false);
+                    return profile.Fold();
+                default:
+                    throw new ControlException($"profile: \"{call.Word(0)}\" is neither start nor stop");
+            }
+        }) { Complete = i => i == 0 ? ["start", "stop"] : [] },
         new(["trace-event"], "event[:first-last|:device] on|off", "log interrupts, exceptions, system calls, accesses to devices, virtio requests (interrupt, exception, syscall, port, mmio, virtio, all)", MachineCommands.Text(call =>
         {
             call.CheckCount(2);
@@ -35,6 +54,5 @@ internal sealed class ContextCommands(ControlContext context)
 
     /// <summary>info trace-events.</summary>
     public string Traced() => string.Concat(TraceFilter.Names.Select((name, i) =>
-        $"{name} : state {(context.Machine.TracePoints.Wants((TraceKind)(1 << i)) ? 1 : 0)}{string.Concat(context.Machine.TracePoints.Filters.Where(f => f.Kind == (TraceKind)(1 << i)).Select(f => " " + f))}
-"));
+        $"{name} : state {(context.Machine.TracePoints.Wants((TraceKind)(1 << i)) ? 1 : 0)}{string.Concat(context.Machine.TracePoints.Filters.Where(f => f.Kind == (TraceKind)(1 << i)).Select(f => " " + f))}\n"));
 }

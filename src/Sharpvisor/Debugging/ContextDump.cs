@@ -62,7 +62,7 @@ public static class ContextDump
     {
         var state = view.GetState(processor);
         text.Append(CultureInfo.InvariantCulture, $"\nvcpu{processor}:{(state.Activity == ActivityState.Active ? "" : $" {Name(state.Activity)}")}");
-        if (guest?.TaskOf(processor) is { } task)
+        if (guest?.TaskOf(in state) is { } task)
             text.Append(CultureInfo.InvariantCulture, $" task {task.Name}, pid {task.Pid}");
         text.Append('\n');
         WriteRegisters(text, guest, in state);

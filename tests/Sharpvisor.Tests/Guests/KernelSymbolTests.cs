@@ -71,7 +71,7 @@ public sealed class KernelSymbolTests : IDisposable
             Assert.True(kernel.Symbols.All.SequenceEqual(byFile.Symbols.All));
         }
 
-        (string Name, int Pid)[] Tasks() => [.. Enumerable.Range(0, 2).Select(i => view.TaskOf(i)!.Value)];
+        (string Name, int Pid)[] Tasks() => [.. Enumerable.Range(0, 2).Select(i => view.TaskOf(machine.Debugger.GetState(i))!.Value)];
     }
 
     [GuestTheory("cloud/vmlinuz", "virtio/initrd.img")]
@@ -105,7 +105,7 @@ public sealed class KernelSymbolTests : IDisposable
         var wanted = new[] { "panic+", "sysrq_handle_crash+", "write_sysrq_trigger+", "vfs_write+", "do_syscall_64+", "entry_SYSCALL_64_after_hwframe+" };
         Assert.Equal(wanted, wanted.Where(w => names.Exists(n => n.StartsWith(w, StringComparison.Ordinal))));
         Assert.Equal("[user]", names[^1]);
-        Assert.Equal("sh", view.TaskOf(0)!.Value.Name);
+        Assert.Equal("sh", view.TaskOf(machine.Debugger.GetState(0))!.Value.Name);
     }
 
     private static List<string> Names(KernelView view, IGuestView guest, int processor) =>

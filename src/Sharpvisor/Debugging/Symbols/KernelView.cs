@@ -1,4 +1,5 @@
 using System.Globalization;
+using Sharpvisor.Cpu.State;
 using Sharpvisor.Debugging.Stacks;
 
 namespace Sharpvisor.Debugging.Symbols;
@@ -9,14 +10,12 @@ public sealed class KernelView
     private const int CommLength = 16;
 
     private readonly List<(ulong Start, ulong End)> _text = [];
-    private readonly IGuestView _view;
     private List<KernelModule>? _modules;
     private OrcTable? _orc;
 
     public KernelView(LinuxKernel kernel, IGuestView view)
     {
         Kernel = kernel;
-        _view = view;
         var tables = kernel.TablesOf(view);
         Memory = new LinearMemory(view, in tables);
         AddText("_stext", "_etext");
@@ -78,9 +77,8 @@ public sealed class KernelView
     }
 
     /// <summary>The name and the number of the task that a processor runs, where the kernel has types to find them by.</summary>
-    public (string Name, int Pid)? TaskOf(int processor)
+    public (string Name, int Pid)? TaskOf(in CpuState state)
     {
-        var state = _view.GetState(processor);
         // The kernel's per-CPU area is at GS, after SWAPGS in the other register: it is the one in the upper half.
         var area = (long)state.Segments[5].Base < 0 ? state.Segments[5].Base : state.KernelGsBase;
         var symbols = Kernel.Symbols;
