@@ -58,6 +58,22 @@ internal static class CommandLineTool
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Doctor).ConfigureAwait(false);
                 return await DoctorCommand.RunAsync(rest, output).ConfigureAwait(false);
+            case "list":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Control).ConfigureAwait(false);
+                return await ControlCommands.ListAsync(rest, output).ConfigureAwait(false);
+            case "monitor":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Control).ConfigureAwait(false);
+                return await ControlCommands.MonitorAsync(rest, output).ConfigureAwait(false);
+            case "ctx":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Context).ConfigureAwait(false);
+                return await ContextCommand.RunAsync(rest, output).ConfigureAwait(false);
+            case "profile":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Profile).ConfigureAwait(false);
+                return await ProfileCommand.RunAsync(rest, output, errors).ConfigureAwait(false);
             case "image":
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Image).ConfigureAwait(false);
@@ -67,7 +83,7 @@ internal static class CommandLineTool
                 if (File.Exists(verb))
                     return await RunCommand.RunAsync(Parsing.RunFlags.Parse(args), output, errors).ConfigureAwait(false);
                 throw new ConfigurationException(
-                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "doctor", "help"])}; see sharpvisor --help");
+                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "list", "monitor", "ctx", "profile", "doctor", "help"])}; see sharpvisor --help");
         }
     }
 

@@ -10,9 +10,13 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Input;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Debugging;
+using Sharpvisor.Debugging.Cores;
+using Sharpvisor.Debugging.Profiling;
+using Sharpvisor.Debugging.Symbols;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
@@ -35,14 +39,17 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly PcBoard _board;
     private readonly BootPlan? _plan;
     private readonly IVcpu[] _vcpus;
+    private readonly VcpuThreads _threads;
     private readonly MachineLoop _loop;
     private readonly TaskCompletionSource<MachineExit> _exit = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private MachineActions _actions = new();
     private int _faults;
     private int _disposed;
 
     internal Machine(MachineOptions options)
     {
         _options = options;
+        Actions = options.Actions;
         _logger = options.Logger;
         // Memory, clock and vCPUs are made below in an order that leaves nothing behind when one of them is refused.
         if (options.ProcessorCount is < 1 or > MachineOptions.MaximumProcessors)
@@ -52,10 +59,11 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         Memory = new GuestMemory(options.MemorySize, options.Below4GLimit);
         _clock = new HostClock(_gate, e => OnInternalError(e, "timer"));
         _clock.Pause();
+        TracePoints = new TracePoints();
         try
         {
-            Ports = new AddressSpace("io", 0x10000, _gate, Errors);
-            Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors);
+            Ports = new AddressSpace("io", 0x10000, _gate, Errors) { Trace = (TracePoints, TraceKind.Port) };
+            Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors) { Trace = (TracePoints, TraceKind.Mmio) };
             _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model)), options);
             _plan = BootChoice.Plan(options, Memory);
             if (_plan is { Way: BootWay.Firmware })
@@ -76,6 +84,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 ProcessorCount = options.ProcessorCount,
                 RegisterPort = _board.RegisterPort,
                 Trace = options.Trace,
+                Points = TracePoints,
             };
             var engine = options.Engine ?? CpuEngines.CreateDefault();
             _vcpus = new IVcpu[options.ProcessorCount];
@@ -86,17 +95,23 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                     _board.Connect(i, _vcpus[i]);
             }
 
+            TracePoints.Changed += () => Array.ForEach(_vcpus, vcpu => vcpu.Kick());
             Debugger = new MachineDebugger(this);
-            var threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu)), OnInternalError);
+            _threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug), OnInternalError);
             foreach (var backend in options.Backends.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
             foreach (var drive in Drives)
                 drive.Faulted += e => OnInternalError(e, drive.Name);
-            _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
+            _loop = new MachineLoop(_threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
+            _loop.Happened += Raise;
+            foreach (var device in _board.VirtioDevices)
+                device.Points = TracePoints;
+            Parts = new MachineParts(options, _board);
             Start(MachineStart.Cold);
         }
         catch
         {
+            TracePoints.Dispose();
             foreach (var vcpu in _vcpus ?? [])
                 vcpu?.Dispose();
             _clock.Dispose();
@@ -120,6 +135,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     public BootPlan? BootPlan => _plan;
 
     public IReadOnlyList<IVcpu> Processors => _vcpus;
+
+    /// <summary>What the machine is put together from, for whoever shows it.</summary>
+    public MachineParts Parts { get; }
 
     public IEnumerable<BlockDrive> Drives => _options.Drives;
 
@@ -145,10 +163,28 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Completes when the machine has ended.</summary>
     public Task<MachineExit> Exit => _exit.Task;
 
+    /// <summary>Something happened to the machine as a whole. Raised on any thread, perhaps with the gate held; it must not block.</summary>
+    public event Action<MachineEvent>? Happened;
+
+    public RunState State => _loop.State;
+
     public bool IsPaused => _loop.IsPaused;
+
+    /// <summary>What becomes of the machine when its guest is through.</summary>
+    public MachineActions Actions
+    {
+        get => Volatile.Read(ref _actions);
+        set => Volatile.Write(ref _actions, value);
+    }
 
     /// <summary>Registers, memory, breakpoints and steps.</summary>
     public MachineDebugger Debugger { get; }
+
+    /// <summary>Interrupts, system calls, accesses to devices … for whoever wants to see them.</summary>
+    public TracePoints TracePoints { get; }
+
+    /// <summary>The Linux kernel that the guest runs, for names and call traces.</summary>
+    public KernelCache Kernels { get; } = new();
 
     /// <summary>The guest sleeps (ACPI S3) until its alarm, a key, <see cref="PressPowerButton"/> or <see cref="WakeUp"/>.</summary>
     public bool IsSuspended => _loop.IsSuspended;
@@ -163,6 +199,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         foreach (var backend in _options.Backends.OfType<IConnectableCharBackend>())
             await backend.WaitForPeerAsync(cancellation).ConfigureAwait(false);
         cancellation.ThrowIfCancellationRequested();
+        _ = GuestEventSource.PublishLaterAsync();
         _loop.Start(
             _options.StartPaused,
             e => MachineExit.OfInternalError(e, "machine", _logger),
@@ -190,6 +227,37 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>As the reset button does, whatever was said about rebooting.</summary>
     public Task ResetAsync(CancellationToken cancellation = default) => _loop.ResetAsync(cancellation);
 
+    /// <summary>
+    /// Looks at processors and memory by <see cref="Debugger"/> between two instructions, whether the machine is paused or
+    /// runs: the guest does not notice, nor does anybody who waits for the machine.
+    /// </summary>
+    public async Task<T> InspectAsync<T>(Func<MachineDebugger, T> look, CancellationToken cancellation = default)
+    {
+        var answer = default(T)!;
+        Exception? error = null;
+        await _loop.InspectAsync(
+            () =>
+            {
+                try
+                {
+                    answer = look(Debugger);
+                }
+                catch (Exception e)
+                {
+                    error = e; // theirs: the machine goes on
+                }
+            },
+            cancellation).ConfigureAwait(false);
+        if (error is not null)
+            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(error);
+        return answer;
+    }
+
+    /// <summary>Begins to count where the processors are; one profile at a time.</summary>
+    /// <param name="frequency">Samples of each processor a second, 1 to 1000.</param>
+    /// <exception cref="ConfigurationException">There is one already, or the frequency is out of range.</exception>
+    public Profiler StartProfile(int frequency = Profiler.DefaultFrequency) => new(this, _threads, frequency);
+
     /// <summary>Ends the machine at once, as pulling the plug does.</summary>
     public Task<MachineExit> StopAsync(string message = "stopped", CancellationToken cancellation = default)
     {
@@ -198,13 +266,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     }
 
     /// <summary>Like <see cref="StopAsync"/>, without waiting for it.</summary>
-    public void Stop(string message = "stopped") => _loop.End(Stopped(message));
+    public void Stop(string message = "stopped", ShutdownCause cause = ShutdownCause.HostUi) => _loop.End(Stopped(message) with { Cause = cause });
 
     /// <summary>Presses the power button: a guest that listens to ACPI shuts down, one that sleeps wakes up.</summary>
     public void PressPowerButton()
     {
         using (_gate.Enter())
             _board.PressPowerButton();
+        Raise(new MachineEvent(MachineEventKind.PowerDown));
     }
 
     /// <summary>Wakes a guest that sleeps (ACPI S3), as QEMU's system_wakeup does. It runs soon after.</summary>
@@ -217,13 +286,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             _board.WakeUp("host");
     }
 
-    void IMachineControl.RequestReset(string source)
-    {
-        if (_options.NoReboot)
-            ShutDown(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
-        else
-            _loop.RequestReset();
-    }
+    void IMachineControl.RequestReset(string source) =>
+        Reboot(new MachineExit(MachineExitReason.Reset, 0, $"the guest asked for a reset ({source})"));
 
     void IMachineControl.RequestPowerOff(string source) =>
         ShutDown(new MachineExit(MachineExitReason.PowerOff, 0, $"the guest powered off ({source})"));
@@ -246,7 +310,15 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     void IMachineControl.RequestPause(string reason)
     {
         _logger.LogWarning("{Reason}; the machine is paused until it is told to go on", reason);
-        _loop.RequestPause(new DebugStop(DebugStopKind.Paused, 0));
+        _loop.RequestPause(new DebugStop(DebugStopKind.Paused, 0), RunState.IoError);
+    }
+
+    void IMachineControl.ReportPanic(string source, bool isHandled)
+    {
+        if (isHandled)
+            Raise(new MachineEvent(MachineEventKind.GuestCrashLoaded, PanicAction: "run"));
+        else
+            Crash(new MachineExit(MachineExitReason.GuestPanic, 0, $"the guest's kernel has crashed ({source})"));
     }
 
     public async ValueTask DisposeAsync()
@@ -254,6 +326,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
             return;
         await _loop.EndAsync(Stopped("the machine was disposed")).ConfigureAwait(false);
+        TracePoints.Dispose();
         // Backends first: what the guest said last is still to be written. Then the clock, whose timers use devices.
         foreach (var backend in _options.Backends)
             await backend.DisposeAsync().ConfigureAwait(false);
@@ -337,24 +410,135 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         var count = Interlocked.Increment(ref _faults);
         if (count <= DescribedFaults)
             _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
-        if (_options.NoReboot)
-            ShutDown(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"), vcpu.Index);
+        var exit = new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}");
+        if (Actions.IsTripleFaultPanic)
+            Crash(exit, vcpu.Index);
         else
-            _loop.RequestReset();
+            Reboot(exit, vcpu.Index);
     }
 
-    /// <summary>The guest is through: the machine ends, or stays for someone who looks at it.</summary>
-    private void ShutDown(MachineExit exit, int processor = 0)
+    private void Reboot(MachineExit exit, int processor = 0)
     {
-        if (!_options.NoShutdown)
+        switch (Actions.Reboot)
         {
-            _loop.RequestEnd(exit);
+            case RebootAction.Reset:
+                _loop.RequestReset();
+                break;
+            case RebootAction.Shutdown when Actions.Shutdown != ShutdownAction.Pause:
+                _loop.RequestEnd(exit);
+                break;
+            default:
+                Preserve(exit, processor);
+                break;
+        }
+    }
+
+    private void ShutDown(MachineExit exit)
+    {
+        switch (Actions.Shutdown)
+        {
+            case ShutdownAction.PowerOff:
+                _loop.RequestEnd(exit);
+                break;
+            case ShutdownAction.Pause:
+                Preserve(exit);
+                break;
+            case ShutdownAction.Restart:
+                _loop.RequestReset();
+                break;
+        }
+    }
+
+    /// <summary>The guest is through, and the machine stays for someone who looks at it.</summary>
+    private void Preserve(MachineExit exit, int processor = 0)
+    {
+        _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
+        Raise(new MachineEvent(MachineEventKind.Shutdown, exit.Cause));
+        _loop.ShutDown(processor);
+    }
+
+    private void Crash(MachineExit exit, int processor = 0)
+    {
+        var actions = Actions;
+        var action = actions is { Panic: PanicAction.Shutdown, Shutdown: ShutdownAction.Pause } ? PanicAction.Pause : actions.Panic;
+        var name = action switch { PanicAction.None => "run", PanicAction.Pause => "pause", _ => "poweroff" };
+        Raise(new MachineEvent(MachineEventKind.GuestPanicked, ShutdownCause.GuestPanic, name));
+        if (action != PanicAction.None && actions.CoreFile is { } core)
+        {
+            _loop.RequestPause(new DebugStop(DebugStopKind.ShutDown, processor), RunState.GuestPanicked);
+            _ = DumpAsync(core, action, exit);
             return;
         }
 
-        _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
-        _loop.ShutDown(processor);
+        switch (action)
+        {
+            case PanicAction.None when exit.Reason == MachineExitReason.TripleFault:
+                Reboot(exit, processor); // there is nothing that could go on
+                break;
+            case PanicAction.None:
+                _logger.LogWarning("{Message}", exit.Message);
+                break;
+            case PanicAction.Pause:
+                _logger.LogError("{Message}; the machine stays paused", exit.Message);
+                _loop.RequestPause(new DebugStop(DebugStopKind.ShutDown, processor), RunState.GuestPanicked);
+                break;
+            case PanicAction.Restart:
+                _logger.LogError("{Message}; the machine starts anew", exit.Message);
+                _loop.RequestReset();
+                break;
+            default:
+                _loop.RequestEnd(OfPanic(exit, action));
+                break;
+        }
     }
+
+    private static MachineExit OfPanic(MachineExit exit, PanicAction action) =>
+        action == PanicAction.ExitFailure && exit.Code == 0 ? exit with { Code = MachineExit.FailureCode } : exit;
+
+    /// <summary>Writes the core of a crashed guest, whose processors are held, and does then what is to be done with it.</summary>
+    /// <param name="path">Empty: one by name and time in the current directory.</param>
+    private async Task DumpAsync(string path, PanicAction action, MachineExit exit)
+    {
+        if (path.Length == 0)
+            path = $"{Name}-{DateTime.Now:yyyyMMdd-HHmmss}.core";
+        try
+        {
+            await InspectAsync(view =>
+            {
+                GuestCore.Write(view, Memory.Ranges, path);
+                return true;
+            }).ConfigureAwait(false);
+            _logger.LogError("{Message}; its core is {Path}", exit.Message, path);
+        }
+        catch (ConfigurationException e)
+        {
+            _logger.LogError("{Message}; {Reason}", exit.Message, e.Message);
+        }
+        catch (Exception e) when (e is not InvalidOperationException)
+        {
+            OnInternalError(e, "core");
+            return;
+        }
+        catch (InvalidOperationException)
+        {
+            return; // the machine has ended meanwhile
+        }
+
+        switch (action)
+        {
+            case PanicAction.Pause:
+                break;
+            case PanicAction.Restart:
+                await ResetAsync().ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await ResumeAsync().ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                break;
+            default:
+                _loop.End(OfPanic(exit, action));
+                break;
+        }
+    }
+
+    private void Raise(MachineEvent happened) => Happened?.Invoke(happened);
 
     private GuestBalloon? FindBalloon() => _board.VirtioDevices.OfType<VirtioBalloon>().ToList() switch
     {

@@ -138,10 +138,18 @@ public sealed class MachineBuilder
     public MachineBuilder WithNetworkCard(E1000Card card) => With(Options with { NetworkCards = [.. Options.NetworkCards, card] });
 
     /// <summary>The machine ends when the guest resets it or takes a triple fault.</summary>
-    public MachineBuilder WithoutReboot() => With(Options with { NoReboot = true });
+    public MachineBuilder WithoutReboot() => WithActions(Options.Actions with { Reboot = RebootAction.Shutdown });
 
     /// <summary>The machine stays, paused, when the guest powers it off.</summary>
-    public MachineBuilder WithoutShutdown() => With(Options with { NoShutdown = true });
+    public MachineBuilder WithoutShutdown() => WithActions(Options.Actions with { Shutdown = ShutdownAction.Pause });
+
+    /// <summary>Says what becomes of the machine when its guest powers off, resets or crashes.</summary>
+    public MachineBuilder WithActions(MachineActions actions) => With(Options with { Actions = actions });
+
+    /// <summary>Adds QEMU's pvpanic, by which a guest says that it has crashed.</summary>
+    /// <param name="onPci">A function on PCI rather than a port that ACPI tells of.</param>
+    public MachineBuilder WithPanicDevice(bool onPci = false) =>
+        With(onPci ? Options with { HasPciPanicDevice = true } : Options with { HasPanicDevice = true });
 
     /// <summary>The machine starts paused: no processor executes anything until <see cref="Machine.ResumeAsync(CancellationToken)"/>.</summary>
     public MachineBuilder WithStartPaused() => With(Options with { StartPaused = true });

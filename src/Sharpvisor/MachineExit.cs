@@ -18,6 +18,9 @@ public enum MachineExitReason
     /// <summary>A processor took a triple fault, and the machine was made not to reboot.</summary>
     TripleFault,
 
+    /// <summary>The guest crashed and said so by pvpanic.</summary>
+    GuestPanic,
+
     /// <summary>The host asked for it: <see cref="Machine.StopAsync"/>, Ctrl-A x.</summary>
     Stopped,
 
@@ -33,12 +36,25 @@ public enum MachineExitReason
 /// <param name="Message">One line for a person.</param>
 public sealed record MachineExit(MachineExitReason Reason, int Code, string Message)
 {
+    /// <summary>EXIT_FAILURE: of a crashed guest, when it is to be one.</summary>
+    public const int FailureCode = 1;
+
     public const int ConfigurationCode = 2;
 
     public const int TripleFaultCode = 3;
 
     /// <summary>EX_SOFTWARE of sysexits.h.</summary>
     public const int InternalErrorCode = 70;
+
+    /// <summary>Who ended it.</summary>
+    public ShutdownCause Cause { get; init; } = Reason switch
+    {
+        MachineExitReason.PowerOff or MachineExitReason.DebugExit => ShutdownCause.GuestShutdown,
+        MachineExitReason.Reset or MachineExitReason.TripleFault => ShutdownCause.GuestReset,
+        MachineExitReason.GuestPanic => ShutdownCause.GuestPanic,
+        MachineExitReason.Stopped => ShutdownCause.HostUi,
+        _ => ShutdownCause.HostError,
+    };
 
     /// <summary>The one place where an error of ours ends up: named by the device it came from, logged with its stack.</summary>
     /// <param name="where">Whose thread it was.</param>

@@ -31,8 +31,12 @@ internal sealed class MachineLoop
     private readonly TaskCompletionSource<MachineExit> _exit;
     private Task? _task;
     private readonly Queue<DebugStop> _untold = new();
-    private int _resetRequested, _stopsRequested;
+    private int _resetRequested;
+
+    /// <summary>Requests under way before which no processor may execute anything.</summary>
+    private int _holds;
     private bool _isShutDown;
+    private RunState _pausedAs = RunState.Prelaunch;
 
     /// <param name="exit">Completes when the machine has ended.</param>
     /// <param name="start">Brings processors and devices to the state that they start in.</param>
@@ -50,7 +54,22 @@ internal sealed class MachineLoop
         _debugger = debugger;
     }
 
+    /// <summary>Raised by the loop; it must not block.</summary>
+    public event Action<MachineEvent>? Happened;
+
     public bool IsPaused { get; private set; }
+
+    public RunState State
+    {
+        get
+        {
+            if (!IsStarted)
+                return RunState.Prelaunch;
+            if (_exit.Task.IsCompletedSuccessfully)
+                return _exit.Task.Result.Reason == MachineExitReason.InternalError ? RunState.InternalError : RunState.Shutdown;
+            return IsPaused ? _pausedAs : IsSuspended ? RunState.Suspended : RunState.Running;
+        }
+    }
 
     public bool IsSuspended { get; private set; }
 
@@ -89,31 +108,28 @@ internal sealed class MachineLoop
 
     /// <param name="resumptions">How processors go on; those not named run.</param>
     public Task ResumeAsync(IReadOnlyDictionary<int, Resumption> resumptions, CancellationToken cancellation) =>
-        AskAsync(new Request(RequestKind.Resume, Resumptions: resumptions), cancellation);
+        AskAsync(new Request(RequestKind.Resume) { Resumptions = resumptions }, cancellation);
 
-    public Task ResetAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Reset), cancellation);
+    public Task ResetAsync(CancellationToken cancellation) =>
+        AskAsync(new Request(RequestKind.Reset) { Cause = ShutdownCause.HostQmpSystemReset }, cancellation);
+
+    /// <summary>Looks at the processors between two instructions, whether the machine is paused or not: nobody notices.</summary>
+    public Task InspectAsync(Action look, CancellationToken cancellation) => AskAsync(new Request(RequestKind.Inspect) { Look = look }, cancellation);
 
     /// <summary>A device or a processor wants the machine paused; like the ones below, it returns at once.</summary>
-    public void RequestPause(DebugStop stop)
-    {
-        Interlocked.Increment(ref _stopsRequested);
-        _threads.Hold();
-        Ask(new Request(RequestKind.Pause, Stop: stop));
-    }
+    /// <param name="state">What the machine is in then.</param>
+    public void RequestPause(DebugStop stop, RunState state) => Hold(new Request(RequestKind.Pause) { Stop = stop, State = state });
 
     /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
     public void RequestReset()
     {
-        _threads.Hold();
         if (Interlocked.Exchange(ref _resetRequested, 1) == 0)
-            Ask(new Request(RequestKind.Reset));
+            Hold(new Request(RequestKind.Reset) { Cause = ShutdownCause.GuestReset });
+        else
+            _threads.Hold();
     }
 
-    public void RequestSuspend()
-    {
-        _threads.Hold();
-        Ask(new Request(RequestKind.Suspend));
-    }
+    public void RequestSuspend() => Hold(new Request(RequestKind.Suspend));
 
     public void RequestWakeUp() => Ask(new Request(RequestKind.WakeUp));
 
@@ -121,7 +137,7 @@ internal sealed class MachineLoop
     public void ShutDown(int processor)
     {
         Volatile.Write(ref _isShutDown, true);
-        RequestPause(new DebugStop(DebugStopKind.ShutDown, processor));
+        RequestPause(new DebugStop(DebugStopKind.ShutDown, processor), RunState.Shutdown);
     }
 
     /// <summary>Lets no processor execute another instruction, and ends the machine.</summary>
@@ -131,7 +147,7 @@ internal sealed class MachineLoop
         End(exit);
     }
 
-    public void End(MachineExit exit) => Ask(new Request(RequestKind.End, Exit: exit));
+    public void End(MachineExit exit) => Ask(new Request(RequestKind.End) { Exit = exit });
 
     private async Task RunAsync(Func<Exception, MachineExit> describe, Action<MachineExit> end)
     {
@@ -143,6 +159,8 @@ internal sealed class MachineLoop
                 exit = request.Exit;
                 if (exit is not null)
                     break;
+                if (request.IsHeld)
+                    Interlocked.Decrement(ref _holds);
                 await DoAsync(request).ConfigureAwait(false);
                 request.Done?.TrySetResult();
             }
@@ -159,6 +177,7 @@ internal sealed class MachineLoop
         _requests.Writer.TryComplete();
         _clock.Pause();
         _threads.End();
+        Raise(MachineEventKind.Shutdown, exit!.Cause);
         while (_requests.Reader.TryRead(out var late))
             late.Done?.TrySetException(new InvalidOperationException("the machine has ended"));
         end(exit!);
@@ -170,17 +189,17 @@ internal sealed class MachineLoop
         switch (request.Kind)
         {
             case RequestKind.Pause:
-                await PauseAsync(request.Stop).ConfigureAwait(false);
+                await PauseAsync(request.Stop, request.State).ConfigureAwait(false);
                 break;
             case RequestKind.Resume when IsPaused && TryTakeUntold(out var untold):
                 // A processor has come upon something while the machine stopped for another one: it is told now.
-                _debugger.OnResumed();
-                _debugger.OnStopped(untold);
+                TellResumed();
+                TellStopped(untold, RunState.Debug);
                 break;
             case RequestKind.Resume when IsPaused:
                 _threads.SetStaying(_debugger.Prepare(request.Resumptions!));
                 IsPaused = false;
-                _debugger.OnResumed();
+                TellResumed();
                 _clock.Resume();
                 using (_gate.Enter())
                 {
@@ -197,24 +216,41 @@ internal sealed class MachineLoop
                 _start(MachineStart.Cold);
                 Volatile.Write(ref _resetRequested, 0);
                 Volatile.Write(ref _isShutDown, false);
+                if (_pausedAs is RunState.Shutdown or RunState.GuestPanicked)
+                    _pausedAs = RunState.Paused;
+                Raise(MachineEventKind.Reset, request.Cause);
                 ReleaseUnlessStopped();
                 break;
             case RequestKind.Suspend when !IsSuspended:
                 await StandStillAsync().ConfigureAwait(false);
                 _powerDown();
                 IsSuspended = true; // time goes on: the alarm is to come
+                Raise(MachineEventKind.Suspend);
                 break;
             case RequestKind.WakeUp when IsSuspended:
                 await StandStillAsync().ConfigureAwait(false);
                 ForgetStops();
                 IsSuspended = false;
                 _start(MachineStart.WakeUp);
+                Raise(MachineEventKind.WakeUp);
                 ReleaseUnlessStopped();
+                break;
+            case RequestKind.Inspect:
+                _threads.Park();
+                try
+                {
+                    request.Look!();
+                }
+                finally
+                {
+                    ReleaseUnlessStopped();
+                }
+
                 break;
         }
     }
 
-    private async Task PauseAsync(DebugStop? stop)
+    private async Task PauseAsync(DebugStop? stop, RunState state)
     {
         if (stop is { Kind: DebugStopKind.Watchpoint } late && IsPaused)
         {
@@ -226,15 +262,25 @@ internal sealed class MachineLoop
             _clock.Pause();
             await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
             IsPaused = true;
-            _debugger.OnStopped(stop ?? new DebugStop(DebugStopKind.Paused, 0));
+            TellStopped(stop ?? new DebugStop(DebugStopKind.Paused, 0), state);
         }
         else if (stop is { Kind: DebugStopKind.ShutDown } end && _debugger.LastStop.Kind != DebugStopKind.ShutDown)
         {
-            _debugger.OnStopped(end);
+            TellStopped(end, state);
         }
+    }
 
-        if (stop is not null)
-            Interlocked.Decrement(ref _stopsRequested);
+    private void TellStopped(DebugStop stop, RunState state)
+    {
+        _pausedAs = state;
+        Raise(MachineEventKind.Stop);
+        _debugger.OnStopped(stop);
+    }
+
+    private void TellResumed()
+    {
+        Raise(MachineEventKind.Resume);
+        _debugger.OnResumed();
     }
 
     /// <summary>Processors are elsewhere now.</summary>
@@ -271,12 +317,22 @@ internal sealed class MachineLoop
 
     private void ReleaseUnlessStopped()
     {
-        // Nor for a moment while somebody waits for a stop.
-        if (!IsPaused && !IsSuspended && Volatile.Read(ref _stopsRequested) == 0)
+        // Nor for a moment while somebody holds the processors for a request behind this one.
+        if (!IsPaused && !IsSuspended && Volatile.Read(ref _holds) == 0)
             _threads.Release();
     }
 
+    private void Raise(MachineEventKind kind, ShutdownCause? cause = null) => Happened?.Invoke(new MachineEvent(kind, cause));
+
     private bool Ask(Request request) => _requests.Writer.TryWrite(request);
+
+    /// <summary>Lets no processor execute another instruction before the request is done.</summary>
+    private void Hold(Request request)
+    {
+        Interlocked.Increment(ref _holds);
+        _threads.Hold();
+        Ask(request with { IsHeld = true });
+    }
 
     private Task AskAsync(Request request, CancellationToken cancellation)
     {
@@ -293,9 +349,30 @@ internal sealed class MachineLoop
         Reset,
         Suspend,
         WakeUp,
+        Inspect,
         End,
     }
 
-    private sealed record Request(
-        RequestKind Kind, TaskCompletionSource? Done = null, MachineExit? Exit = null, DebugStop? Stop = null, IReadOnlyDictionary<int, Resumption>? Resumptions = null);
+    private sealed record Request(RequestKind Kind)
+    {
+        public TaskCompletionSource? Done { get; init; }
+
+        public MachineExit? Exit { get; init; }
+
+        /// <summary>Why it is to pause; null: somebody asked for it.</summary>
+        public DebugStop? Stop { get; init; }
+
+        /// <summary>What a paused machine is in.</summary>
+        public RunState State { get; init; } = RunState.Paused;
+
+        public IReadOnlyDictionary<int, Resumption>? Resumptions { get; init; }
+
+        /// <summary>Of a reset.</summary>
+        public ShutdownCause? Cause { get; init; }
+
+        public Action? Look { get; init; }
+
+        /// <summary>No processor executes anything before it is done.</summary>
+        public bool IsHeld { get; init; }
+    }
 }

@@ -66,11 +66,14 @@ public sealed record MachineOptions
     /// <summary>All that is plugged in.</summary>
     internal IEnumerable<PciDevice> PciDevices => VirtioDevices.Concat<PciDevice>(NetworkCards);
 
-    /// <summary>End the machine instead of resetting it.</summary>
-    public bool NoReboot { get; init; }
+    /// <summary>What becomes of it when the guest powers off, resets or crashes; changed later by <see cref="Machine.Actions"/>.</summary>
+    public MachineActions Actions { get; init; } = new();
 
-    /// <summary>Stay, paused, when the guest powers off or, under <see cref="NoReboot"/>, resets.</summary>
-    public bool NoShutdown { get; init; }
+    /// <summary>pvpanic on the ISA bus, by which a guest says that it has crashed.</summary>
+    public bool HasPanicDevice { get; init; }
+
+    /// <summary>The same on PCI, in the first free slot.</summary>
+    public bool HasPciPanicDevice { get; init; }
 
     /// <summary>No processor executes anything until <see cref="Machine.ResumeAsync(CancellationToken)"/>.</summary>
     public bool StartPaused { get; init; }

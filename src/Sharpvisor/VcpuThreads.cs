@@ -10,6 +10,8 @@ internal sealed class VcpuThreads
 
     private readonly object _lock = new();
     private readonly IReadOnlyList<IVcpu> _vcpus;
+    private readonly bool[] _isSampleDue;
+    private Action<IVcpu>? _sampler;
     private readonly Action<IVcpu> _onShutdown, _onDebug;
     private readonly Action<Exception, string> _onError;
     private readonly Thread[] _threads;
@@ -23,6 +25,7 @@ internal sealed class VcpuThreads
     public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<IVcpu> onDebug, Action<Exception, string> onError)
     {
         _vcpus = vcpus;
+        _isSampleDue = new bool[vcpus.Count];
         _onShutdown = onShutdown;
         _onDebug = onDebug;
         _onError = onError;
@@ -60,6 +63,23 @@ internal sealed class VcpuThreads
         {
             while (_parked + _ended < _threads.Length)
                 Monitor.Wait(_lock);
+        }
+    }
+
+    /// <summary>Who looks at a vCPU between two instructions, on its own thread, after <see cref="RequestSamples"/>; null: nobody.</summary>
+    public Action<IVcpu>? Sampler
+    {
+        get => Volatile.Read(ref _sampler);
+        set => Volatile.Write(ref _sampler, value);
+    }
+
+    /// <summary>Shows each vCPU to <see cref="Sampler"/> soon. They need not stop together, and those that are parked do not.</summary>
+    public void RequestSamples()
+    {
+        for (var i = 0; i < _vcpus.Count; i++)
+        {
+            Volatile.Write(ref _isSampleDue[i], true);
+            _vcpus[i].Kick();
         }
     }
 
@@ -103,6 +123,12 @@ internal sealed class VcpuThreads
             while (MayRun(vcpu.Index, waitForPark))
             {
                 waitForPark = false;
+                if (Volatile.Read(ref _isSampleDue[vcpu.Index]))
+                {
+                    Volatile.Write(ref _isSampleDue[vcpu.Index], false);
+                    Sampler?.Invoke(vcpu);
+                }
+
                 switch (vcpu.Run(Budget))
                 {
                     case VcpuExit.Halted:

@@ -67,6 +67,11 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
     /// <summary>What the image began with when the drive was made, if anybody has looked: a disk's partition table.</summary>
     public ReadOnlyMemory<byte> FirstSector { get; }
 
+    /// <summary>The image in the drive, or null; looked at with the gate held.</summary>
+    public IBlockImage? Image => _image;
+
+    public DriveOptions Options => _options;
+
     /// <summary>The path of the image in the drive, or null.</summary>
     public string? ImageName => _image?.Name;
 
@@ -166,27 +171,23 @@ public sealed class BlockDrive : IBlockDrive, IGateWork, IAsyncDisposable
     /// <param name="image">Null: the drive stays empty. It belongs to the drive from now on.</param>
     public async Task ChangeMediumAsync(IBlockImage? image)
     {
-        IBlockImage? old;
-        using (_gate.Enter())
+        while (true)
         {
-            old = _image;
-            _image = null;
-            if (old is not null)
-                MediumChanged?.Invoke();
-        }
+            IBlockImage? old;
+            using (_gate.Enter())
+            {
+                old = _image;
+                _image = old is null ? image : null;
+                if (old is not null || image is not null)
+                    MediumChanged?.Invoke();
+                if (old is null)
+                    return;
+            }
 
-        if (old is not null)
-        {
             await DrainAsync(cancelWaiting: true).ConfigureAwait(false);
             await CloseAsync(old).ConfigureAwait(false);
-        }
-
-        if (image is null)
-            return;
-        using (_gate.Enter())
-        {
-            _image = image;
-            MediumChanged?.Invoke();
+            if (image is null)
+                return;
         }
     }
 

@@ -1,15 +1,17 @@
-// The values of QEMU's -serial: stdio, mon:stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server][,wait=off], chardev:ID.
+// The values of QEMU's -serial: stdio, mon:stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server][,wait=off],
+// unix:PATH[,server][,wait=off], chardev:ID.
 using System.Globalization;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Char;
 
 /// <summary>A parsed value of <c>-serial</c>.</summary>
 public abstract record CharSpec
 {
-    private const string Known = "stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], chardev:ID";
+    private const string Known = "stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], unix:PATH[,server=on][,wait=off], chardev:ID";
 
     private CharSpec()
     {
@@ -30,8 +32,9 @@ public abstract record CharSpec
         switch (kind)
         {
             case "stdio" when colon < 0:
-            case "mon" when rest == "stdio": // QEMU: with Ctrl-A commands, which stdio has here anyhow
                 return new Stdio();
+            case "mon" when rest == "stdio":
+                return new Stdio { HasMonitor = true };
             case "null" when colon < 0:
                 return new Null();
             case "none" when colon < 0:
@@ -46,6 +49,8 @@ public abstract record CharSpec
                 return new Named(rest);
             case "tcp":
                 return ParseTcp(value, rest, flag);
+            case "unix":
+                return ParseUnix(value, rest, flag);
             default:
                 throw new ConfigurationException($"{flag} {value}: unknown; give one of {Known}");
         }
@@ -62,6 +67,23 @@ public abstract record CharSpec
         var separator = parts[0].LastIndexOf(':');
         if (separator < 0 || !int.TryParse(parts[0].AsSpan(separator + 1), NumberStyles.None, CultureInfo.InvariantCulture, out var port) || port > 65535)
             throw new ConfigurationException($"{flag} {value}: no port; give tcp:HOST:PORT with a port of 1 to 65535");
+        var (server, wait) = ParseSocketOptions(value, parts, flag);
+        if (!server && port == 0)
+            throw new ConfigurationException($"{flag} {value}: nobody listens on port 0; give 1 to 65535");
+        return new Tcp(parts[0][..separator].Trim('[', ']'), port, server, wait);
+    }
+
+    private static Unix ParseUnix(string value, string rest, string flag)
+    {
+        var parts = rest.Split(',');
+        if (parts[0].Length == 0)
+            throw new ConfigurationException($"{flag} {value}: no path; give unix:PATH");
+        var (server, wait) = ParseSocketOptions(value, parts, flag);
+        return new Unix(parts[0], server, wait);
+    }
+
+    private static (bool Server, bool Wait) ParseSocketOptions(string value, string[] parts, string flag)
+    {
         bool server = false, wait = true;
         foreach (var option in parts.Skip(1))
         {
@@ -83,14 +105,19 @@ public abstract record CharSpec
             }
         }
 
-        if (!server && port == 0)
-            throw new ConfigurationException($"{flag} {value}: nobody listens on port 0; give 1 to 65535");
-        return new Tcp(parts[0][..separator].Trim('[', ']'), port, server, wait);
+        return (server, wait);
     }
 
     public sealed record Stdio : CharSpec
     {
-        public override ICharBackend Open(ILogger logger, Action quit) => new StdioCharBackend(logger, quit);
+        /// <summary>Ctrl-A c leads to the monitor, from a pipe, too.</summary>
+        public bool HasMonitor { get; init; }
+
+        /// <summary>The same where it is a terminal; from a pipe every byte goes to the guest.</summary>
+        public bool SharesTerminal { get; init; }
+
+        public override ICharBackend Open(ILogger logger, Action quit) =>
+            new StdioCharBackend(logger, quit, HasMonitor || (SharesTerminal && Terminal.IsTerminal(0)));
     }
 
     public sealed record Null : CharSpec
@@ -121,6 +148,10 @@ public abstract record CharSpec
 
     public sealed record Tcp(string Host, int Port, bool Server, bool Wait) : CharSpec
     {
-        public override ICharBackend Open(ILogger logger, Action quit) => new TcpCharBackend(Host, Port, Server, Wait, logger);
+        public override ICharBackend Open(ILogger logger, Action quit) => SocketCharBackend.Tcp(Host, Port, Server, Wait, logger);
+    }
+    public sealed record Unix(string Path, bool Server, bool Wait) : CharSpec
+    {
+        public override ICharBackend Open(ILogger logger, Action quit) => SocketCharBackend.Unix(Path, Server, Wait, logger);
     }
 }

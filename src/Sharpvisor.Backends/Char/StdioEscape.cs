@@ -1,10 +1,12 @@
-// The escape character of a serial console on a terminal, with the keys of QEMU's -nographic: Ctrl-A x, h, b, Ctrl-A.
+// The escape character of a serial console on a terminal, with the keys of QEMU's -nographic: Ctrl-A x, h, b, c, Ctrl-A.
 namespace Sharpvisor.Backends.Char;
 
 /// <summary>Takes commands out of what is typed.</summary>
 public sealed class StdioEscape
 {
     public const string Help = "\r\nCtrl-A x  end the machine\r\nCtrl-A b  send a break\r\nCtrl-A h  this help\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n";
+
+    public const string MonitorHelp = "Ctrl-A c  switch between console and monitor\r\n";
 
     private const byte CtrlA = 1;
     private bool _escaped;
@@ -15,6 +17,7 @@ public sealed class StdioEscape
         Quit,
         Help,
         Break,
+        Switch,
     }
 
     /// <summary>Takes one byte.</summary>
@@ -38,6 +41,8 @@ public sealed class StdioEscape
                 return Command.Help;
             case 'b' or 'B':
                 return Command.Break;
+            case 'c' or 'C':
+                return Command.Switch;
             case (char)CtrlA or 'a':
                 sent = CtrlA;
                 return Command.None;

@@ -10,6 +10,9 @@ namespace Sharpvisor.Backends.Char;
 public abstract class ThreadedCharBackend : ICharBackend
 {
     private const int QueueSize = 64 << 10;
+
+    /// <summary>What is typed while the guest does not read, so that Ctrl-A is seen behind it.</summary>
+    private const int TypeAheadSize = 64 << 10;
     private static readonly TimeSpan DrainLimit = TimeSpan.FromSeconds(2);
 
     private readonly Lock _lock = new();
@@ -18,7 +21,8 @@ public abstract class ThreadedCharBackend : ICharBackend
     private readonly ManualResetEventSlim _receiveReady = new(false);
     private readonly ManualResetEventSlim _drained = new(true);
     private int _head, _count;
-    private bool _guestWaits;
+    private bool _guestWaits, _asideWaits;
+    private readonly Queue<byte> _typedAhead = new(); // guarded by the gate
     private volatile bool _stopping;
     private bool _disposed;
     private Thread? _writer, _reader;
@@ -69,7 +73,12 @@ public abstract class ThreadedCharBackend : ICharBackend
         return taken;
     }
 
-    public void OnReceiveReady() => _receiveReady.Set();
+    public void OnReceiveReady()
+    {
+        while (_typedAhead.Count > 0 && _frontend!.ReceiveCapacity > 0)
+            _frontend.Receive([_typedAhead.Dequeue()]);
+        _receiveReady.Set();
+    }
 
     public async ValueTask DisposeAsync()
     {
@@ -131,6 +140,50 @@ public abstract class ThreadedCharBackend : ICharBackend
         }
 
         return true;
+    }
+
+    /// <summary>Like <see cref="Deliver"/>, of a key; waits only when very many have gathered.</summary>
+    protected bool TypeAhead(byte key)
+    {
+        while (!_stopping)
+        {
+            using (_gate!.Enter())
+            {
+                if (_typedAhead.Count < TypeAheadSize)
+                {
+                    _typedAhead.Enqueue(key);
+                    OnReceiveReady();
+                    return true;
+                }
+
+                _receiveReady.Reset();
+            }
+
+            _receiveReady.Wait();
+        }
+
+        return false;
+    }
+
+    /// <summary>Output of somebody else than the device; as much as there is room for. <see cref="OnDrained"/> follows when that was not all.</summary>
+    private protected int WriteAside(ReadOnlySpan<byte> data)
+    {
+        int taken;
+        lock (_lock)
+        {
+            taken = Math.Min(data.Length, QueueSize - _count);
+            Enqueue(data[..taken]);
+            _asideWaits |= taken < data.Length;
+        }
+
+        if (taken > 0)
+            _hasOutput.Set();
+        return taken;
+    }
+
+    /// <summary>There is room for more of <see cref="WriteAside"/>.</summary>
+    private protected virtual void OnDrained()
+    {
     }
 
     protected void DeliverBreak()
@@ -214,7 +267,7 @@ public abstract class ThreadedCharBackend : ICharBackend
             }
 
             WriteToHost(chunk.AsSpan(0, length));
-            bool wake;
+            bool wake, wakeAside;
             lock (_lock)
             {
                 _head = (_head + length) % QueueSize;
@@ -222,9 +275,12 @@ public abstract class ThreadedCharBackend : ICharBackend
                 if (_count == 0)
                     _drained.Set();
                 wake = _guestWaits;
-                _guestWaits = false;
+                wakeAside = _asideWaits;
+                _guestWaits = _asideWaits = false;
             }
 
+            if (wakeAside)
+                OnDrained();
             if (!wake)
                 continue;
             using (_gate!.Enter())

@@ -46,6 +46,9 @@ public sealed class PcapDump : INetworkBackend
 
     public string Name => _inner.Name;
 
+    /// <summary>What it records.</summary>
+    public INetworkBackend Inner => _inner;
+
     public bool TakesOffloads => _inner.TakesOffloads;
 
     public void Attach(INetworkDevice device) => _inner.Attach(new Wire(this, device));

@@ -11,6 +11,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -45,22 +46,34 @@ internal static class RunCommand
             var ends = new List<IAsyncDisposable>();
             Machine? machine = null;
             VncServer? vnc = null;
+            ControlServers? control = null;
+            Profiler? profiler = null;
             try
             {
                 using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
+                if (settings.TraceFilters.Count > 0)
+                    machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
-                return await LiveAsync(machine, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
+                control = ControlServers.Start(settings, machine, vnc, ends, logger, log, quit);
+                profiler = settings.ProfileFrequency is { } frequency ? machine.StartProfile(frequency) : null;
+                return await LiveAsync(machine, control, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
             }
             finally
             {
+                if (profiler is not null)
+                    await profiler.DisposeAsync().ConfigureAwait(false);
+                if (control is not null)
+                    await control.DisposeAsync().ConfigureAwait(false);
                 if (vnc is not null)
                     await vnc.DisposeAsync().ConfigureAwait(false);
                 if (machine is not null)
                     await machine.DisposeAsync().ConfigureAwait(false);
                 foreach (var end in ends)
                     await end.DisposeAsync().ConfigureAwait(false);
+                if (profiler is not null)
+                    ProfileCommand.Write(settings.ProfileFile, profiler.Fold());
             }
         }
     }
@@ -72,6 +85,7 @@ internal static class RunCommand
             .WithMemory(settings.Memory)
             .WithProcessors(settings.Processors)
             .WithBoot(settings.Boot)
+            .WithActions(settings.Actions)
             .WithUuid(settings.Uuid)
             .WithSuspend(settings.HasSuspendToRam, settings.HasSuspendToDisk)
             .WithCommandLine(settings.Append ?? "")
@@ -88,10 +102,10 @@ internal static class RunCommand
             builder.WithVga(vga);
         if (settings.KernelBoot is { } way)
             builder.WithKernelBoot(way);
-        if (settings.NoReboot)
-            builder.WithoutReboot();
-        if (settings.NoShutdown)
-            builder.WithoutShutdown();
+        if (settings.HasPanicDevice)
+            builder.WithPanicDevice();
+        if (settings.HasPciPanicDevice)
+            builder.WithPanicDevice(onPci: true);
         if (settings.StartPaused)
             builder.WithStartPaused();
         if (settings.HasTestDevice)
@@ -191,12 +205,12 @@ internal static class RunCommand
         return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, HeldLines? held, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, ControlServers control, Action? cursesQuit, HeldLines? held, TextWriter errors)
     {
         var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit, held);
         try
         {
-            return await LiveAsync(machine, display, errors).ConfigureAwait(false);
+            return await LiveAsync(machine, control, display, errors).ConfigureAwait(false);
         }
         finally
         {
@@ -205,7 +219,7 @@ internal static class RunCommand
         }
     }
 
-    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, ControlServers control, CursesDisplay? display, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -216,7 +230,7 @@ internal static class RunCommand
                 return;
             context.Cancel = true;
             start.Cancel();
-            machine.Stop($"ended by {context.Signal}");
+            machine.Stop($"ended by {context.Signal}", ShutdownCause.HostSignal);
         }
 
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
@@ -231,6 +245,7 @@ internal static class RunCommand
         MachineExit exit;
         try
         {
+            await control.WaitForClientsAsync(start.Token).ConfigureAwait(false);
             await machine.StartAsync(start.Token).ConfigureAwait(false);
             exit = await machine.WaitForExitAsync(CancellationToken.None).ConfigureAwait(false);
         }
@@ -239,11 +254,12 @@ internal static class RunCommand
             return signalCode;
         }
 
-        // The guest's last words come before ours, and ours go to a terminal that is itself again.
+        // Clients hear of the end; the guest's last words come before ours, and ours go to a terminal that is itself again.
+        await control.DisposeAsync().ConfigureAwait(false);
         if (display is not null)
             await display.DisposeAsync().ConfigureAwait(false);
         await machine.DisposeAsync().ConfigureAwait(false);
-        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.Stopped or MachineExitReason.Configuration)
+        if (exit.Reason is MachineExitReason.TripleFault or MachineExitReason.GuestPanic or MachineExitReason.Stopped or MachineExitReason.Configuration)
             await errors.WriteLineAsync($"sharpvisor: {exit.Message}").ConfigureAwait(false);
         return signalCode != 0 ? signalCode : exit.Code;
     }

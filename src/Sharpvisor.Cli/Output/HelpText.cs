@@ -9,6 +9,10 @@ internal static class HelpText
         sharpvisor run FLAGS     start a machine; the flags are QEMU's
         sharpvisor demo          boot Debian's kernel to a shell
         sharpvisor image VERB    make, copy, check and describe disk images
+        sharpvisor list          the machines that run
+        sharpvisor monitor NAME COMMAND   what a machine's monitor says
+        sharpvisor ctx NAME|CORE          what its processors are doing
+        sharpvisor profile NAME           where its time goes
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -100,10 +104,33 @@ internal static class HelpText
 
         What it does
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
+          -trace EVENT[:FIRST-LAST|:DEVICE][,file=F]   log interrupt, exception,
+                                 syscall, port, mmio, virtio, or all
           -perfmap               names of generated code for Linux's perf
           SIGUSR1                prints what the engine did
           -S                     starts paused: before the first instruction
           SIGCONT                goes on after a pause (-S; the host's disk was full)
+        """;
+
+    public const string Context = """
+        sharpvisor ctx NAME|PID|FILE [FLAGS]
+          What each processor of a machine, or of a core file that its monitor's
+          dump-guest-memory wrote, is doing: registers, code, stack, and the call
+          trace of its Linux kernel. Symbols are found in the guest's memory.
+          -k FILE       symbols of a System.map, vmlinux or bzImage instead
+          --cpu N       one processor only
+          --stack N     lines of stack (8); --frames N: of the call trace (64)
+        """;
+
+    public const string Profile = """
+        sharpvisor profile [-F HZ] [-t SECONDS] [-o FILE] NAME|PID
+        sharpvisor profile [-F HZ] [-o FILE] -- FLAGS of run
+          Where the guest's processors are, by task and call trace of its Linux
+          kernel: "task;outer;inner COUNT" lines, as flamegraph.pl takes them.
+          [user] is code of processes, [idle] HLT, [unknown] what has no symbols.
+          -F HZ       samples of each processor a second (99)
+          -t SECONDS  how long (10); Ctrl-C ends it early
+          -o FILE     instead of standard output; behind --: profile.folded
         """;
 
     public const string Image = """
@@ -126,6 +153,17 @@ internal static class HelpText
                     lazy_refcounts, refcount_bits, compression_type=zlib|
                     zstd; vhd: subformat=dynamic|fixed, batmap=on (tdbatmap)
           SIZE      bytes, or with K, M, G, T
+        """;
+
+    public const string Control = """
+        sharpvisor list
+          Process id, state and name of each machine that this user runs.
+        sharpvisor monitor NAME COMMAND
+          Gives a command to the monitor of a machine, by its name or process id:
+          sharpvisor monitor vm1 info registers
+          sharpvisor monitor 4711 change ide1-cd0 second.iso
+        Each machine has a QMP socket NAME-PID.qmp in $XDG_RUNTIME_DIR/sharpvisor,
+        or in /tmp/sharpvisor-USER; nobody else can reach it.
         """;
 
     public const string Demo = """

@@ -1,4 +1,4 @@
-// -boot and -action as qemu(1) describes them.
+// -boot as qemu(1) describes it.
 using System.Globalization;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Guests;
@@ -30,34 +30,6 @@ internal static class BootValues
         }
 
         settings.Boot = boot;
-    }
-
-    /// <summary>-action reboot=reset|shutdown,shutdown=poweroff|pause,panic=…; there is no device that tells of a panic.</summary>
-    public static void Action(RunSettings settings, string value)
-    {
-        foreach (var part in value.Split(','))
-        {
-            switch (part)
-            {
-                case "reboot=reset":
-                    settings.NoReboot = false;
-                    break;
-                case "reboot=shutdown":
-                    settings.NoReboot = true;
-                    break;
-                case "shutdown=poweroff":
-                    settings.NoShutdown = false;
-                    break;
-                case "shutdown=pause":
-                    settings.NoShutdown = true;
-                    break;
-                case "panic=none" or "panic=pause" or "panic=shutdown" or "panic=exit-failure":
-                    break;
-                default:
-                    throw new ConfigurationException(
-                        $"-action {value}: \"{part}\" is unknown; there are reboot=reset|shutdown, shutdown=poweroff|pause, panic=none|pause|shutdown|exit-failure");
-            }
-        }
     }
 
     private static bool OnOff(string what, string key, string text) => text switch

@@ -96,6 +96,7 @@ internal static class CharValues
             return chardev.Where;
         }
 
+        MonitorValues.Resolve(settings, Take);
         for (var i = 0; i < settings.Serial.Count; i++)
             settings.Serial[i] = Take("-serial", settings.Serial[i]);
         if (settings.DebugConsole is { } console)
@@ -111,8 +112,7 @@ internal static class CharValues
         // A terminal is raw here and has Ctrl-A commands, whoever uses it.
         if (keys.OnOff("signal", false))
             throw keys.Error("signal=on is not in this version: Ctrl-C goes to the guest, Ctrl-A x ends the machine; leave it out");
-        keys.OnOff("mux", false);
-        return new CharSpec.Stdio();
+        return new CharSpec.Stdio { HasMonitor = keys.OnOff("mux", false) };
     }
 
     private static CharSpec.FileOutput OutputFile(KeyValues keys)
@@ -122,10 +122,8 @@ internal static class CharValues
         return new CharSpec.FileOutput(keys["path"] is { Length: > 0 } path ? path : throw keys.Error("path= is missing"));
     }
 
-    private static CharSpec.Tcp Socket(KeyValues keys)
+    private static CharSpec Socket(KeyValues keys)
     {
-        if (keys["path"] is not null)
-            throw keys.Error("sockets of the file system (path=) are not in this version; give host= and port=");
         foreach (var key in new[] { "to", "telnet", "reconnect" })
         {
             if (keys[key] is { } text and not ("off" or "0"))
@@ -138,6 +136,8 @@ internal static class CharValues
         var isServer = keys.OnOff("server", false);
         if (!isServer && keys["wait"] is not null)
             throw keys.Error("wait= is for servers; add server=on or leave it out");
+        if (keys["path"] is { } path)
+            return keys["host"] is null && keys["port"] is null ? new CharSpec.Unix(path, isServer, keys.OnOff("wait", true)) : throw keys.Error("path= and host= or port=: give one of them");
         if (keys.Number("port", isServer ? 0 : 1, ushort.MaxValue) is not { } port)
             throw keys.Error("port= is missing");
         return new CharSpec.Tcp((keys["host"] ?? "").Trim('[', ']'), port, isServer, keys.OnOff("wait", true));

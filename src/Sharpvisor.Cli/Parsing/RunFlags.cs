@@ -2,6 +2,7 @@
 // one that starts with a dash (-append -v), or follows an equals sign after two dashes (--append=-v).
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Servers.Control;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -34,6 +35,10 @@ internal static class RunFlags
         new("bootp", "FILE", (s, v) => s.BootFile = v),
         new("serial", "WHERE", (s, v) => s.Serial.Add(CharSpec.Parse(v))),
         new("chardev", "OPTIONS", CharValues.Chardev),
+        new("monitor", "WHERE", MonitorValues.Monitor),
+        new("qmp", "WHERE", (s, v) => MonitorValues.Qmp(s, "-qmp", v, ControlProtocol.Qmp)),
+        new("qmp-pretty", "WHERE", (s, v) => MonitorValues.Qmp(s, "-qmp-pretty", v, ControlProtocol.QmpPretty)),
+        new("mon", "CHARDEV", MonitorValues.Mon),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
         new("machine", "KIND", Values.Machine),
@@ -47,13 +52,17 @@ internal static class RunFlags
         new("global", "SETTING", Values.Global),
         new("d", "ITEMS", Values.Trace),
         new("D", "FILE", (s, v) => s.TraceFile = v),
+        new("trace", "EVENT", Values.TraceEvents),
         new("no-kvm", null, (_, _) => { }), // as QEMU spelled it once: nothing here needs it
         new("perfmap", null, (s, _) => s.PerfMap = true),
         new("nographic", null, (s, _) => s.IsCurses = false), // serial goes to stdio by itself
-        new("no-reboot", null, (s, _) => s.NoReboot = true),
-        new("no-shutdown", null, (s, _) => s.NoShutdown = true),
+        new("no-reboot", null, (s, _) => s.Actions = s.Actions with { Reboot = RebootAction.Shutdown }),
+        new("no-shutdown", null, (s, _) => s.Actions = s.Actions with { Shutdown = ShutdownAction.Pause }),
         new("S", null, (s, _) => s.StartPaused = true),
-        new("action", "EVENT=ACTION", BootValues.Action),
+        new("action", "EVENT=ACTION", ActionValues.Action),
+        new("on-poweroff", "ACTION", ActionValues.OnPowerOff),
+        new("on-reboot", "ACTION", ActionValues.OnReboot),
+        new("on-crash", "ACTION", ActionValues.OnCrash),
         new("nodefaults", null, (s, _) => s.NoDefaults = true),
     }.ToDictionary(f => f.Name, StringComparer.Ordinal);
 
@@ -107,13 +116,14 @@ internal static class RunFlags
         List<string> onStdio = [.. settings.Serial.Where(s => s.IsStdio).Select(_ => "-serial stdio")];
         if (settings.DebugConsole is { IsStdio: true })
             onStdio.Add("-debugcon stdio");
+        onStdio.AddRange(settings.Monitors.Where(m => m.Where.IsStdio).Select(m => m.What));
         onStdio.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is { IsStdio: true }).Select(p => p.What));
         if (settings.IsCurses)
             onStdio.Add("-display curses");
         // As QEMU: a machine that is told nothing else has its first serial port on stdio.
         var usesDefault = settings.Serial.Count == 0 && !settings.NoDefaults;
         if (usesDefault && onStdio.Count == 0)
-            settings.Serial.Add(new CharSpec.Stdio());
+            settings.Serial.Add(new CharSpec.Stdio { SharesTerminal = !settings.HasMonitorFlag });
         else if (usesDefault && settings.IsCurses)
             settings.Serial.Add(new CharSpec.Null());
         if (settings is { IsCurses: true, HasVga: false })

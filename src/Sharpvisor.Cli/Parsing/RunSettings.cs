@@ -1,5 +1,6 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
@@ -50,6 +51,12 @@ internal sealed class RunSettings
     /// <summary>Before <see cref="CharValues.Resolve"/> has given them to their devices.</summary>
     public List<SerialPortSpec> SerialPorts { get; } = [];
 
+    /// <summary>Monitors and QMP servers, each with the flag that says so.</summary>
+    public List<MonitorSpec> Monitors { get; } = [];
+
+    /// <summary>-monitor was given: the serial port has the terminal to itself.</summary>
+    public bool HasMonitorFlag { get; set; }
+
     public List<DriveSpec> Drives { get; } = [];
 
     /// <summary>What -blockdev names.</summary>
@@ -93,9 +100,11 @@ internal sealed class RunSettings
 
     public bool NoDefaults { get; set; }
 
-    public bool NoReboot { get; set; }
+    public MachineActions Actions { get; set; } = new();
 
-    public bool NoShutdown { get; set; }
+    public bool HasPanicDevice { get; set; }
+
+    public bool HasPciPanicDevice { get; set; }
 
     public bool StartPaused { get; set; }
 
@@ -118,6 +127,15 @@ internal sealed class RunSettings
     public TraceKinds Trace { get; set; }
 
     public bool TraceGuestErrors { get; set; }
+
+    /// <summary>Samples a second of sharpvisor profile; null: there is no profile.</summary>
+    public int? ProfileFrequency { get; set; }
+
+    /// <summary>Where its stacks go.</summary>
+    public string ProfileFile { get; set; } = "";
+
+    /// <summary>-trace: events that are logged.</summary>
+    public List<TraceFilter> TraceFilters { get; } = [];
 
     /// <summary>Where the debug log goes; null for standard error.</summary>
     public string? TraceFile { get; set; }

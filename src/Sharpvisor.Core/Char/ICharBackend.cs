@@ -33,4 +33,9 @@ public interface ICharFrontend
 
     /// <summary>The line was broken on purpose (a serial break).</summary>
     void OnBreak();
+
+    /// <summary>What is typed on a terminal that several share goes here from now on, or no longer.</summary>
+    void OnFocus(bool isHere)
+    {
+    }
 }

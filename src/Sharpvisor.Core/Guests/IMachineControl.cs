@@ -18,6 +18,10 @@ public interface IMachineControl
     /// <summary>Ends the machine with a process exit code (isa-debug-exit).</summary>
     void RequestExit(int exitCode, string source);
 
+    /// <summary>The guest's kernel says that it has crashed.</summary>
+    /// <param name="isHandled">It has loaded a kernel of its own that takes care of it.</param>
+    void ReportPanic(string source, bool isHandled);
+
     /// <summary>Pauses the machine until its user lets it go on: the host lacks something that it can be given.</summary>
     void RequestPause(string reason);
 }

@@ -25,6 +25,7 @@ public sealed unsafe partial class GuestMemory : IDisposable
 
     private const ulong OneMiB = 1UL << 20;
     private const ulong FourGiB = 1UL << 32;
+    private const ulong VgaWindow = 0xA0000, VgaWindowEnd = 0xC0000;
 
     /// <summary>Windows on RAM are cut from one for each GiB, which reaches into the next: so no window is made twice.</summary>
     private const int ChunkShift = 30;
@@ -73,6 +74,11 @@ public sealed unsafe partial class GuestMemory : IDisposable
 
     /// <summary>Bytes of RAM from 4 GiB on.</summary>
     public ulong Above4G { get; }
+
+    /// <summary>Where the guest sees RAM, in order; between 640 KiB and 1 MiB a part may be covered by ROMs.</summary>
+    public IReadOnlyList<GuestRange> Ranges => Above4G == 0
+        ? [new(0, VgaWindow), new(VgaWindowEnd, Below4G - VgaWindowEnd)]
+        : [new(0, VgaWindow), new(VgaWindowEnd, Below4G - VgaWindowEnd), new(FourGiB, Above4G)];
 
     /// <summary>Bytes of RAM that the host has pages for: what was touched and not given back.</summary>
     public ulong ResidentSize => HostMemory.CountResident(_ram, Size);

@@ -25,6 +25,9 @@ public sealed record AcpiOptions
     /// <summary>fw_cfg at port 510h.</summary>
     public bool HasFwCfg { get; init; }
 
+    /// <summary>pvpanic at port 505h.</summary>
+    public bool HasPanicPort { get; init; }
+
     /// <summary>The guest may suspend itself to RAM (S3), and to a disk (S4).</summary>
     public bool HasSuspendToRam { get; init; } = true;
 

@@ -2,6 +2,7 @@
 // Follows: ACPI 6.4, 5.2.11.1 and 20 (AML); the devices and names are those of QEMU's pc machine.
 // Leaves out: hot plug, S1 and S2.
 
+using Sharpvisor.Devices.Chipset;
 using Sharpvisor.Devices.Firmware;
 using Sharpvisor.Devices.Timers;
 
@@ -36,6 +37,8 @@ internal static class Dsdt
                 PciAml.Add(sb, options);
             if (options.HasFwCfg)
                 FwCfgDevice(sb);
+            if (options.HasPanicPort)
+                PvPanic.Describe(sb);
             options.AddDevices?.Invoke(sb);
         });
 

@@ -66,6 +66,17 @@ public sealed partial class AtapiCdrom : IdeDevice
         return false;
     }
 
+    /// <summary>The host opens or closes the tray; the guest is told so.</summary>
+    public void MoveTray(bool open)
+    {
+        if (IsTrayOpen == open)
+            return;
+        IsTrayOpen = open;
+        _isEjectRequested = false;
+        if (!open && Drive.HasMedium)
+            (_change, _isNewMedium) = (Change.Unseen, true);
+    }
+
     internal override void PowerOn()
     {
         _modes.SetDefault();

@@ -66,6 +66,10 @@ internal sealed class I8259A(bool isMaster, Action<bool> setOutput)
         return input;
     }
 
+    /// <summary>The state as QEMU's monitor shows it.</summary>
+    public string Describe(int number) => FormattableString.Invariant(
+        $"pic{number}: irr={_irr:x2} imr={_imr:x2} isr={_isr:x2} hprio={(_lowest + 1) & 7} irq_base={_vectorBase:x2} rr_sel={(_readIsr ? 1 : 0)} elcr={_elcr:x2} fnm={(_specialFullyNested ? 1 : 0)}\n");
+
     public int Vector(int input) => _vectorBase | (input < 0 ? 7 : input);
 
     public byte Read(uint offset)

@@ -4,6 +4,8 @@
 // Leaves out: the arbitration id's bus protocol; the polarity bit is kept but inverts nothing, for lines carry
 // "asserted", not a voltage.
 
+using System.Globalization;
+using System.Text;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Interrupts;
 
@@ -24,6 +26,7 @@ public sealed class IoApic : IBusDevice, IResettable
     private readonly ApicBus _bus;
     private readonly ulong[] _redirection = new ulong[PinCount];
     private readonly InterruptInput[] _inputs = new InterruptInput[PinCount];
+    private readonly long[] _assertions = new long[PinCount];
     private uint _asserted;
     private uint _select;
     private uint _id;
@@ -40,6 +43,25 @@ public sealed class IoApic : IBusDevice, IResettable
 
     /// <summary>An input pin, 0 to 23: the global system interrupt of that number.</summary>
     public IInterruptLine Input(int pin) => _inputs[pin];
+
+    /// <summary>How often a pin was asserted.</summary>
+    public long Assertions(int pin) => _assertions[pin];
+
+    /// <summary>The state as QEMU's monitor shows it, with the gate held.</summary>
+    public string Describe()
+    {
+        var text = new StringBuilder();
+        text.Append(CultureInfo.InvariantCulture, $"ioapic0: ver=0x{Version & 0xFF:x} id=0x{_id >> 24:x2} sel=0x{_select:x2}\n");
+        for (var pin = 0; pin < PinCount; pin++)
+        {
+            var entry = _redirection[pin];
+            var mode = (DeliveryMode)((entry >> 8) & 7);
+            text.Append(CultureInfo.InvariantCulture, $"  pin {pin,-2} 0x{entry:x16} dest={entry >> 56:x} vec={entry & 0xFF,-3} {((entry & LevelTriggered) != 0 ? "level" : "edge ")} ");
+            text.Append(CultureInfo.InvariantCulture, $"{((entry & Masked) != 0 ? "masked" : "      ")} {mode,-14} {((entry & LogicalDestination) != 0 ? "logical" : "physical")}{((_asserted & (1u << pin)) != 0 ? " asserted" : "")}{((entry & RemoteIrr) != 0 ? " remote-irr" : "")}\n");
+        }
+
+        return text.ToString();
+    }
 
     public void Reset()
     {
@@ -96,6 +118,7 @@ public sealed class IoApic : IBusDevice, IResettable
         }
 
         _asserted |= mask;
+        _assertions[pin]++;
         if ((_redirection[pin] & LevelTriggered) != 0)
             ServiceLevel(pin);
         else if ((_redirection[pin] & Masked) == 0)

@@ -49,6 +49,9 @@ public sealed class Pic : IResettable
         return irq == Cascade ? _slave.Vector(_slave.Acknowledge()) : _master.Vector(irq);
     }
 
+    /// <summary>The state as QEMU's monitor shows it, with the gate held.</summary>
+    public string Describe() => _slave.Describe(1) + _master.Describe(0);
+
     public void Reset()
     {
         _slave.Reset();

@@ -51,6 +51,9 @@ public sealed class VncServer : IAsyncDisposable
     /// <summary>The WebSocket's port, or 0.</summary>
     public int WebSocketPort => _listener.WebSockets is [var socket, ..] ? ((System.Net.IPEndPoint)socket.LocalEndPoint!).Port : 0;
 
+    /// <summary>Clients have to know a password.</summary>
+    public bool HasPassword => _spec.PasswordRequired;
+
     /// <summary>How many clients see the screen.</summary>
     public int ClientCount
     {

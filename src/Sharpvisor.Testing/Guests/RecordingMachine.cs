@@ -30,5 +30,10 @@ public sealed class RecordingMachine : IMachineControl
 
     public void RequestExit(int exitCode, string source) => Exits.Add(exitCode);
 
+    /// <summary>Who told of a crash, in order; and whether somebody in the guest takes care of it.</summary>
+    public List<(string Source, bool IsHandled)> Panics { get; } = [];
+
+    public void ReportPanic(string source, bool isHandled) => Panics.Add((source, isHandled));
+
     public void RequestPause(string reason) => Pauses.Add(reason);
 }

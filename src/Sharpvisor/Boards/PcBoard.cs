@@ -55,7 +55,7 @@ internal sealed class PcBoard
         _kvmClocks = [.. LocalApics.Select(_ => new KvmClock(clock, memory))];
         _pic = new Pic(apicBus.Lint0);
         apicBus.Pic = _pic;
-        var ioApic = new IoApic(apicBus);
+        var ioApic = IoApic = new IoApic(apicBus);
         Isa = new IsaInterrupts(_pic, ioApic);
         MapPorts(0x20, 2, _pic.MasterPorts, "pic");
         MapPorts(0xA0, 2, _pic.SlavePorts, "pic-slave");
@@ -129,6 +129,10 @@ internal sealed class PcBoard
 
     /// <summary>By number of the processor.</summary>
     public IReadOnlyList<LocalApic> LocalApics { get; }
+
+    public Pic Pic => _pic;
+
+    public IoApic IoApic { get; }
 
     public IsaInterrupts Isa { get; }
 
@@ -240,6 +244,7 @@ internal sealed class PcBoard
         HasPci = true,
         PciHoleStart = (uint)_context.Memory.Below4G,
         HasFwCfg = true,
+        HasPanicPort = _options.HasPanicDevice,
         AddDevices = _virtio.Describe,
     };
 
@@ -303,6 +308,10 @@ internal sealed class PcBoard
             MapPorts(exit.Port, exit.Count, new DebugExit(_context.Control), "isa-debug-exit");
         if (options.DebugConsole is { } console)
             MapPorts(console.Port, 1, new DebugConsole(console.Backend, _context.Gate, _context.Errors), "isa-debugcon");
+        if (options.HasPanicDevice)
+            MapPorts(PvPanic.Port, 1, new PvPanic(_context.Control), "pvpanic");
+        if (options.HasPciPanicDevice)
+            Pci.AddToFreeSlot(new PvPanicPci(_context.Control), FirstFreeSlot);
         if (options.HasPciTestDevice)
             Pci.AddToFreeSlot(new PciTestDevice(), FirstFreeSlot);
         if (!options.HasTestDevice)

@@ -14,6 +14,10 @@ public static class KeyNames
         ? key
         : throw new ConfigurationException($"no key is named \"{name}\"; give names such as a, ret, f1, ctrl, kp_5, pgup");
 
+    public static IEnumerable<string> Names => All.Keys;
+
+    public static bool TryParse(string name, out Key key) => All.TryGetValue(name, out key);
+
     /// <summary>Several keys that are held together: ctrl-alt-delete.</summary>
     /// <exception cref="ConfigurationException">There is no such key.</exception>
     public static IReadOnlyList<Key> ParseCombination(string names) => [.. names.Split('-').Select(Parse)];

@@ -70,7 +70,7 @@ public sealed class BackendTests
     [Fact]
     public async Task Input_waits_for_room_in_the_device()
     {
-        await using var server = new TcpCharBackend("127.0.0.1", 0, server: true, wait: true, NullLogger.Instance);
+        await using var server = SocketCharBackend.Tcp("127.0.0.1", 0, server: true, wait: true, NullLogger.Instance);
         _device.ReceiveCapacity = 3;
         server.Attach(_device, _gate);
         using var client = new TcpClient();
@@ -91,7 +91,7 @@ public sealed class BackendTests
     public async Task A_tcp_server_waits_for_its_client_and_takes_the_next_one()
     {
         var log = new ListLogger();
-        await using var server = new TcpCharBackend("127.0.0.1", 0, server: true, wait: true, log);
+        await using var server = SocketCharBackend.Tcp("127.0.0.1", 0, server: true, wait: true, log);
         server.Attach(_device, _gate);
         var waiting = server.WaitForPeerAsync(CancellationToken.None);
         Assert.False(waiting.IsCompleted);
@@ -115,7 +115,7 @@ public sealed class BackendTests
         using var taken = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
         taken.Bind(new IPEndPoint(IPAddress.Loopback, 0)); // bound, not listening
         var port = ((IPEndPoint)taken.LocalEndPoint!).Port;
-        var error = Assert.Throws<ConfigurationException>(() => new TcpCharBackend("127.0.0.1", port, server: false, wait: false, NullLogger.Instance));
+        var error = Assert.Throws<ConfigurationException>(() => SocketCharBackend.Tcp("127.0.0.1", port, server: false, wait: false, NullLogger.Instance));
         Assert.EndsWith("; start the listener first, or add ,server=on", error.Message, StringComparison.Ordinal);
     }
 

@@ -29,7 +29,7 @@ public sealed class RunFlagsTests
     public void Flags_have_one_dash_or_two_and_values_after_a_space_or_an_equals_sign()
     {
         var settings = Parse("-kernel", "a", "--initrd", "b", "--append=-v root=/dev/ram", "--no-reboot");
-        Assert.Equal(("a", "b", "-v root=/dev/ram", true), (settings.Kernel, settings.Initrd, settings.Append, settings.NoReboot));
+        Assert.Equal(("a", "b", "-v root=/dev/ram", true), (settings.Kernel, settings.Initrd, settings.Append, settings.Actions.Reboot == RebootAction.Shutdown));
     }
 
     [Fact]
@@ -84,7 +84,7 @@ public sealed class RunFlagsTests
         var settings = Parse(
             "--no-reboot", "-nodefaults", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4", "-vnc", "none", "-serial", "stdio",
             "-device", "pci-testdev", "-machine", "accel=tcg", "-kernel", "apic.flat", "-initrd", "env", "-smp", "2", "-cpu", "max", "-append", "a b");
-        Assert.True(settings.HasTestDevice && settings.HasPciTestDevice && settings.NoReboot);
+        Assert.True(settings.HasTestDevice && settings.HasPciTestDevice && settings.Actions.Reboot == RebootAction.Shutdown);
         Assert.Equal(("tcg", "max", 2), (settings.Engine, settings.Cpu, settings.Processors));
     }
 
@@ -161,8 +161,8 @@ public sealed class RunFlagsTests
     public void Actions()
     {
         Assert.True(Parse("-S").StartPaused && !Parse("-no-shutdown").StartPaused);
-        Assert.True(Parse("-action", "reboot=shutdown,shutdown=pause,panic=pause") is { NoReboot: true, NoShutdown: true });
-        Assert.True(Parse("-no-shutdown", "-no-reboot", "-action", "reboot=reset", "-action", "shutdown=poweroff") is { NoReboot: false, NoShutdown: false });
+        Assert.True(Parse("-action", "reboot=shutdown,shutdown=pause,panic=pause").Actions is { Reboot: RebootAction.Shutdown, Shutdown: ShutdownAction.Pause, Panic: PanicAction.Pause });
+        Assert.True(Parse("-no-shutdown", "-no-reboot", "-action", "reboot=reset", "-action", "shutdown=poweroff").Actions is { Reboot: RebootAction.Reset, Shutdown: ShutdownAction.PowerOff });
     }
 
     [Theory]

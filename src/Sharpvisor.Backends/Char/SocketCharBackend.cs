@@ -1,5 +1,6 @@
-// A serial line over one TCP connection, raw bytes without telnet's. As a server it takes one client at a time and the
-// next one when that has gone; output while nobody is connected is dropped, as on an unplugged cable.
+// A serial line over one connection, by TCP (raw bytes without telnet's) or by a socket of the file system. As a server it
+// takes one client at a time and the next one when that has gone; output while nobody is connected is dropped, as on an
+// unplugged cable.
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
@@ -7,37 +8,44 @@ using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Backends.Char;
 
-public sealed class TcpCharBackend : ThreadedCharBackend, IConnectableCharBackend
+public sealed class SocketCharBackend : ThreadedCharBackend, IConnectableCharBackend
 {
     private readonly Socket? _listener;
     private readonly bool _wait;
     private readonly TaskCompletionSource _firstPeer = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile Socket? _peer;
 
+    private SocketCharBackend(string name, bool wait, ILogger logger, Socket? listener, Socket? peer) : base(name, logger)
+    {
+        _wait = listener is not null && wait;
+        _listener = listener;
+        _peer = peer;
+        if (peer is not null)
+            _firstPeer.SetResult();
+        LocalPort = (listener?.LocalEndPoint as IPEndPoint)?.Port ?? 0;
+    }
+
     /// <param name="server">Listen rather than connect.</param>
     /// <param name="wait">A server's machine starts when the first client is there.</param>
     /// <exception cref="ConfigurationException">No such host, nobody listens, or the port is taken.</exception>
-    public TcpCharBackend(string host, int port, bool server, bool wait, ILogger logger) : base($"tcp:{host}:{port}", logger)
+    public static SocketCharBackend Tcp(string host, int port, bool server, bool wait, ILogger logger)
     {
-        _wait = server && wait;
+        var name = $"tcp:{host}:{port}";
         try
         {
-            if (server)
-            {
-                var address = host.Length == 0 ? IPAddress.Any : Resolve(host);
-                _listener = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-                // Not ReuseAddress: in .NET it is SO_REUSEPORT, too, and two machines would share a port.
-                _listener.Bind(new IPEndPoint(address, port));
-                _listener.Listen(1);
-                LocalPort = ((IPEndPoint)_listener.LocalEndPoint!).Port;
-            }
-            else
+            if (!server)
             {
                 var peer = new Socket(SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
                 peer.Connect(host.Length == 0 ? "localhost" : host, port);
-                _peer = peer;
-                _firstPeer.SetResult();
+                return new SocketCharBackend(name, wait, logger, null, peer);
             }
+
+            var address = host.Length == 0 ? IPAddress.Any : Resolve(host);
+            var listener = new Socket(address.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+            // Not ReuseAddress: in .NET it is SO_REUSEPORT, too, and two machines would share a port.
+            listener.Bind(new IPEndPoint(address, port));
+            listener.Listen(1);
+            return new SocketCharBackend(name, wait, logger, listener, null);
         }
         catch (SocketException e)
         {
@@ -49,12 +57,43 @@ public sealed class TcpCharBackend : ThreadedCharBackend, IConnectableCharBacken
                 SocketError.AccessDenied => "give a port from 1024 on",
                 _ => "check host and port",
             };
-            throw new ConfigurationException($"tcp:{host}:{port}: {e.Message}; {advice}", e);
+            throw new ConfigurationException($"{name}: {e.Message}; {advice}", e);
+        }
+    }
+
+    /// <inheritdoc cref="Tcp"/>
+    public static SocketCharBackend Unix(string path, bool server, bool wait, ILogger logger)
+    {
+        var name = $"unix:{path}";
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            var end = new UnixDomainSocketEndPoint(path);
+            if (!server)
+            {
+                socket.Connect(end);
+                return new SocketCharBackend(name, wait, logger, null, socket);
+            }
+
+            socket.Bind(end);
+            socket.Listen(1);
+            return new SocketCharBackend(name, wait, logger, socket, null) { Path = path };
+        }
+        catch (Exception e) when (e is SocketException or ArgumentException)
+        {
+            socket.Dispose();
+            var advice = e is SocketException { SocketErrorCode: SocketError.AddressAlreadyInUse } ? "remove what is there, or give another path"
+                : e is SocketException { SocketErrorCode: SocketError.ConnectionRefused } ? "start the listener first, or add ,server=on"
+                : "check the path";
+            throw new ConfigurationException($"{name}: {e.Message}; {advice}", e);
         }
     }
 
     /// <summary>The port that a server listens on.</summary>
     public int LocalPort { get; }
+
+    /// <summary>Of a server's socket in the file system; removed at the end.</summary>
+    private string? Path { get; init; }
 
     public Task WaitForPeerAsync(CancellationToken cancellation)
     {
@@ -119,7 +158,12 @@ public sealed class TcpCharBackend : ThreadedCharBackend, IConnectableCharBacken
         }
     }
 
-    protected override void CloseHost() => _peer?.Dispose();
+    protected override void CloseHost()
+    {
+        _peer?.Dispose();
+        if (Path is not null)
+            File.Delete(Path);
+    }
 
     private static IPAddress Resolve(string host) =>
         IPAddress.TryParse(host, out var address) ? address : Dns.GetHostAddresses(host).OrderBy(a => a.AddressFamily).First();
@@ -129,7 +173,8 @@ public sealed class TcpCharBackend : ThreadedCharBackend, IConnectableCharBacken
         try
         {
             var peer = _listener!.Accept();
-            peer.NoDelay = true;
+            if (peer.ProtocolType == ProtocolType.Tcp)
+                peer.NoDelay = true;
             _peer = peer;
             _firstPeer.TrySetResult();
             return true;

@@ -1,0 +1,111 @@
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Cli.Output;
+using Sharpvisor.Cli.Parsing;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Servers.Control;
+using Sharpvisor.Servers.Monitor;
+using Sharpvisor.Servers.Qmp;
+using Sharpvisor.Servers.Vnc;
+
+namespace Sharpvisor.Cli.Commands;
+
+/// <summary>The monitors and QMP servers of a machine: those of its flags, and the socket by which other processes find it.</summary>
+internal sealed class ControlServers : IAsyncDisposable
+{
+    private readonly List<ControlServer> _servers = [];
+    private readonly Task<ControlServer> _published;
+    private int _disposed;
+
+    private ControlServers(ControlContext context, HumanMonitor monitor)
+    {
+        Context = context;
+        Monitor = monitor;
+        Qmp = new QmpServer(context, monitor.ExecuteAsync);
+        // In the meantime the guest starts.
+        _published = Task.Run(() => ControlServer.Publish(context.Machine.Name, Qmp, context.Logger));
+    }
+
+    public ControlContext Context { get; }
+
+    public HumanMonitor Monitor { get; }
+
+    public QmpServer Qmp { get; }
+
+    /// <exception cref="ConfigurationException">One can't be opened.</exception>
+    public static ControlServers Start(RunSettings settings, Machine machine, VncServer? vnc, IEnumerable<IAsyncDisposable> ends, ILogger logger, DebugLog log, Action quit)
+    {
+        var context = new ControlContext(machine, logger)
+        {
+            Version = CommandLineTool.Version,
+            Vnc = vnc,
+            SetLog = items => SetLog(machine, items, log),
+            TraceLine = log.WriteLine,
+        };
+        var servers = new ControlServers(context, new HumanMonitor(context));
+        try
+        {
+            foreach (var terminal in ends.OfType<StdioCharBackend>())
+            {
+                if (terminal.Monitor is { } line)
+                    servers.Add("compat_monitor0", "mux:stdio", ControlServer.StartOn(line, servers.Monitor, logger));
+            }
+
+            foreach (var spec in settings.Monitors)
+            {
+                if (ControlServer.Start(spec.What, spec.Where, spec.Protocol, servers.Monitor, servers.Qmp, logger, quit) is { } server)
+                    servers.Add($"{(spec.Protocol == ControlProtocol.Monitor ? "compat_monitor" : "qmp")}{servers._servers.Count}", spec.What.Split(' ', 2)[^1], server);
+            }
+
+            return servers;
+        }
+        catch
+        {
+            servers.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            throw;
+        }
+    }
+
+    /// <summary>Waits for the first client of each server that the machine is to wait for.</summary>
+    public async Task WaitForClientsAsync(CancellationToken cancellation)
+    {
+        foreach (var server in _servers)
+        {
+            if (!server.Ready.IsCompleted)
+                Context.Logger.LogInformation("a monitor or QMP server waits for a connection; the machine starts then (wait=off: at once)");
+            await server.Ready.WaitAsync(cancellation).ConfigureAwait(false);
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return;
+        foreach (var server in _servers)
+            await server.DisposeAsync().ConfigureAwait(false);
+        await (await _published.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+    }
+
+    private void Add(string label, string name, ControlServer server)
+    {
+        _servers.Add(server);
+        Context.Chars.Add(new ControlChar(label, name));
+    }
+
+    /// <summary>Items of -d that can be chosen while the machine runs.</summary>
+    private static void SetLog(Machine machine, string items, DebugLog log)
+    {
+        var errors = false;
+        foreach (var item in items.Split(','))
+        {
+            errors = item switch
+            {
+                "guest_errors" or "unimp" => true,
+                "none" => errors,
+                _ => throw new ControlException($"log: \"{item}\" can be chosen at the start only (-d {item}); there are guest_errors, unimp and none"),
+            };
+        }
+
+        machine.Errors.Trace = errors ? log.WriteLine : null;
+    }
+}

@@ -1,0 +1,70 @@
+using Sharpvisor.Backends.Block;
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Boards;
+using Sharpvisor.Core.Char;
+using Sharpvisor.Core.Net;
+using Sharpvisor.Devices.Ide;
+using Sharpvisor.Devices.Interrupts;
+using Sharpvisor.Devices.Pci;
+
+namespace Sharpvisor;
+
+/// <summary>A drive of a machine, and what it is on.</summary>
+/// <param name="Cdrom">What takes the medium in and out; null: it can't be changed.</param>
+public sealed record MachineDisk(BlockDrive Drive, string Kind, AtapiCdrom? Cdrom)
+{
+    public bool IsRemovable => Cdrom is not null;
+}
+
+/// <summary>A NIC of a machine.</summary>
+/// <param name="Backend">What its cable leads to; null: nothing.</param>
+public sealed record MachineNic(string Kind, MacAddress Address, INetworkBackend? Backend);
+
+/// <summary>A character device of a machine by the label that QEMU has for it: "serial0".</summary>
+public sealed record MachineChar(string Label, ICharBackend Backend);
+
+/// <summary>What a machine is put together from, for whoever shows it. Devices are used under <see cref="Machine.Gate"/>.</summary>
+public sealed class MachineParts
+{
+    internal MachineParts(MachineOptions options, PcBoard board)
+    {
+        Options = options;
+        Pci = board.Pci;
+        Pic = board.Pic;
+        IoApic = board.IoApic;
+        LocalApics = board.LocalApics;
+        Disks =
+        [
+            .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", board.Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
+            .. options.VirtioDevices.OfType<VirtioDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
+        ];
+        Nics =
+        [
+            .. options.VirtioDevices.OfType<VirtioNic>().Select(n => new MachineNic(n.Kind, n.Options.Address, n.Backend)),
+            .. options.NetworkCards.Select(c => new MachineNic(c.Kind, c.Address, c.Backend)),
+        ];
+        Chars =
+        [
+            .. options.Serial.Select((s, i) => (s, i)).Where(s => s.s is not null).Select(s => new MachineChar($"serial{s.i}", s.s!)),
+            .. options.DebugConsole is { } console ? [new MachineChar("debugcon", console.Backend)] : Array.Empty<MachineChar>(),
+            .. options.VirtioDevices.OfType<VirtioSerialBus>().SelectMany(b => b.Ports).Where(p => p.Backend is not null)
+                .Select((p, i) => new MachineChar(p.Name ?? $"virtconsole{i}", p.Backend!)),
+        ];
+    }
+
+    public MachineOptions Options { get; }
+
+    public PciBus Pci { get; }
+
+    public Pic Pic { get; }
+
+    public IoApic IoApic { get; }
+
+    public IReadOnlyList<LocalApic> LocalApics { get; }
+
+    public IReadOnlyList<MachineDisk> Disks { get; }
+
+    public IReadOnlyList<MachineNic> Nics { get; }
+
+    public IReadOnlyList<MachineChar> Chars { get; }
+}
