@@ -82,6 +82,7 @@ internal sealed class MachineLoop
     /// <param name="end">Called when everything stands, before the machine's exit completes.</param>
     public void Start(bool paused, Func<Exception, MachineExit> describe, Action<MachineExit> end)
     {
+        IsStarted = true; // before a processor asks for anything
         _threads.Start();
         IsPaused = paused;
         if (!paused)
@@ -93,7 +94,8 @@ internal sealed class MachineLoop
         _task = Task.Run(() => RunAsync(describe, end), CancellationToken.None);
     }
 
-    public bool IsStarted => _task is not null;
+    /// <summary>Requests are taken; they wait until the loop has begun.</summary>
+    public bool IsStarted { get; private set; }
 
     /// <summary>Ends the machine, and waits until it has ended. One that was never started has ended at once.</summary>
     public Task EndAsync(MachineExit exit)
