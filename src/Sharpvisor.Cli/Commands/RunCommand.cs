@@ -13,6 +13,7 @@ using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
+using Sharpvisor.Servers.Gdb;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -53,6 +54,8 @@ internal static class RunCommand
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
                 vnc = StartVnc(settings, machine, logger);
+                if (settings.Gdb is { } address)
+                    GdbServer.Start(machine, address, logger); // the machine disposes it
                 return await LiveAsync(machine, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
             }
             finally
