@@ -28,7 +28,8 @@ internal sealed partial class GdbSession
         var values = _scratch.AsSpan(0, View.Size);
         if (!Hex.TryBytes(text, values))
             return Fail(InvalidArgument);
-        var state = _target.GetState(_general);
+        var before = _target.GetState(_general);
+        var state = before;
         var isDone = true;
         ReadOnlySpan<byte> pointer = default;
         var at = 0;
@@ -39,19 +40,19 @@ internal sealed partial class GdbSession
             if (i == View.ProgramCounter)
                 pointer = value;
             else
-                isDone &= Write(i, ref state, value);
+                isDone &= Write(i, in before, ref state, value);
         }
 
-        isDone &= Write(View.ProgramCounter, ref state, pointer);
+        isDone &= Write(View.ProgramCounter, in before, ref state, pointer);
         _target.SetState(_general, in state);
         return isDone ? Succeed() : Fail(InvalidArgument);
     }
 
-    private bool Write(int number, ref CpuState state, ReadOnlySpan<byte> value)
+    private bool Write(int number, in CpuState before, ref CpuState state, ReadOnlySpan<byte> value)
     {
         var register = View.Registers[number];
         Span<byte> old = stackalloc byte[16];
-        register.Read(in state, old);
+        register.Read(in before, old);
         return value.SequenceEqual(old[..value.Length]) || register.TryWrite(ref state, value, _target);
     }
 
@@ -76,7 +77,7 @@ internal sealed partial class GdbSession
         if (!Hex.TryBytes(text, value))
             return Fail(InvalidArgument);
         var state = _target.GetState(_general);
-        if (!Write((int)number, ref state, value))
+        if (!View.Registers[(int)number].TryWrite(ref state, value, _target))
             return Fail(InvalidArgument);
         _target.SetState(_general, in state);
         return Succeed();

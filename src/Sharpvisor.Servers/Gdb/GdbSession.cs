@@ -130,7 +130,7 @@ internal sealed partial class GdbSession
                 continue;
             }
 
-            _start = 0;
+            _start = _end = 0;
             if (_isWaiting)
             {
                 reading ??= _stream.ReadAsync(_received, cancellation).AsTask();
@@ -191,6 +191,8 @@ internal sealed partial class GdbSession
                 await CommandAsync(cancellation).ConfigureAwait(false);
                 return true;
             case Reaction.Kill:
+                if (acknowledges)
+                    await SendAsync("+"u8.ToArray(), cancellation).ConfigureAwait(false);
                 _target.Kill();
                 return false;
         }

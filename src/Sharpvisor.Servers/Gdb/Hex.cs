@@ -5,13 +5,15 @@ namespace Sharpvisor.Servers.Gdb;
 /// <summary>Hexadecimal numbers in packets: big-endian numbers without leading zeros, and bytes of two digits each.</summary>
 internal static class Hex
 {
-    /// <summary>0 to 15; 255: none, which is part of no number.</summary>
+    private const int NoDigit = 1 << 8;
+
+    /// <summary>0 to 15; otherwise more than any byte, also when another digit is added.</summary>
     public static int Digit(byte value) => value switch
     {
         >= (byte)'0' and <= (byte)'9' => value - '0',
         >= (byte)'a' and <= (byte)'f' => value - 'a' + 10,
         >= (byte)'A' and <= (byte)'F' => value - 'A' + 10,
-        _ => 255,
+        _ => NoDigit,
     };
 
     /// <summary>A whole text as a number of up to 64 bits.</summary>
@@ -42,7 +44,7 @@ internal static class Hex
         for (var i = 0; i < destination.Length; i++)
         {
             var value = (Digit(text[2 * i]) << 4) | Digit(text[(2 * i) + 1]);
-            if (value > 255)
+            if (value > byte.MaxValue)
                 return false;
             destination[i] = (byte)value;
         }

@@ -33,7 +33,8 @@ internal sealed class PacketReader(int capacity)
     private State _state;
     private int _length;
     private bool _isTooLong;
-    private byte _sum, _expected;
+    private byte _sum;
+    private int _expected;
 
     private enum State
     {
@@ -104,7 +105,7 @@ internal sealed class PacketReader(int capacity)
                 _state = State.Data;
                 return Incoming.Nothing;
             case State.FirstDigit:
-                _expected = (byte)(Hex.Digit(value) << 4);
+                _expected = Hex.Digit(value) << 4;
                 _state = State.SecondDigit;
                 return Incoming.Nothing;
             default:
