@@ -2,8 +2,8 @@
 # Makes what bench/compare runs, from Debian packages, without root, in .cache/bench:
 #
 #   build.sh guest   guest/{vmlinuz,boot.img,full.img,chroot,disk.img,net.img}: boot.img has busybox and guestbench,
-#                    full.img the compilers too; chroot holds the same files for native runs; disk.img and net.img
-#                    are diskbench and netbench alone
+#                    full.img the compilers too; chroot holds the same files for native runs; disk.img is
+#                    diskbench alone, net.img netbench and iperf3
 #   build.sh qemu    qemu/usr/bin/qemu-system-x86_64, for hosts that have none
 #
 # The compilers of packages/ make guestbench too, so that it is the same on every host.
@@ -14,6 +14,7 @@ here=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
 cache=$(cd -- "$here/../.." && pwd)/.cache/bench
 apt=$cache/apt
 packages=$cache/packages
+lib=usr/lib/x86_64-linux-gnu
 log=$cache/build.log
 
 say() { echo "bench: $*" >&2; }
@@ -70,7 +71,7 @@ build_qemu() {
 
 fetch_packages() {
   local new=$packages.new
-  unpack "$new" gcc libc6-dev tcc busybox-static
+  unpack "$new" gcc libc6-dev tcc busybox-static iperf3
   collect_libraries "$new"
   say "fetching linux-image-cloud-amd64"
   with_own_lists download_kernel
@@ -84,7 +85,7 @@ download_kernel() { # without what an installed one needs
 }
 
 build_guest() {
-  local new=$cache/guest.new lib=usr/lib/x86_64-linux-gnu applet library name
+  local new=$cache/guest.new applet name
   local boot=$new/boot full=$new/full
   say "building the guest"
   rm -rf "$new"
@@ -96,6 +97,9 @@ build_guest() {
     mkdir "$new/$name"
     in_packages gcc --sysroot="$packages" -O2 -static -Wall "$here/${name}bench.c" -o "$new/$name/${name}bench"
   done
+  mkdir -p "$new/net"/{lib64,usr/bin,"$lib"}
+  cp "$packages/usr/bin/iperf3" "$new/net/usr/bin/"
+  copy_libraries "$new/net" "$packages/usr/bin/iperf3"
   cp "$packages/usr/bin/busybox" "$boot/bin/"
   cp "$here/init" "$here/workloads.sh" "$boot/"
   chmod 755 "$boot/init" "$boot/workloads.sh"
@@ -106,10 +110,7 @@ build_guest() {
   cp "$(find "$packages"/usr/{lib,libexec}/gcc -name cc1 2>/dev/null | head -1)" "$full/cc1"
   cp "$packages/usr/bin/tcc" "$full/bin/"
   cp -a "$packages/$lib/tcc" "$full/$lib/"
-  cp -L "$packages/usr/lib64/ld-linux-x86-64.so.2" "$full/lib64/"
-  needed "$full/cc1" "$full/bin/tcc" | while read -r library; do
-    cp -L "$packages/$lib/$library" "$full/$lib/"
-  done
+  copy_libraries "$full" "$full/cc1" "$full/bin/tcc"
   python3 "$here/gen-c.py" >"$full/big.c"
 
   cp -a "$boot/." "$full/." "$new/chroot/"
@@ -123,6 +124,14 @@ build_guest() {
 }
 in_packages() { # COMMAND..: a program of the packages
   PATH=$packages/usr/bin:$PATH LD_LIBRARY_PATH=$packages/libraries "$packages/usr/bin/$@"
+}
+copy_libraries() { # ROOT FILE..: what these programs are loaded with
+  local root=$1 library
+  shift
+  cp -L "$packages/usr/lib64/ld-linux-x86-64.so.2" "$root/lib64/"
+  needed "$@" | while read -r library; do
+    cp -L "$packages/$lib/$library" "$root/$lib/"
+  done
 }
 needed() { # FILE..: the names of the libraries that these need, with theirs
   local -A seen=()
@@ -150,7 +159,7 @@ flock "$lock"
 case $1 in
   qemu) [[ -d $cache/qemu ]] || build_qemu ;;
   guest)
-    [[ -d $packages ]] || fetch_packages
+    [[ -x $packages/usr/bin/iperf3 ]] || { rm -rf "$packages" && fetch_packages; }
     [[ -d $cache/guest && -z $(find "$here" -newer "$cache/guest" -type f) ]] || build_guest
     ;;
 esac

@@ -1,4 +1,5 @@
 using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Cpu;
@@ -17,6 +18,9 @@ public enum VcpuExit
 
     /// <summary>A triple fault; <see cref="IVcpu.DescribeFault"/> tells why.</summary>
     Shutdown,
+
+    /// <summary>A breakpoint, a watchpoint or the end of a step: <see cref="IVcpu.DebugEvent"/>.</summary>
+    Debug,
 }
 
 /// <summary>One virtual processor of any engine. One thread runs it; <see cref="Kick"/> and the signal pins may be used from others.</summary>
@@ -41,6 +45,15 @@ public interface IVcpu : IProcessorSignals, IDisposable
 
     /// <summary>Replaces the state. The vCPU must not be running.</summary>
     void SetState(in CpuState state);
+
+    /// <summary>Why <see cref="Run"/> returned <see cref="VcpuExit.Debug"/> the last time.</summary>
+    DebugEvent DebugEvent { get; }
+
+    /// <summary>Says where a debugger wants it to stop; a reset changes nothing of it. The vCPU must not be running.</summary>
+    void SetDebugPoints(DebugPoints points);
+
+    /// <summary>Says how it goes on, until the next stop for a debugger. The vCPU must not be running.</summary>
+    void SetStepping(in Stepping stepping);
 
     /// <summary>Puts the processor in its power-on state: the first one at the reset vector, the others waiting for SIPI.</summary>
     void Reset();

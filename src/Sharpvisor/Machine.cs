@@ -1,3 +1,4 @@
+using System.Collections.ObjectModel;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
@@ -87,13 +88,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                     _board.Connect(i, _vcpus[i]);
             }
 
-            var threads = new VcpuThreads(_vcpus, OnTripleFault, OnInternalError);
+            Debugger = new MachineDebugger(this);
+            var threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu)), OnInternalError);
             foreach (var backend in options.Backends.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
             foreach (var drive in Drives)
                 drive.Faulted += e => OnInternalError(e, drive.Name);
-            _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown);
-            Debugger = new MachineDebugger(this);
+            _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
             Start(MachineStart.Cold);
         }
         catch
@@ -159,7 +160,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public static MachineBuilder CreateBuilder() => new();
 
-    /// <summary>Waits for backends that want a peer first, then lets the processors run.</summary>
+    /// <summary>Waits for backends that want a peer first, then lets the processors run, unless the machine is to start paused.</summary>
     public async Task StartAsync(CancellationToken cancellation = default)
     {
         if (_loop.IsStarted)
@@ -168,6 +169,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             await backend.WaitForPeerAsync(cancellation).ConfigureAwait(false);
         cancellation.ThrowIfCancellationRequested();
         _loop.Start(
+            _options.StartPaused,
             e => MachineExit.OfInternalError(e, "machine", _logger),
             exit =>
             {
@@ -191,9 +193,12 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     public Task PauseAsync(CancellationToken cancellation = default) => _loop.PauseAsync(cancellation);
 
     /// <exception cref="InvalidOperationException">The guest has powered itself off: only a reset lets it start again.</exception>
-    public Task ResumeAsync(CancellationToken cancellation = default) => _loop.IsShutDown
+    public Task ResumeAsync(CancellationToken cancellation = default) => ResumeAsync(ReadOnlyDictionary<int, Resumption>.Empty, cancellation);
+
+    /// <param name="resumptions">How processors go on; those not named run.</param>
+    internal Task ResumeAsync(IReadOnlyDictionary<int, Resumption> resumptions, CancellationToken cancellation = default) => _loop.IsShutDown
         ? Task.FromException(new InvalidOperationException("the guest has powered off: reset the machine first"))
-        : _loop.ResumeAsync(cancellation);
+        : _loop.ResumeAsync(resumptions, cancellation);
 
     /// <summary>As the reset button does, whatever was said about rebooting.</summary>
     public Task ResetAsync(CancellationToken cancellation = default) => _loop.ResetAsync(cancellation);
@@ -254,7 +259,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     void IMachineControl.RequestPause(string reason)
     {
         _logger.LogWarning("{Reason}; the machine is paused until it is told to go on", reason);
-        _loop.RequestPause();
+        _loop.RequestPause(new DebugStop(DebugStopKind.Paused, 0));
     }
 
     public async ValueTask DisposeAsync()
@@ -335,13 +340,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (count <= DescribedFaults)
             _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
         if (_options.NoReboot)
-            ShutDown(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"));
+            ShutDown(new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}"), vcpu.Index);
         else
             _loop.RequestReset();
     }
 
     /// <summary>The guest is through: the machine ends, or stays for someone who looks at it.</summary>
-    private void ShutDown(MachineExit exit)
+    private void ShutDown(MachineExit exit, int processor = 0)
     {
         if (!_options.NoShutdown)
         {
@@ -350,7 +355,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         }
 
         _logger.LogInformation("{Message}; the machine stays paused", exit.Message);
-        _loop.ShutDown();
+        _loop.ShutDown(processor);
     }
 
     private GuestBalloon? FindBalloon() => _board.VirtioDevices.OfType<VirtioBalloon>().ToList() switch

@@ -143,6 +143,9 @@ public sealed class MachineBuilder
     /// <summary>The machine stays, paused, when the guest powers it off.</summary>
     public MachineBuilder WithoutShutdown() => With(Options with { NoShutdown = true });
 
+    /// <summary>The machine starts paused: no processor executes anything until <see cref="Machine.ResumeAsync(CancellationToken)"/>.</summary>
+    public MachineBuilder WithStartPaused() => With(Options with { StartPaused = true });
+
     /// <summary>Takes sleep states away from the guest, which has both otherwise.</summary>
     /// <param name="toRam">ACPI S3.</param>
     /// <param name="toDisk">ACPI S4.</param>

@@ -3,6 +3,7 @@ using Sharpvisor.Backends.Block;
 using Sharpvisor.Core;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Time;
+using Sharpvisor.Debugging;
 
 namespace Sharpvisor;
 
@@ -25,16 +26,19 @@ internal sealed class MachineLoop
     private readonly IReadOnlyList<BlockDrive> _drives;
     private readonly Action<MachineStart> _start;
     private readonly Action _powerDown;
+    private readonly MachineDebugger _debugger;
     private readonly Channel<Request> _requests = Channel.CreateUnbounded<Request>(new UnboundedChannelOptions { SingleReader = true });
     private readonly TaskCompletionSource<MachineExit> _exit;
     private Task? _task;
-    private int _resetRequested;
+    private readonly Queue<DebugStop> _untold = new();
+    private int _resetRequested, _stopsRequested;
     private bool _isShutDown;
 
     /// <param name="exit">Completes when the machine has ended.</param>
     /// <param name="start">Brings processors and devices to the state that they start in.</param>
     /// <param name="powerDown">Takes the power from the devices for a sleep.</param>
-    public MachineLoop(VcpuThreads threads, HostClock clock, MachineGate gate, IEnumerable<BlockDrive> drives, TaskCompletionSource<MachineExit> exit, Action<MachineStart> start, Action powerDown)
+    /// <param name="debugger">Is told of each stop, and says how processors go on.</param>
+    public MachineLoop(VcpuThreads threads, HostClock clock, MachineGate gate, IEnumerable<BlockDrive> drives, TaskCompletionSource<MachineExit> exit, Action<MachineStart> start, Action powerDown, MachineDebugger debugger)
     {
         _threads = threads;
         _clock = clock;
@@ -43,6 +47,7 @@ internal sealed class MachineLoop
         _exit = exit;
         _start = start;
         _powerDown = powerDown;
+        _debugger = debugger;
     }
 
     public bool IsPaused { get; private set; }
@@ -52,14 +57,20 @@ internal sealed class MachineLoop
     /// <summary>The guest has powered off, and the machine stays for someone who looks at it.</summary>
     public bool IsShutDown => Volatile.Read(ref _isShutDown);
 
-    /// <summary>Lets the processors run.</summary>
+    /// <summary>Lets the processors run, or wait for <see cref="ResumeAsync"/>.</summary>
+    /// <param name="paused">No processor executes anything yet, and time stands still.</param>
     /// <param name="describe">Turns an exception of ours into what ended the machine.</param>
     /// <param name="end">Called when everything stands, before the machine's exit completes.</param>
-    public void Start(Func<Exception, MachineExit> describe, Action<MachineExit> end)
+    public void Start(bool paused, Func<Exception, MachineExit> describe, Action<MachineExit> end)
     {
         _threads.Start();
-        _clock.Resume();
-        _threads.Release();
+        IsPaused = paused;
+        if (!paused)
+        {
+            _clock.Resume();
+            _threads.Release();
+        }
+
         _task = Task.Run(() => RunAsync(describe, end), CancellationToken.None);
     }
 
@@ -74,17 +85,20 @@ internal sealed class MachineLoop
         return _task ?? Task.CompletedTask;
     }
 
-    public Task PauseAsync(CancellationToken cancellation) => AskAsync(RequestKind.Pause, cancellation);
+    public Task PauseAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Pause), cancellation);
 
-    public Task ResumeAsync(CancellationToken cancellation) => AskAsync(RequestKind.Resume, cancellation);
+    /// <param name="resumptions">How processors go on; those not named run.</param>
+    public Task ResumeAsync(IReadOnlyDictionary<int, Resumption> resumptions, CancellationToken cancellation) =>
+        AskAsync(new Request(RequestKind.Resume, Resumptions: resumptions), cancellation);
 
-    public Task ResetAsync(CancellationToken cancellation) => AskAsync(RequestKind.Reset, cancellation);
+    public Task ResetAsync(CancellationToken cancellation) => AskAsync(new Request(RequestKind.Reset), cancellation);
 
-    /// <summary>A device wants the machine paused; like the ones below, it returns at once.</summary>
-    public void RequestPause()
+    /// <summary>A device or a processor wants the machine paused; like the ones below, it returns at once.</summary>
+    public void RequestPause(DebugStop stop)
     {
+        Interlocked.Increment(ref _stopsRequested);
         _threads.Hold();
-        Ask(new Request(RequestKind.Pause));
+        Ask(new Request(RequestKind.Pause, Stop: stop));
     }
 
     /// <summary>The guest resets the machine: nothing that follows the instruction is executed, and nobody asks twice.</summary>
@@ -104,10 +118,10 @@ internal sealed class MachineLoop
     public void RequestWakeUp() => Ask(new Request(RequestKind.WakeUp));
 
     /// <summary>The machine stays, paused, until somebody resets or ends it.</summary>
-    public void ShutDown()
+    public void ShutDown(int processor)
     {
         Volatile.Write(ref _isShutDown, true);
-        RequestPause();
+        RequestPause(new DebugStop(DebugStopKind.ShutDown, processor));
     }
 
     /// <summary>Lets no processor execute another instruction, and ends the machine.</summary>
@@ -129,7 +143,7 @@ internal sealed class MachineLoop
                 exit = request.Exit;
                 if (exit is not null)
                     break;
-                await DoAsync(request.Kind).ConfigureAwait(false);
+                await DoAsync(request).ConfigureAwait(false);
                 request.Done?.TrySetResult();
             }
         }
@@ -151,18 +165,22 @@ internal sealed class MachineLoop
         _exit.TrySetResult(exit!);
     }
 
-    private async Task DoAsync(RequestKind kind)
+    private async Task DoAsync(Request request)
     {
-        switch (kind)
+        switch (request.Kind)
         {
-            case RequestKind.Pause when !IsPaused:
-                _threads.Park();
-                _clock.Pause();
-                await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
-                IsPaused = true;
+            case RequestKind.Pause:
+                await PauseAsync(request.Stop).ConfigureAwait(false);
+                break;
+            case RequestKind.Resume when IsPaused && TryTakeUntold(out var untold):
+                // A processor has come upon something while the machine stopped for another one: it is told now.
+                _debugger.OnResumed();
+                _debugger.OnStopped(untold);
                 break;
             case RequestKind.Resume when IsPaused:
+                _threads.SetStaying(_debugger.Prepare(request.Resumptions!));
                 IsPaused = false;
+                _debugger.OnResumed();
                 _clock.Resume();
                 using (_gate.Enter())
                 {
@@ -174,6 +192,7 @@ internal sealed class MachineLoop
                 break;
             case RequestKind.Reset:
                 await StandStillAsync().ConfigureAwait(false);
+                ForgetStops();
                 IsSuspended = false;
                 _start(MachineStart.Cold);
                 Volatile.Write(ref _resetRequested, 0);
@@ -187,11 +206,54 @@ internal sealed class MachineLoop
                 break;
             case RequestKind.WakeUp when IsSuspended:
                 await StandStillAsync().ConfigureAwait(false);
+                ForgetStops();
                 IsSuspended = false;
                 _start(MachineStart.WakeUp);
                 ReleaseUnlessStopped();
                 break;
         }
+    }
+
+    private async Task PauseAsync(DebugStop? stop)
+    {
+        if (stop is { Kind: DebugStopKind.Watchpoint } late && IsPaused)
+        {
+            _untold.Enqueue(late);
+        }
+        else if (!IsPaused)
+        {
+            _threads.Park();
+            _clock.Pause();
+            await DrainAsync(cancelWaiting: false).ConfigureAwait(false);
+            IsPaused = true;
+            _debugger.OnStopped(stop ?? new DebugStop(DebugStopKind.Paused, 0));
+        }
+        else if (stop is { Kind: DebugStopKind.ShutDown } end && _debugger.LastStop.Kind != DebugStopKind.ShutDown)
+        {
+            _debugger.OnStopped(end);
+        }
+
+        if (stop is not null)
+            Interlocked.Decrement(ref _stopsRequested);
+    }
+
+    /// <summary>Processors are elsewhere now.</summary>
+    private void ForgetStops()
+    {
+        _untold.Clear();
+        _debugger.OnReset();
+    }
+
+    /// <summary>A stop that nobody was told of, and that still is one. A breakpoint is not: the processor comes upon it again.</summary>
+    private bool TryTakeUntold(out DebugStop stop)
+    {
+        while (_untold.TryDequeue(out stop))
+        {
+            if (_debugger.IsWatched(stop))
+                return true;
+        }
+
+        return false;
     }
 
     /// <summary>Returns when no processor runs and no drive moves anything to or from memory.</summary>
@@ -209,16 +271,17 @@ internal sealed class MachineLoop
 
     private void ReleaseUnlessStopped()
     {
-        if (!IsPaused && !IsSuspended)
+        // Nor for a moment while somebody waits for a stop.
+        if (!IsPaused && !IsSuspended && Volatile.Read(ref _stopsRequested) == 0)
             _threads.Release();
     }
 
     private bool Ask(Request request) => _requests.Writer.TryWrite(request);
 
-    private Task AskAsync(RequestKind kind, CancellationToken cancellation)
+    private Task AskAsync(Request request, CancellationToken cancellation)
     {
         var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        if (!IsStarted || !Ask(new Request(kind, done)))
+        if (!IsStarted || !Ask(request with { Done = done }))
             return Task.FromException(new InvalidOperationException(IsStarted ? "the machine has ended" : "the machine has not been started"));
         return done.Task.WaitAsync(cancellation);
     }
@@ -233,5 +296,6 @@ internal sealed class MachineLoop
         End,
     }
 
-    private sealed record Request(RequestKind Kind, TaskCompletionSource? Done = null, MachineExit? Exit = null);
+    private sealed record Request(
+        RequestKind Kind, TaskCompletionSource? Done = null, MachineExit? Exit = null, DebugStop? Stop = null, IReadOnlyDictionary<int, Resumption>? Resumptions = null);
 }

@@ -72,6 +72,9 @@ public sealed record MachineOptions
     /// <summary>Stay, paused, when the guest powers off or, under <see cref="NoReboot"/>, resets.</summary>
     public bool NoShutdown { get; init; }
 
+    /// <summary>No processor executes anything until <see cref="Machine.ResumeAsync(CancellationToken)"/>.</summary>
+    public bool StartPaused { get; init; }
+
     /// <summary>QEMU's pc-testdev, for low-level test kernels.</summary>
     public bool HasTestDevice { get; init; }
 

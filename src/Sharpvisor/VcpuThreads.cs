@@ -10,21 +10,21 @@ internal sealed class VcpuThreads
 
     private readonly object _lock = new();
     private readonly IReadOnlyList<IVcpu> _vcpus;
-    private readonly Action<IVcpu> _onShutdown;
+    private readonly Action<IVcpu> _onShutdown, _onDebug;
     private readonly Action<Exception, string> _onError;
     private readonly Thread[] _threads;
     private volatile bool _park = true, _end;
+    private volatile IReadOnlySet<int> _staying = new HashSet<int>();
     private int _parked, _ended;
 
-    /// <summary>Counts releases: a thread that parked before the last one is on its way out, and not parked any more.</summary>
-    private int _epoch;
-
     /// <param name="onShutdown">A vCPU took a triple fault; it waits until the next <see cref="Park"/>.</param>
+    /// <param name="onDebug">A vCPU stopped for a debugger; the same.</param>
     /// <param name="onError">A vCPU's thread ended by an exception.</param>
-    public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<Exception, string> onError)
+    public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<IVcpu> onDebug, Action<Exception, string> onError)
     {
         _vcpus = vcpus;
         _onShutdown = onShutdown;
+        _onDebug = onDebug;
         _onError = onError;
         _threads = [.. vcpus.Select(v => new Thread(() => Run(v)) { IsBackground = true, Name = $"vcpu{v.Index}" })];
     }
@@ -63,16 +63,18 @@ internal sealed class VcpuThreads
         }
     }
 
+    /// <summary>All may run but those that stay, as said by <see cref="SetStaying"/>.</summary>
     public void Release()
     {
         lock (_lock)
         {
             _park = false;
-            _parked = 0;
-            _epoch++;
             Monitor.PulseAll(_lock);
         }
     }
+
+    /// <summary>Says which vCPUs stay parked when the others are released, until it is called again. While all are parked.</summary>
+    public void SetStaying(IReadOnlySet<int> indices) => _staying = indices;
 
     /// <summary>Ends the threads, parked or not.</summary>
     public void End()
@@ -98,7 +100,7 @@ internal sealed class VcpuThreads
         try
         {
             var waitForPark = false;
-            while (MayRun(waitForPark))
+            while (MayRun(vcpu.Index, waitForPark))
             {
                 waitForPark = false;
                 switch (vcpu.Run(Budget))
@@ -108,6 +110,10 @@ internal sealed class VcpuThreads
                         break;
                     case VcpuExit.Shutdown:
                         _onShutdown(vcpu);
+                        waitForPark = true;
+                        break;
+                    case VcpuExit.Debug:
+                        _onDebug(vcpu);
                         waitForPark = true;
                         break;
                 }
@@ -128,23 +134,22 @@ internal sealed class VcpuThreads
     }
 
     /// <summary>Parks when asked to; false when the thread shall end.</summary>
-    private bool MayRun(bool waitForPark)
+    private bool MayRun(int index, bool waitForPark)
     {
-        if (!_park && !_end && !waitForPark)
+        if (!_park && !_end && !waitForPark && !_staying.Contains(index))
             return true;
         lock (_lock)
         {
             while (waitForPark && !_park && !_end)
                 Monitor.Wait(_lock);
-            while (_park && !_end)
+            if (_park || _staying.Contains(index))
             {
+                // Who has not woken up yet when all are to park again has not run, and is parked still.
                 _parked++;
                 Monitor.PulseAll(_lock);
-                var epoch = _epoch;
-                while (_epoch == epoch && !_end)
+                while ((_park || _staying.Contains(index)) && !_end)
                     Monitor.Wait(_lock);
-                if (_epoch == epoch)
-                    _parked--; // it ends, and is counted as such
+                _parked--;
             }
 
             return !_end;

@@ -1,5 +1,6 @@
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Cpu;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Tests;
@@ -95,6 +96,18 @@ internal sealed class ScriptedVcpu(int index, CpuEnvironment environment, Func<S
         Resets++;
         _state = Touch(new CpuState { Rip = 0xFFF0, Activity = index == 0 ? ActivityState.Active : ActivityState.WaitForSipi });
     }
+
+    /// <summary>What a debugger has asked for last.</summary>
+    public Stepping Stepping { get; private set; }
+
+    public DebugPoints Points { get; private set; } = DebugPoints.None;
+
+    /// <summary>Set by the step that returns <see cref="VcpuExit.Debug"/>.</summary>
+    public DebugEvent DebugEvent { get; set; }
+
+    public void SetDebugPoints(DebugPoints points) => Points = Touch(points);
+
+    public void SetStepping(in Stepping stepping) => Stepping = Touch(stepping);
 
     public string DescribeFault() => "the exceptions that led here";
 

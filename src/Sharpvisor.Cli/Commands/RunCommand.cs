@@ -97,6 +97,8 @@ internal static class RunCommand
             builder.WithoutReboot();
         if (settings.NoShutdown)
             builder.WithoutShutdown();
+        if (settings.StartPaused)
+            builder.WithStartPaused();
         if (settings.HasTestDevice)
             builder.WithTestDevice();
         if (!settings.HasVmwarePort)
@@ -308,7 +310,7 @@ internal static class RunCommand
         }
     }
 
-    /// <summary>SIGCONT: on after a pause, such as one for a full disk of the host.</summary>
+    /// <summary>SIGCONT: on after a pause, such as -S or one for a full disk of the host.</summary>
     private static async Task GoOnAsync(Machine machine)
     {
         try

@@ -96,7 +96,8 @@ internal static class HelpText
           -d ITEMS  -D FILE      log int,exec,in_asm,cpu_reset,jit,guest_errors,unimp
           -perfmap               names of generated code for Linux's perf
           SIGUSR1                prints what the engine did
-          SIGCONT                goes on after a pause (the host's disk was full)
+          -S                     starts paused: before the first instruction
+          SIGCONT                goes on after a pause (-S; the host's disk was full)
         """;
 
     public const string Image = """

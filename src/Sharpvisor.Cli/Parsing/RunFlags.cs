@@ -55,6 +55,7 @@ internal static class RunFlags
         new("nographic", null, (s, _) => s.IsCurses = false), // serial goes to stdio by itself
         new("no-reboot", null, (s, _) => s.NoReboot = true),
         new("no-shutdown", null, (s, _) => s.NoShutdown = true),
+        new("S", null, (s, _) => s.StartPaused = true),
         new("action", "EVENT=ACTION", BootValues.Action),
         new("nodefaults", null, (s, _) => s.NoDefaults = true),
     }.ToDictionary(f => f.Name, StringComparer.Ordinal);

@@ -99,6 +99,8 @@ internal sealed class RunSettings
 
     public bool NoShutdown { get; set; }
 
+    public bool StartPaused { get; set; }
+
     public bool HasTestDevice { get; set; }
 
     public bool HasPciTestDevice { get; set; }

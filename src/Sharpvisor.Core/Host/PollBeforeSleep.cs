@@ -9,8 +9,11 @@ namespace Sharpvisor.Core.Host;
 /// <remarks>The same as KVM's halt polling. With one processor there is nobody to wait for.</remarks>
 public struct PollBeforeSleep
 {
-    /// <summary>About what it costs to sleep and be woken in a virtual machine.</summary>
-    private const long LongestNs = 60_000, FirstNs = 20_000;
+    /// <summary>
+    /// Two threads that answer each other and both sleep wait for two wakes a round, of 50 µs each in a virtual machine: a
+    /// limit below that would never notice that looking pays. KVM's is the same.
+    /// </summary>
+    private const long LongestNs = 200_000, FirstNs = 20_000;
 
     private static readonly bool _pays = Environment.ProcessorCount > 1;
 

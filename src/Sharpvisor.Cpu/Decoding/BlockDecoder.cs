@@ -22,12 +22,11 @@ internal sealed unsafe class BlockDecoder : IDisposable
     private readonly Op* _ops;
     private readonly Block* _noBlock = (Block*)NativeMemory.AllocZeroed((nuint)(sizeof(Block) + sizeof(Op)));
 
-    /// <param name="smp">Other vCPUs exist: LOCK means something.</param>
-    public BlockDecoder(CpuModel model, bool smp)
+    public BlockDecoder(CpuModel model)
     {
         _reader = new BytesReader(_bytes);
         _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
-        _builder = new OpBuilder(model, smp);
+        _builder = new OpBuilder(model);
         _ops = (Op*)HostMemory.Reserve(((MaxInstructions + 2) * (ulong)sizeof(Op)) + 4096, hugePages: false);
         FetchOp = _ops + MaxInstructions + 1;
         FetchOp->Segment = 1;
@@ -81,9 +80,10 @@ internal sealed unsafe class BlockDecoder : IDisposable
         var length = 0;
         var ended = false;
         _builder.Begin(cache, rip, mode);
+        var guards = vcpu.GuardsOf(physical >> 12);
         while (count < limit && !ended)
         {
-            if (length >= inPage)
+            if (length >= inPage || (count > 0 && guards is not null && guards.Contains((int)(physical & 0xFFF) + length)))
                 break;
             decoder.Decode(out var instruction);
             var tooLong = false;

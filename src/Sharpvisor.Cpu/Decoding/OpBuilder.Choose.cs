@@ -236,7 +236,7 @@ internal sealed unsafe partial class OpBuilder
     private nint Alu<TOp>(Op* op, in Instruction ins, int memory) where TOp : struct, IAlu
     {
         var size = Size(in ins, 0);
-        var locked = _smp && ins.HasLockPrefix;
+        var locked = ins.HasLockPrefix; // with one processor, too: it orders stores and loads towards devices' threads
         if (memory == 1)
         {
             op->Dst = Reg(in ins, 0);
@@ -270,7 +270,7 @@ internal sealed unsafe partial class OpBuilder
     {
         var size = Size(in ins, 0);
         if (memory == 0)
-            return _smp && ins.HasLockPrefix ? Handlers.Pick<LockedMemImm<TOp>>(size, Ea(op)) : Handlers.Pick<AluMemImm<TOp>>(size, Ea(op));
+            return ins.HasLockPrefix ? Handlers.Pick<LockedMemImm<TOp>>(size, Ea(op)) : Handlers.Pick<AluMemImm<TOp>>(size, Ea(op));
         op->Dst = Reg(in ins, 0);
         return Handlers.Pick<AluRegImm<TOp>>(size);
     }

@@ -17,7 +17,6 @@ internal sealed unsafe partial class OpBuilder
     private const int MaximumThunks = 1 << 14;
 
     private readonly CpuModel _model;
-    private readonly bool _smp;
 
     /// <summary>By code: 1 the model has it, 2 it is #UD.</summary>
     private readonly byte[] _supported = new byte[Enum.GetValues<Code>().Length];
@@ -28,10 +27,9 @@ internal sealed unsafe partial class OpBuilder
     private ulong _rip;
     private uint _mode;
 
-    public OpBuilder(CpuModel model, bool smp)
+    public OpBuilder(CpuModel model)
     {
         _model = model;
-        _smp = smp;
     }
 
     /// <summary>True when no more thunks should be held: <see cref="Clear"/>, together with the blocks.</summary>

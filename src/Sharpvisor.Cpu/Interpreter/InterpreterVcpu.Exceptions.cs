@@ -1,3 +1,4 @@
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
@@ -44,6 +45,8 @@ public unsafe partial class InterpreterVcpu
         Synchronize();
         var op = c->CurrentOp;
         ReleaseSplitLock();
+        if (_debugEvent is not null && op != _decoder.FetchOp)
+            TakeBackWatchpoint();
         if (op != _decoder.FetchOp)
         {
             // Operations behind the fault were counted with their block.
@@ -69,6 +72,8 @@ public unsafe partial class InterpreterVcpu
         _history.Add(vector, error, c->Arch.Cr2, c->Arch.Segments[CS].Selector, c->Arch.Rip, c->InstructionCount);
 
         // Faults restart the instruction: RF keeps an instruction breakpoint there from hitting twice.
+        if (_points.HasArmed && _points.IsArmed(LinearOf(c->Arch.Rip)))
+            KeepResumeFlag(true);
         if (vector != Vectors.DB)
             c->Arch.Rflags |= Rflags.RF;
         else
@@ -413,6 +418,8 @@ public unsafe partial class InterpreterVcpu
 
     private bool IsWatchedPage(ulong linear)
     {
+        if (_points.HasArmedRanges && _points.WatchesPage(linear))
+            return true;
         var dr7 = _c->Arch.Dr[7];
         if ((dr7 & 0xFF) == 0)
             return false;
@@ -426,15 +433,17 @@ public unsafe partial class InterpreterVcpu
     }
 
     /// <summary>Notes data breakpoints that an access hits; the trap follows the instruction.</summary>
-    private void CheckWatch(ulong linear, int size, bool write)
+    private void CheckWatch(ulong linear, int size, DataAccess access)
     {
+        if (_points.HasArmedRanges)
+            CheckDebuggerWatch(linear, size, access);
         var dr7 = _c->Arch.Dr[7];
         if ((dr7 & 0xFF) == 0)
             return;
         for (var i = 0; i < 4; i++)
         {
             var kind = (dr7 >> (16 + (4 * i))) & 3;
-            if (((dr7 >> (2 * i)) & 3) == 0 || (kind != 3 && !(kind == 1 && write)))
+            if (((dr7 >> (2 * i)) & 3) == 0 || (kind != 3 && !(kind == 1 && (access & DataAccess.Write) != 0)))
                 continue;
             var length = ((dr7 >> (18 + (4 * i))) & 3) switch { 0 => 1UL, 1 => 2UL, 2 => 8UL, _ => 4UL };
             var start = _c->Arch.Dr[i] & ~(length - 1);

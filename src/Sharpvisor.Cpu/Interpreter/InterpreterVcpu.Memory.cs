@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
@@ -53,7 +54,7 @@ public unsafe partial class InterpreterVcpu
     {
         CheckCanonical(linear, size);
         CheckAlignment(linear, size);
-        CheckWatch(linear, size, write: true);
+        CheckWatch(linear, size, DataAccess.Read | DataAccess.Write);
         if ((linear & 0xFFF) + (ulong)size <= 4096)
         {
             var p = Translate(linear, AccessKind.Write, CurrentKind, out var physical);
@@ -129,7 +130,7 @@ public unsafe partial class InterpreterVcpu
     internal void ReadBytes(ulong linear, byte* destination, int length)
     {
         CheckCanonical(linear, length);
-        CheckWatch(linear, length, write: false);
+        CheckWatch(linear, length, DataAccess.Read);
         for (var done = 0; done < length;)
         {
             var at = WrapLinear(linear + (ulong)done);
@@ -168,7 +169,7 @@ public unsafe partial class InterpreterVcpu
     internal void WriteBytes(ulong linear, byte* source, int length)
     {
         CheckWrite(linear, length);
-        CheckWatch(linear, length, write: true);
+        CheckWatch(linear, length, DataAccess.Write);
         for (var done = 0; done < length;)
         {
             var at = WrapLinear(linear + (ulong)done);
@@ -316,7 +317,7 @@ public unsafe partial class InterpreterVcpu
     private ulong Read(ulong linear, int size, int kind)
     {
         CheckCanonical(linear, size);
-        CheckWatch(linear, size, write: false);
+        CheckWatch(linear, size, DataAccess.Read);
         return ReadChecked(linear, size, kind, forWrite: false);
     }
 
@@ -343,7 +344,7 @@ public unsafe partial class InterpreterVcpu
     private void Write(ulong linear, int size, ulong value, int kind)
     {
         CheckCanonical(linear, size);
-        CheckWatch(linear, size, write: true);
+        CheckWatch(linear, size, DataAccess.Write);
         var within = (int)(linear & 0xFFF);
         if (within + size <= 4096)
         {

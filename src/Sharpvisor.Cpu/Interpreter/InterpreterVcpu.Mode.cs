@@ -1,3 +1,4 @@
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
@@ -11,6 +12,8 @@ public unsafe partial class InterpreterVcpu
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         Interlocked.And(ref _c->Pending, (int)(PendingEvents.Kick | PendingEvents.Code));
+        EndCut();
+        _debugEvent = null;
         _history.Clear();
         ResetState(init: false);
     }
@@ -21,6 +24,7 @@ public unsafe partial class InterpreterVcpu
         var c = _c;
         var old = c->Arch;
         c->Arch = default;
+        _passesBreakpoint = false;
         c->Arch.Rip = 0xFFF0;
         c->Arch.Rflags = Rflags.Reserved1;
         c->Arch.Gpr[2] = _environment.Model.Query(1, 0, CpuidContext()).Eax; // family, model, stepping
@@ -167,6 +171,8 @@ public unsafe partial class InterpreterVcpu
             slow |= SlowReasons.Shadow;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.Exec) != 0)
             slow |= SlowReasons.Trace;
+        if (_passesBreakpoint || _stepping.Kind != StepKind.None)
+            slow |= SlowReasons.Debugger;
         c->Slow = (byte)slow;
     }
 }

@@ -1,6 +1,7 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
 using Iced.Intel;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Paging;
@@ -374,7 +375,7 @@ public unsafe partial class InterpreterVcpu
         if ((linear & 15) != 0)
             Raise(Vectors.GP, 0);
         CheckCanonical(linear, 16);
-        CheckWatch(linear, 16, write: true);
+        CheckWatch(linear, 16, DataAccess.Read | DataAccess.Write);
         var p = TranslateForWrite(linear, out var physical);
         ulong low, high;
         bool equal;

@@ -74,7 +74,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _c = (CpuContext*)HostMemory.ReserveLow((ulong)sizeof(CpuContext) + (JumpEntries * (ulong)sizeof(JumpEntry)) + 8192);
         _c->JumpCache = (JumpEntry*)((byte*)_c + ((sizeof(CpuContext) + 4095) & ~4095));
         _c->Self = GCHandle.ToIntPtr(_self);
-        _decoder = new BlockDecoder(environment.Model, environment.ProcessorCount > 1);
+        _decoder = new BlockDecoder(environment.Model);
         _c->CurrentOp = _decoder.FetchOp;
         coherence.Add(this);
         Reset();
@@ -119,6 +119,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
                 catch (GuestFaultException)
                 {
                     HandleFault();
+                    EndStep();
                 }
             }
         }
@@ -372,12 +373,14 @@ public unsafe partial class InterpreterVcpu : IVcpu
         return _c->Arch.Activity switch
         {
             ActivityState.Active => true,
-            ActivityState.Halted => ((pending & PendingEvents.Interrupt) != 0 && (_c->Arch.Rflags & Rflags.IF) != 0)
-                || ((pending & PendingEvents.Nmi) != 0 && !_c->Arch.NmiBlocked),
+            ActivityState.Halted => IsInterruptDue(pending),
             ActivityState.WaitForSipi => (pending & PendingEvents.Startup) != 0,
             _ => false,
         };
     }
+
+    private bool IsInterruptDue(PendingEvents pending) =>
+        ((pending & PendingEvents.Interrupt) != 0 && (_c->Arch.Rflags & Rflags.IF) != 0) || ((pending & PendingEvents.Nmi) != 0 && !_c->Arch.NmiBlocked);
 
     /// <summary>Executes blocks until something else is due or the budget is used up.</summary>
     private protected virtual void Execute(long limit)
@@ -436,8 +439,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         var pending = (PendingEvents)Volatile.Read(ref _c->Pending);
         if ((pending & ~(PendingEvents.Interrupt | PendingEvents.Nmi)) != 0)
             return true;
-        return !_c->Arch.InterruptShadow
-            && (((pending & PendingEvents.Interrupt) != 0 && (_c->Arch.Rflags & Rflags.IF) != 0) || ((pending & PendingEvents.Nmi) != 0 && !_c->Arch.NmiBlocked));
+        return !_c->Arch.InterruptShadow && !HoldsInterrupts && IsInterruptDue(pending);
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
@@ -450,38 +452,6 @@ public unsafe partial class InterpreterVcpu : IVcpu
         entry->Key = _c->LookupKey;
         entry->Block = block;
         return block;
-    }
-
-    /// <summary>One instruction, with all that single steps, breakpoints and interrupt shadows ask for.</summary>
-    private protected void SlowStep()
-    {
-        var c = _c;
-        var rip = c->Arch.Rip;
-        var slow = (SlowReasons)c->Slow;
-        if ((slow & SlowReasons.Debug) != 0 && (c->Arch.Rflags & Rflags.RF) == 0)
-            CheckCodeBreakpoints(rip);
-        var single = (slow & (SlowReasons.Debug | SlowReasons.Shadow)) != 0;
-        var block = FindBlock(rip, c->Mode | (single ? (uint)BlockMode.Single : 0));
-        if (block->Stale)
-            return; // another vCPU is writing there: nothing has been executed yet
-        if ((slow & SlowReasons.Trace) != 0)
-            TraceBlock(block);
-        _singleStep = (c->Arch.Rflags & Rflags.TF) != 0;
-        c->Arch.InterruptShadow = false;
-        c->Arch.Rflags &= ~Rflags.RF;
-        if (!_debugHeld)
-            c->PendingDr6 = 0;
-        _debugHeld = false;
-        UpdateSlow();
-        c->CurrentBlock = block;
-        c->InstructionCount += block->Count;
-        ((delegate*<CpuContext*, Op*, void>)block->Ops->Fn)(c, block->Ops);
-        if (_debugHeld)
-            return; // MOV SS: data breakpoints are told after the next instruction, a single step is not
-        if (_singleStep)
-            c->PendingDr6 |= DebugStatus.SingleStep;
-        if (c->PendingDr6 != 0)
-            RaiseDebugTrap(c->PendingDr6);
     }
 
     private protected Block* FindBlock(ulong rip, uint mode)
@@ -502,6 +472,8 @@ public unsafe partial class InterpreterVcpu : IVcpu
             linear = (uint)(c->Arch.Segments[1].Base + rip);
         }
 
+        if (_points.HasBreakpoints && StopsAt(linear))
+            return _decoder.NoBlock(StaleHandler);
         var physical = TranslateFetch(linear);
         var block = _blocks.Find(physical, mode);
         if (block != null && block->SecondPage != ulong.MaxValue)
@@ -563,6 +535,8 @@ public unsafe partial class InterpreterVcpu : IVcpu
         }
 
         NoteFetch(linear, in walk);
+        if (_points.HasArmed)
+            GuardPage(linear, walk.Physical);
         entry = new FetchEntry(linear >> 12, key, walk.Physical & ~0xFFFUL);
         return walk.Physical;
     }
@@ -584,6 +558,8 @@ public unsafe partial class InterpreterVcpu : IVcpu
         var pending = (PendingEvents)Volatile.Read(ref c->Pending);
         if ((pending & PendingEvents.Code) != 0)
             ServeCodeRequests();
+        if ((pending & PendingEvents.Debug) != 0 && EndDebugEvent())
+            return VcpuExit.Debug;
         if ((pending & PendingEvents.Init) != 0)
         {
             Interlocked.And(ref c->Pending, ~(int)(PendingEvents.Init | PendingEvents.Nmi | PendingEvents.Smi));
@@ -612,7 +588,13 @@ public unsafe partial class InterpreterVcpu : IVcpu
 
         if (c->Arch.Activity == ActivityState.Shutdown)
             return VcpuExit.Shutdown;
-        if (c->Arch.Activity != ActivityState.WaitForSipi && !c->Arch.InterruptShadow)
+        if (HoldsInterrupts)
+        {
+            // They wait, but they end a HLT: what follows it is stepped over first.
+            if (c->Arch.Activity == ActivityState.Halted && IsInterruptDue(pending))
+                c->Arch.Activity = ActivityState.Active;
+        }
+        else if (c->Arch.Activity != ActivityState.WaitForSipi && !c->Arch.InterruptShadow)
         {
             c->CurrentOp = _decoder.FetchOp;
             if ((pending & PendingEvents.Nmi) != 0 && !c->Arch.NmiBlocked)
@@ -621,6 +603,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
                 c->Arch.Activity = ActivityState.Active;
                 c->Arch.NmiBlocked = true;
                 DeliverInterrupt(Vectors.NMI);
+                EndStep();
             }
             else if ((pending & PendingEvents.Interrupt) != 0 && (c->Arch.Rflags & Rflags.IF) != 0)
             {
@@ -631,6 +614,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
                 {
                     c->Arch.Activity = ActivityState.Active;
                     DeliverInterrupt(vector);
+                    EndStep();
                 }
             }
         }

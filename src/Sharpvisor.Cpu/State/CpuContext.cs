@@ -22,6 +22,8 @@ internal enum PendingEvents
     /// <summary>Another vCPU or a device changed code, or decodes from a page that was data: see <see cref="CodeCoherence"/>.</summary>
     Code = 64,
 
+    /// <summary>The vCPU itself: it stops for a debugger.</summary>
+    Debug = 128,
 }
 
 /// <summary>Why a vCPU executes one instruction at a time.</summary>
@@ -38,6 +40,9 @@ internal enum SlowReasons : byte
 
     /// <summary>Blocks are written to the trace (these may have more than one instruction).</summary>
     Trace = 4,
+
+    /// <summary>A debugger steps, or lets the processor go on from a breakpoint.</summary>
+    Debugger = 8,
 }
 
 /// <summary>

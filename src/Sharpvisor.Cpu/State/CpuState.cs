@@ -157,4 +157,15 @@ public struct CpuState
 
     /// <summary>An NMI was taken and no IRET executed since.</summary>
     public bool NmiBlocked;
+
+    /// <summary>The linear address of the next instruction.</summary>
+    public readonly ulong LinearRip
+    {
+        get
+        {
+            const ulong LongModeActive = 1 << 10, Virtual8086 = 1 << 17;
+            var is64 = (Efer & LongModeActive) != 0 && Segments[1].Long && (Rflags & Virtual8086) == 0;
+            return is64 ? Rip : (uint)(Segments[1].Base + Rip);
+        }
+    }
 }

@@ -34,6 +34,8 @@ internal sealed unsafe partial class BlockTranslator
         var branches = 0;
         while (_count < MaxInstructions)
         {
+            if (_count > 0 && Guards is not null && Guards.Contains(offset))
+                break;
             ref var item = ref _items[_count];
             decoder.Decode(out item.Instruction);
             ref var ins = ref item.Instruction;
@@ -612,8 +614,6 @@ internal sealed unsafe partial class BlockTranslator
         }
 
         item.HasOperand = true;
-        if (ins.HasLockPrefix && !_smp)
-            ins.HasLockPrefix = false;
         return true;
     }
 

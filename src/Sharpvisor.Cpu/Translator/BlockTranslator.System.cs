@@ -24,6 +24,21 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Where SYSCALL, SYSRET and IRETQ go on, with the canonical register map; or 0.</summary>
     private readonly ulong[] _transitions = new ulong[3];
 
+    /// <summary>The end of the instruction of IRETQ that tests flags of the frame.</summary>
+    private ulong _resumeFlagTest;
+    private bool _keepsResumeFlag;
+
+    /// <summary>IRETQ to an instruction that has faulted is left to the interpreter.</summary>
+    public bool KeepsResumeFlag
+    {
+        set
+        {
+            _keepsResumeFlag = value;
+            if (_resumeFlagTest != 0)
+                *(int*)_cache.Hot.Writable(_resumeFlagTest - sizeof(int)) = (int)(value ? Rflags.TF | Rflags.RF : Rflags.TF);
+        }
+    }
+
     private static int KindOf(uint key) => (int)(key >> TranslationKey.KindShift) & 3;
 
     private bool IsKernel => (_key & TranslationKey.Kernel) != 0;
@@ -355,7 +370,8 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>T0 is the host address of the frame.</summary>
     /// <remarks>
     /// RFLAGS.RF, which every fault leaves in its frame, is dropped: generated code runs only while no breakpoint is
-    /// enabled, and the next instruction clears it. Only an interrupt before that one could show that it was missing.
+    /// enabled, and the next instruction clears it. Only an interrupt before that one could show that it was missing; and
+    /// a debugger's breakpoint, see <see cref="KeepsResumeFlag"/>.
     /// </remarks>
     private void EmitInterruptReturn(ulong leave)
     {
@@ -375,6 +391,8 @@ internal sealed unsafe partial class BlockTranslator
         EmitCanonicalCheck(Host.Rdx, fail);
         _hot.Load(Host.Rcx, Host.T0, -1, 16);
         EmitFlagsTest(Rflags.TF);
+        _resumeFlagTest = _hot.Address;
+        KeepsResumeFlag = _keepsResumeFlag;
         _hot.JumpIf(5, fail);
         EmitFrameSelector(8);
         _hot.Raw(0xA8, 0x03); // test al, 3

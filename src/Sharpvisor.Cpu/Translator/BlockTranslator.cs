@@ -4,6 +4,7 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using Sharpvisor.Core.Time;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
@@ -70,6 +71,9 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
         _reader = new PageReader();
         _decoders = [Decoder.Create(16, _reader), Decoder.Create(32, _reader), Decoder.Create(64, _reader)];
     }
+
+    /// <summary>Where in the page no block goes on; null for nowhere.</summary>
+    public PageGuards? Guards { get; set; }
 
     /// <summary>The bytes that the last block was made of, for a look whether they are still the same.</summary>
     public ReadOnlySpan<byte> Bytes(int offset, int length) => new(_page + offset, length);
@@ -168,6 +172,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     {
         _lookUps.Clear();
         Array.Clear(_transitions);
+        _resumeFlagTest = 0;
     }
 
     public void Dispose() => NativeMemory.Free(_page);

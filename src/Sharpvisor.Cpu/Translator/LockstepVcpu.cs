@@ -11,7 +11,8 @@ namespace Sharpvisor.Cpu.Translator;
 /// <summary>
 /// Executes each translation three times: by the interpreter, to learn which pages are written; translated; and, from
 /// the same state and memory, by the interpreter again up to where the translation ended. Registers, flags and written
-/// pages must be the same. One processor only; instructions that can't be executed twice are left to the interpreter.
+/// pages must be the same. One processor only; instructions that can't be executed twice are left to the interpreter, and
+/// all are while a debugger watches memory.
 /// </summary>
 internal sealed unsafe class LockstepVcpu : TranslatorVcpu
 {
@@ -41,7 +42,7 @@ internal sealed unsafe class LockstepVcpu : TranslatorVcpu
                 return;
             if (c->Slow != 0)
                 SlowStep();
-            else if (IsTranslatable && FindCode(c->Arch.Rip, RegisterMap.Canonical) is { IsRepeatable: true } translation)
+            else if (IsTranslatable && !HasWatchpoints && FindCode(c->Arch.Rip, RegisterMap.Canonical) is { IsRepeatable: true } translation)
                 Compare(translation);
             else
                 ExecuteBlock(FindBlock(c->Arch.Rip, c->Mode | (uint)BlockMode.Single));

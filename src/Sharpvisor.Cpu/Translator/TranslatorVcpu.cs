@@ -5,6 +5,7 @@ using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using System.Text;
 using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.Paging;
@@ -86,7 +87,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         _cache = new CodeCache(codeCacheSize);
         _slots = new AccessSlots(_tlb.Kind(Tlb.EmptyKind), _cache.Size / 8);
         _routines = new Routines(_c, _cache, _tlb);
-        _opBuilder = new OpBuilder(environment.Model, environment.ProcessorCount > 1);
+        _opBuilder = new OpBuilder(environment.Model);
         _translator = new BlockTranslator(_c, _cache, _routines, _slots, _tlb, _jumps, _opBuilder, _arena, _exits, environment);
         _jumps.Clear();
     }
@@ -146,6 +147,15 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 Drop(translation);
         }
     }
+
+    private protected override void DropGuarded(ulong page, PageGuards guards)
+    {
+        base.DropGuarded(page, guards);
+        foreach (var translation in _translations.Values.Where(t => t.Physical >> 12 == page && guards.ContainsAny((int)t.PageOffset, (int)t.PageOffset + t.Length)).ToArray())
+            Forget(translation);
+    }
+
+    private protected override void KeepResumeFlag(bool keep) => _translator.KeepsResumeFlag = keep;
 
     private protected override void DropAllCode()
     {
@@ -321,6 +331,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 return null;
         }
 
+        if (HasBreakpointAt(rip))
+            return null; // before a fault of the fetch
         c->CurrentOp = _decoder.FetchOp;
         var physical = TranslateRip(rip, out var linear);
         if (_translations.TryGetValue(IdOf(physical, key), out var found))
@@ -341,6 +353,9 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                 NoteUnstable(rip, physical);
         }
 
+        _translator.Guards = GuardsOf(physical >> 12);
+        if (_translator.Guards?.Contains((int)(physical & 0xFFF)) == true)
+            return null; // the interpreter looks whether there is a breakpoint
         var isLongLoop = true;
         if (_threshold > 0)
         {

@@ -1,4 +1,7 @@
+using System.Runtime.InteropServices;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Cpu;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
@@ -61,7 +64,26 @@ public readonly record struct DebugStop(DebugStopKind Kind, int Processor, ulong
 /// <remarks>Registers, memory and breakpoints may be used only while the machine is paused.</remarks>
 public sealed class MachineDebugger : IGuestView
 {
+    private static readonly HashSet<int> s_nobody = [];
+
     private readonly Machine _machine;
+    private readonly Lock _lock = new();
+    private readonly Dictionary<ulong, int> _breakpoints = [];
+    private readonly Dictionary<WatchedRange, int> _watched = [];
+
+    /// <summary>
+    /// What processors look out for: all that is inserted, and what was taken out since the last time that all ran. A
+    /// debugger that steps over a breakpoint takes it out for that, and code need not be decoded anew twice.
+    /// </summary>
+    private readonly HashSet<ulong> _armed = [];
+    private readonly HashSet<WatchedRange> _armedRanges = [];
+    private bool _isChanged;
+
+    /// <summary>
+    /// Where each processor stood, and how many instructions it had executed, when somebody was told that it stopped there:
+    /// if it still does, it goes on from a breakpoint. It may not have been its turn between two stops of others.
+    /// </summary>
+    private readonly Dictionary<int, (ulong Address, long Count)> _told = [];
 
     internal MachineDebugger(Machine machine)
     {
@@ -86,7 +108,8 @@ public sealed class MachineDebugger : IGuestView
 
     /// <summary>Lets the processors go on; those not named run.</summary>
     /// <param name="resumptions">By processor; empty: all run.</param>
-    public Task ContinueAsync(IReadOnlyDictionary<int, Resumption> resumptions) => _machine.ResumeAsync();
+    /// <exception cref="InvalidOperationException">The guest has powered itself off: only a reset lets it start again.</exception>
+    public Task ContinueAsync(IReadOnlyDictionary<int, Resumption> resumptions) => _machine.ResumeAsync(resumptions);
 
     public CpuState GetState(int processor) => _machine.Processors[processor].GetState();
 
@@ -146,23 +169,138 @@ public sealed class MachineDebugger : IGuestView
     /// Stops each processor that is about to execute the instruction at a linear address (RIP + CS base), in any address
     /// space. The guest's memory stays as it is, and need not be mapped yet.
     /// </summary>
-    public void InsertBreakpoint(ulong linear) => throw new NotSupportedException();
+    /// <remarks>
+    /// A processor that goes on from where a breakpoint or a step has stopped it executes that instruction first. In force
+    /// when the machine goes on; a reset keeps it.
+    /// </remarks>
+    public void InsertBreakpoint(ulong linear) => Insert(_breakpoints, linear);
 
     /// <returns>False: there is none.</returns>
-    public bool RemoveBreakpoint(ulong linear) => throw new NotSupportedException();
+    public bool RemoveBreakpoint(ulong linear) => Remove(_breakpoints, linear);
 
-    /// <summary>Stops after the instruction that touches one of the bytes.</summary>
+    /// <summary>
+    /// Stops after the instruction that touches one of the bytes, whoever executes it and at whichever privilege. Neither
+    /// page walks nor devices count.
+    /// </summary>
     /// <param name="length">In bytes; 1 or more.</param>
-    public void InsertWatchpoint(WatchKind kind, ulong linear, ulong length) => throw new NotSupportedException();
+    public void InsertWatchpoint(WatchKind kind, ulong linear, ulong length) => Insert(_watched, RangeOf(kind, linear, length));
 
     /// <returns>False: there is none.</returns>
-    public bool RemoveWatchpoint(WatchKind kind, ulong linear, ulong length) => throw new NotSupportedException();
+    public bool RemoveWatchpoint(WatchKind kind, ulong linear, ulong length) => Remove(_watched, RangeOf(kind, linear, length));
 
     internal void OnStopped(DebugStop stop)
     {
+        if (stop.Kind is DebugStopKind.Breakpoint or DebugStopKind.Step)
+            _told[stop.Processor] = (stop.Address, _machine.Processors[stop.Processor].InstructionCount);
         LastStop = stop;
         Stopped?.Invoke(stop);
     }
 
     internal void OnResumed() => Resumed?.Invoke();
+
+    internal void OnReset() => _told.Clear();
+
+    /// <summary>What a processor has just stopped for.</summary>
+    internal static DebugStop StopOf(IVcpu vcpu)
+    {
+        var stop = vcpu.DebugEvent;
+        var kind = stop.Kind switch
+        {
+            DebugEventKind.Breakpoint => DebugStopKind.Breakpoint,
+            DebugEventKind.Watchpoint => DebugStopKind.Watchpoint,
+            _ => DebugStopKind.Step,
+        };
+        return new DebugStop(kind, vcpu.Index, stop.Address, (WatchKind)stop.Access);
+    }
+
+    /// <summary>Whether a watchpoint that was met is still there.</summary>
+    internal bool IsWatched(DebugStop stop)
+    {
+        lock (_lock)
+            return _watched.Keys.Any(r => stop.Address >= r.First && stop.Address <= r.Last && ((WatchKind)r.Access & stop.Watch) != 0);
+    }
+
+    /// <summary>Tells the processors, which are all parked, how they go on.</summary>
+    /// <returns>Those that stay where they are.</returns>
+    internal IReadOnlySet<int> Prepare(IReadOnlyDictionary<int, Resumption> resumptions)
+    {
+        TellPoints(isRun: resumptions.Values.All(r => r.Mode is StepMode.Run or StepMode.Stay));
+        var staying = s_nobody;
+        foreach (var vcpu in _machine.Processors)
+        {
+            var resumption = resumptions.GetValueOrDefault(vcpu.Index, new Resumption(StepMode.Run));
+            if (resumption.Mode == StepMode.Stay)
+            {
+                if (staying == s_nobody)
+                    staying = [];
+                staying.Add(vcpu.Index);
+                continue;
+            }
+
+            var isTold = _told.TryGetValue(vcpu.Index, out var told) && told.Count == vcpu.InstructionCount && told.Address == vcpu.GetState().LinearRip;
+            vcpu.SetStepping(resumption.Mode switch
+            {
+                StepMode.Step => new Stepping(StepKind.Instruction, PassesBreakpoint: true),
+                StepMode.StepWithInterrupts => new Stepping(StepKind.Instruction, TakesInterrupts: true, PassesBreakpoint: true),
+                StepMode.StepRange => new Stepping(StepKind.Range, RangeStart: resumption.RangeStart, RangeEnd: resumption.RangeEnd, PassesBreakpoint: true),
+                _ => new Stepping(StepKind.None, PassesBreakpoint: isTold),
+            });
+        }
+
+        return staying;
+    }
+
+    private void TellPoints(bool isRun)
+    {
+        DebugPoints points;
+        lock (_lock)
+        {
+            if (isRun && (_armed.Count > _breakpoints.Count || _armedRanges.Count > _watched.Count))
+            {
+                _armed.RemoveWhere(a => !_breakpoints.ContainsKey(a));
+                _armedRanges.RemoveWhere(r => !_watched.ContainsKey(r));
+                _isChanged = true;
+            }
+
+            if (!_isChanged)
+                return;
+            _isChanged = false;
+            points = new DebugPoints(_breakpoints.Keys, _armed, _watched.Keys, _armedRanges);
+        }
+
+        foreach (var vcpu in _machine.Processors)
+            vcpu.SetDebugPoints(points);
+    }
+
+    private void Insert<T>(Dictionary<T, int> counts, T point) where T : notnull
+    {
+        lock (_lock)
+        {
+            _isChanged |= ++CollectionsMarshal.GetValueRefOrAddDefault(counts, point, out _) == 1;
+            if (point is ulong breakpoint)
+                _armed.Add(breakpoint);
+            else if (point is WatchedRange range)
+                _armedRanges.Add(range);
+        }
+    }
+
+    private bool Remove<T>(Dictionary<T, int> counts, T point) where T : notnull
+    {
+        lock (_lock)
+        {
+            if (!counts.TryGetValue(point, out var count))
+                return false;
+            if (count > 1)
+                counts[point] = count - 1;
+            else
+                _isChanged |= counts.Remove(point);
+            return true;
+        }
+    }
+
+    private static WatchedRange RangeOf(WatchKind kind, ulong linear, ulong length)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(length);
+        return new WatchedRange((DataAccess)kind, linear, length);
+    }
 }

@@ -1,6 +1,7 @@
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
+using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Interpreter;
 using Sharpvisor.Cpu.State;
 
@@ -72,6 +73,12 @@ public sealed class FuzzerTests
         }
 
         public void SetState(in CpuState state) => inner.SetState(state);
+
+        public DebugEvent DebugEvent => inner.DebugEvent;
+
+        public void SetDebugPoints(DebugPoints points) => inner.SetDebugPoints(points);
+
+        public void SetStepping(in Stepping stepping) => inner.SetStepping(stepping);
 
         public void Reset() => inner.Reset();
 
