@@ -289,6 +289,22 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             file.Dispose();
     }
 
+    /// <summary>CR8: the upper half of the local APIC's task priority.</summary>
+    internal ulong GetTaskPriority(int processor)
+    {
+        using (_gate.Enter())
+            return _board.LocalApics[processor].TaskPriority;
+    }
+
+    internal void SetTaskPriority(int processor, ulong cr8)
+    {
+        using (_gate.Enter())
+        {
+            if (_board.LocalApics[processor].TaskPriority != cr8)
+                _board.LocalApics[processor].TaskPriority = (byte)cr8;
+        }
+    }
+
     private static MachineExit Stopped(string message) => new(MachineExitReason.Stopped, 0, message);
 
     /// <summary>Brings everything to the state that it starts in. No vCPU runs.</summary>

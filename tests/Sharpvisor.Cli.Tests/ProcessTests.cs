@@ -22,6 +22,22 @@ public sealed class ProcessTests : IDisposable
     }
 
     [Fact]
+    public async Task A_machine_that_starts_paused_waits_for_SIGCONT()
+    {
+        TinyGuest.WriteDebugExit(Kernel, 0x10);
+        using var tool = Start("dotnet", [.. Tool("-S", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
+        await Task.Delay(TimeSpan.FromSeconds(1.5));
+        Assert.False(tool.HasExited);
+        while (!tool.HasExited)
+        {
+            await Kill(tool.Id, "CONT"); // one that comes before the machine exists is nobody's
+            await Task.Delay(100);
+        }
+
+        Assert.Equal(0x21, await ExitCode(tool));
+    }
+
+    [Fact]
     public async Task A_multiboot_kernel_takes_a_list_of_modules()
     {
         File.WriteAllBytes(Kernel, MultibootKernel.Elf());

@@ -160,6 +160,7 @@ public sealed class RunFlagsTests
     [Fact]
     public void Actions()
     {
+        Assert.True(Parse("-S").StartPaused && !Parse("-no-shutdown").StartPaused);
         Assert.True(Parse("-action", "reboot=shutdown,shutdown=pause,panic=pause") is { NoReboot: true, NoShutdown: true });
         Assert.True(Parse("-no-shutdown", "-no-reboot", "-action", "reboot=reset", "-action", "shutdown=poweroff") is { NoReboot: false, NoShutdown: false });
     }
