@@ -56,7 +56,7 @@ internal static class RunCommand
                 vnc = StartVnc(settings, machine, logger);
                 if (settings.Gdb is { } address)
                     GdbServer.Start(machine, address, logger); // the machine disposes it
-                return await LiveAsync(machine, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
+                return await LiveAsync(machine, settings, quit, held, errors).ConfigureAwait(false);
             }
             finally
             {
@@ -235,12 +235,12 @@ internal static class RunCommand
         return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, Action? cursesQuit, HeldLines? held, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, RunSettings settings, Action quit, HeldLines? held, TextWriter errors)
     {
-        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit, held);
+        var display = settings.IsCurses ? CursesDisplay.Open(machine, quit, held) : null;
         try
         {
-            return await LiveAsync(machine, display, errors).ConfigureAwait(false);
+            return await LiveAsync(machine, display, settings.Gdb is { IsStdio: true }, errors).ConfigureAwait(false);
         }
         finally
         {
@@ -249,7 +249,8 @@ internal static class RunCommand
         }
     }
 
-    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, TextWriter errors)
+    /// <param name="hasDebuggerOnStdio">Ctrl-C in a gdb that has started this process reaches both: it means a stop of the machine, not its end.</param>
+    private static async Task<int> LiveAsync(Machine machine, CursesDisplay? display, bool hasDebuggerOnStdio, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -263,7 +264,13 @@ internal static class RunCommand
             machine.Stop($"ended by {context.Signal}");
         }
 
-        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, context =>
+        {
+            if (!hasDebuggerOnStdio)
+                OnSignal(context);
+            else
+                context.Cancel = true; // gdb sends its own word for it
+        });
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
         using var report = PosixSignalRegistration.Create((PosixSignal)UserSignal1, context =>
         {

@@ -2,7 +2,9 @@ using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Parsing;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Endpoints;
 
 namespace Sharpvisor.Cli.Tests.Parsing;
 
@@ -44,6 +46,17 @@ public sealed class RunFlagsTests
         Assert.Empty(Parse("-nodefaults").Serial);
         Assert.Empty(Parse("-debugcon", "stdio").Serial);
         Assert.Equal([new CharSpec.Null()], Parse("-display", "curses").Serial);
+    }
+
+    [Fact]
+    public void Gdb_waits_where_it_is_told()
+    {
+        Assert.Null(Parse().Gdb);
+        Assert.Equal(("", 1234), Parse("-s").Gdb is ServerAddress.Tcp tcp ? (tcp.Host, tcp.Port) : default);
+        Assert.IsType<ServerAddress.Unix>(Parse("-gdb", "unix:/tmp/gdb,server=on,wait=off").Gdb);
+        Assert.Null(Parse("-s", "-gdb", "none").Gdb);
+        Assert.Empty(Parse("-gdb", "stdio").Serial);
+        Assert.Contains("-gdb stdio", Assert.Throws<ConfigurationException>(() => Parse("-gdb", "stdio", "-serial", "stdio")).Message, StringComparison.Ordinal);
     }
 
     [Fact]
