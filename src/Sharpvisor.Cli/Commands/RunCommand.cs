@@ -54,8 +54,7 @@ internal static class RunCommand
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
                 vnc = StartVnc(settings, machine, logger);
-                if (settings.Gdb is { } address)
-                    GdbServer.Start(machine, address, logger); // the machine disposes it
+                await new GdbService(machine, logger).ListenAsync(settings.Gdb).ConfigureAwait(false);
                 return await LiveAsync(machine, settings, quit, held, errors).ConfigureAwait(false);
             }
             finally

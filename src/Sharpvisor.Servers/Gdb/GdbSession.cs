@@ -41,7 +41,7 @@ internal sealed partial class GdbSession
     /// <summary>The debugger has let the machine go on and waits to be told of the next stop.</summary>
     private bool _isWaiting;
 
-    private bool _hasDetached;
+    private bool _hasDetached, _hasKilled;
 
     /// <summary>Completes with the next stop; null: nobody waits for one.</summary>
     private TaskCompletionSource<DebugStop>? _news;
@@ -88,7 +88,7 @@ internal sealed partial class GdbSession
     public async Task<bool> LeaveAsync()
     {
         _target.Stopped -= OnStopped;
-        if (_target.Exit.IsCompleted || !_target.Started.IsCompleted)
+        if (_hasKilled || _target.Exit.IsCompleted || !_target.Started.IsCompleted)
             return false;
         try
         {
@@ -193,16 +193,22 @@ internal sealed partial class GdbSession
             case Reaction.Kill:
                 if (acknowledges)
                     await SendAsync("+"u8.ToArray(), cancellation).ConfigureAwait(false);
-                _target.Kill();
+                Kill();
                 return false;
         }
 
         _writer.End();
         await SendAsync(_writer.Complete, cancellation).ConfigureAwait(false);
         if (reaction == Reaction.ReplyAndKill)
-            _target.Kill();
+            Kill();
         _hasDetached = reaction == Reaction.Detach;
         return reaction == Reaction.Reply;
+    }
+
+    private void Kill()
+    {
+        _hasKilled = true;
+        _target.Kill();
     }
 
     private async ValueTask SendAsync(ReadOnlyMemory<byte> data, CancellationToken cancellation)
