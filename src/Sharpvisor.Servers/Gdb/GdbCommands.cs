@@ -48,7 +48,8 @@ internal sealed class GdbCommands(IGdbTarget target, Func<string, Task<string>>?
         switch (words)
         {
             case ["info", "registers"]:
-                return target.IsStopped ? DescribeRegisters() : "the machine runs\n";
+                lock (target.Turn)
+                    return target.IsStopped ? DescribeRegisters() : "the machine runs\n";
             case ["reset" or "system_reset"]:
                 await target.ResetAsync().ConfigureAwait(false);
                 return "";

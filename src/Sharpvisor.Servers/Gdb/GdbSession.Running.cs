@@ -18,8 +18,7 @@ internal sealed partial class GdbSession
 
     private async Task ResumeAsync(CancellationToken cancellation)
     {
-        Volatile.Write(ref _news, new TaskCompletionSource<DebugStop>(TaskCreationOptions.RunContinuationsAsynchronously));
-        _isWaiting = true;
+        WaitForNews();
         try
         {
             await _target.ContinueAsync(_resumptions).ConfigureAwait(false);
@@ -31,21 +30,38 @@ internal sealed partial class GdbSession
         }
     }
 
+    private void WaitForNews()
+    {
+        Volatile.Write(ref _news, new TaskCompletionSource<DebugStop>(TaskCreationOptions.RunContinuationsAsynchronously));
+        _isWaiting = true;
+    }
+
     private async Task ReportAsync(DebugStop stop, CancellationToken cancellation)
     {
-        if (!_breakpoints.IsWanted(in stop, View))
+        WaitForNews();
+        bool isWanted, isOver;
+        lock (_target.Turn)
         {
-            await ResumeAsync(cancellation).ConfigureAwait(false);
-            return;
+            isOver = !_target.IsStopped; // somebody else has let it go on: the next stop is told
+            isWanted = !isOver && _breakpoints.IsWanted(in stop, View);
+            if (isWanted)
+                WriteReport(in stop);
         }
 
+        if (isWanted)
+            await SendAsync(_writer.Complete, cancellation).ConfigureAwait(false);
+        else if (!isOver)
+            await ResumeAsync(cancellation).ConfigureAwait(false);
+    }
+
+    private void WriteReport(in DebugStop stop)
+    {
         _isWaiting = false;
         Volatile.Write(ref _news, null);
         _general = stop.Processor;
         _writer.Begin(acknowledges: false);
         WriteStop(in stop, SignalOf(stop.Kind));
         _writer.End();
-        await SendAsync(_writer.Complete, cancellation).ConfigureAwait(false);
     }
 
     private static int SignalOf(DebugStopKind kind) => kind switch

@@ -179,7 +179,9 @@ internal sealed partial class GdbSession
         // Before QStartNoAckMode is answered, acknowledgments are still due.
         var acknowledges = _acknowledges;
         _writer.Begin(acknowledges);
-        var reaction = Answer(_reader.Packet);
+        Reaction reaction;
+        lock (_target.Turn)
+            reaction = Answer(_reader.Packet);
         switch (reaction)
         {
             case Reaction.Resume:

@@ -16,6 +16,9 @@ internal interface IGdbTarget : IGuestView
     /// <summary>Completes with the exit code when the machine has ended.</summary>
     Task<int> Exit { get; }
 
+    /// <summary>Held while registers and memory are used: see <see cref="MachineDebugger.Turn"/>.</summary>
+    Lock Turn { get; }
+
     bool IsStopped { get; }
 
     DebugStop LastStop { get; }
@@ -60,6 +63,8 @@ internal sealed class MachineGdbTarget(Machine machine) : IGdbTarget
     public Task<int> Exit { get; } = CodeAsync(machine.Exit);
 
     public int ProcessorCount => _debugger.ProcessorCount;
+
+    public Lock Turn => _debugger.Turn;
 
     public bool IsStopped => _debugger.IsStopped;
 

@@ -29,6 +29,8 @@ internal sealed class FakeTarget(int processors = 2) : IGdbTarget
 
     public int ProcessorCount => processors;
 
+    public Lock Turn { get; } = new();
+
     public bool IsStopped
     {
         get
