@@ -39,6 +39,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly MachineLoop _loop;
     private readonly TaskCompletionSource<MachineExit> _exit = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private MachineActions _actions = new();
+    private readonly TaskCompletionSource _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly List<IAsyncDisposable> _companions = [];
     private int _faults;
     private int _disposed;
 
@@ -150,6 +152,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>What has to be held to use a device from outside of it.</summary>
     public MachineGate Gate => _gate;
 
+    /// <summary>Completes when the machine was started.</summary>
+    public Task Started => _started.Task;
+
     /// <summary>Completes when the machine has ended.</summary>
     public Task<MachineExit> Exit => _exit.Task;
 
@@ -191,6 +196,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 foreach (var line in _options.Backends.OfType<MemoryCharBackend>())
                     line.End(exit.Message);
             });
+        _started.TrySetResult();
+    }
+
+    /// <summary>Something that works on this machine from outside, and is disposed first when the machine is.</summary>
+    public void AddCompanion(IAsyncDisposable companion)
+    {
+        lock (_companions)
+            _companions.Add(companion);
     }
 
     /// <summary>Waits until the machine has ended by itself or by <see cref="StopAsync"/>.</summary>
@@ -304,6 +317,11 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
             return;
         await _loop.EndAsync(Stopped("the machine was disposed")).ConfigureAwait(false);
+        IAsyncDisposable[] companions;
+        lock (_companions)
+            companions = [.. _companions];
+        foreach (var companion in companions)
+            await companion.DisposeAsync().ConfigureAwait(false);
         // Backends first: what the guest said last is still to be written. Then the clock, whose timers use devices.
         foreach (var backend in _options.Backends)
             await backend.DisposeAsync().ConfigureAwait(false);
@@ -319,6 +337,22 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         Memory.Dispose();
         foreach (var file in _options.Files)
             file.Dispose();
+    }
+
+    /// <summary>CR8: the upper half of the local APIC's task priority.</summary>
+    internal ulong GetTaskPriority(int processor)
+    {
+        using (_gate.Enter())
+            return _board.LocalApics[processor].TaskPriority;
+    }
+
+    internal void SetTaskPriority(int processor, ulong cr8)
+    {
+        using (_gate.Enter())
+        {
+            if (_board.LocalApics[processor].TaskPriority != cr8)
+                _board.LocalApics[processor].TaskPriority = (byte)cr8;
+        }
     }
 
     private static MachineExit Stopped(string message) => new(MachineExitReason.Stopped, 0, message);

@@ -200,7 +200,8 @@ internal sealed class MachineLoop
                 break;
             case RequestKind.Resume when IsPaused:
                 _threads.SetStaying(_debugger.Prepare(request.Resumptions!));
-                IsPaused = false;
+                lock (_debugger.Turn)
+                    IsPaused = false;
                 TellResumed();
                 _clock.Resume();
                 using (_gate.Enter())
@@ -215,7 +216,8 @@ internal sealed class MachineLoop
                 await StandStillAsync().ConfigureAwait(false);
                 ForgetStops();
                 IsSuspended = false;
-                _start(MachineStart.Cold);
+                lock (_debugger.Turn)
+                    _start(MachineStart.Cold);
                 Volatile.Write(ref _resetRequested, 0);
                 Volatile.Write(ref _isShutDown, false);
                 if (_pausedAs is RunState.Shutdown or RunState.GuestPanicked)

@@ -93,7 +93,7 @@ public sealed class BadInputTests : IDisposable
     // the rest
     [InlineData("-kernle x", "unknown flag -kernle; the nearest is -kernel; see sharpvisor run --help")]
     [InlineData("--no-reboto", "unknown flag --no-reboto; the nearest is -no-reboot; see sharpvisor run --help")]
-    [InlineData("-S", "unknown flag -S; the nearest is -smp; see sharpvisor run --help")]
+    [InlineData("-K", "unknown flag -K; the nearest is -smp; see sharpvisor run --help")]
     [InlineData("-nographic=yes", "-nographic takes no value: leave \"=yes\" out")]
     [InlineData("-m 1G vmlinuz", "vmlinuz: no such file or directory; check the path")]
     // disks

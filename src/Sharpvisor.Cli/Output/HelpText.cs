@@ -82,6 +82,10 @@ internal static class HelpText
           -device virtconsole,chardev=ID[,bus=B.0] | virtserialport,chardev=ID,name=N
           -global isa-debugcon.iobase=0xe9  -nographic
 
+        Debugging
+          -s                     gdb attaches by: target remote :1234
+          -gdb tcp:[HOST]:PORT | unix:PATH | pty | stdio | none
+
         How it ends
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
           -action reboot=reset|shutdown,shutdown=poweroff|pause

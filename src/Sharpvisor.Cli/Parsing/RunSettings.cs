@@ -1,6 +1,7 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Endpoints;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -92,6 +93,9 @@ internal sealed class RunSettings
 
     /// <summary>Where the screen is shown to VNC viewers; null: nowhere.</summary>
     public VncSpec? Vnc { get; set; }
+
+    /// <summary>Where gdb attaches; null: nowhere.</summary>
+    public ServerAddress? Gdb { get; set; }
 
     public List<Secret> Secrets { get; } = [];
 

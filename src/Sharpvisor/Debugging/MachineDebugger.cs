@@ -96,6 +96,12 @@ public sealed class MachineDebugger : IGuestView
     /// <summary>It goes on.</summary>
     public event Action? Resumed;
 
+    /// <summary>
+    /// Held by who uses registers and memory while somebody else may let the machine go on or reset it: with
+    /// <see cref="IsStopped"/> looked at under it, the machine stands still until it is given back. Nobody waits with it.
+    /// </summary>
+    public Lock Turn { get; } = new();
+
     public int ProcessorCount => _machine.Processors.Count;
 
     public bool IsStopped => _machine.IsPaused;
@@ -111,9 +117,34 @@ public sealed class MachineDebugger : IGuestView
     /// <exception cref="InvalidOperationException">The guest has powered itself off: only a reset lets it start again.</exception>
     public Task ContinueAsync(IReadOnlyDictionary<int, Resumption> resumptions) => _machine.ResumeAsync(resumptions);
 
-    public CpuState GetState(int processor) => _machine.Processors[processor].GetState();
+    public CpuState GetState(int processor)
+    {
+        var state = _machine.Processors[processor].GetState();
+        state.Cr8 = _machine.GetTaskPriority(processor);
+        return state;
+    }
 
-    public void SetState(int processor, in CpuState state) => _machine.Processors[processor].SetState(state);
+    /// <summary>
+    /// Replaces the registers. Bits that no instruction could set are left out, and EFER.LMA follows from EFER.LME and
+    /// CR0.PG; anything else is taken as it is, and is the guest's trouble.
+    /// </summary>
+    public void SetState(int processor, in CpuState state)
+    {
+        const ulong Pg = 1UL << 31, Pe = 1, Lme = 1 << 8, Lma = 1 << 10, Virtual8086 = 1 << 17;
+        const ulong DefinedFlags = 0x3F_7FD5, Reserved1 = 2;
+        var next = state;
+        if ((next.Cr0 & Pg) != 0)
+            next.Cr0 |= Pe;
+        next.Efer = (next.Efer & Lme) != 0 && (next.Cr0 & Pg) != 0 ? next.Efer | Lma : next.Efer & ~Lma;
+        next.Rflags = (next.Rflags & DefinedFlags) | Reserved1;
+        if ((next.Efer & Lma) != 0)
+            next.Rflags &= ~Virtual8086;
+        next.Cr8 &= 15;
+        if (!Enum.IsDefined(next.Activity))
+            next.Activity = ActivityState.Active;
+        _machine.Processors[processor].SetState(next);
+        _machine.SetTaskPriority(processor, next.Cr8);
+    }
 
     public int ReadPhysical(ulong physical, Span<byte> destination)
     {

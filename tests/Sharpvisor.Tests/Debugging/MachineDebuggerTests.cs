@@ -268,6 +268,44 @@ public sealed class MachineDebuggerTests
         await Assert.ThrowsAsync<InvalidOperationException>(() => machine.Debugger.ContinueAsync(new Dictionary<int, Resumption>()));
     }
 
+    [Theory]
+    [MemberData(nameof(Engines))]
+    public async Task Registers_are_what_the_guest_sees_and_what_it_could_have_set(string engine)
+    {
+        await using var m = await DebuggedMachine.StartAsync(engine, a => a.pushfd());
+        var state = m.Debugger.GetState(0);
+        state.Cr8 = 0xF5;
+        state.Rflags = ulong.MaxValue & ~(1UL << 17 | 1UL << 8); // neither VM nor TF
+        state.Gpr[9] = 0x1234;
+        m.Debugger.SetState(0, state);
+        state = m.Debugger.GetState(0);
+        Assert.Equal((5UL, 0x3D_7ED7UL, 0x1234UL), (state.Cr8, state.Rflags, state.Gpr[9]));
+        await m.ContinueToStopAsync((0, new Resumption(StepMode.Step)));
+        Assert.Equal(0x3C_7ED7u, m.Read((uint)m.Debugger.GetState(0).Gpr[4])); // RF is pushed as zero
+    }
+
+    [Theory]
+    [MemberData(nameof(Engines))]
+    public async Task A_step_with_an_interrupt_due_goes_into_the_handler_only_when_asked_to(string engine)
+    {
+        await using var m = await DebuggedMachine.StartAsync(engine, a =>
+        {
+            a.nop();
+            a.nop();
+        });
+        var state = m.Debugger.GetState(0);
+        state.Idtr = new TableRegister { Base = D.Data + 0x1000, Limit = 0x7FF };
+        state.Gdtr = new TableRegister { Base = D.Data + 0x2000, Limit = 0x17 };
+        state.Segments[1].Selector = 8;
+        m.Debugger.SetState(0, state);
+        m.Debugger.WritePhysical(D.Data + 0x2008, BitConverter.GetBytes(0x00CF9B000000FFFFUL));
+        m.Debugger.WritePhysical(D.Data + 0x1000 + (2 * 8), BitConverter.GetBytes(0x0002_8E00_0008_0000UL)); // NMI at 20000h
+        m.Machine.Processors[0].RaiseNmi();
+        Assert.Equal(D.Code + 1, (await m.ContinueToStopAsync((0, new Resumption(StepMode.Step)))).Address);
+        Assert.Equal(0x20000UL, (await m.ContinueToStopAsync((0, new Resumption(StepMode.StepWithInterrupts)))).Address);
+        Assert.Equal(D.Code + 1, m.Read((uint)m.Debugger.GetState(0).Gpr[4]));
+    }
+
     /// <summary>Whatever a debugger writes into registers is the guest's trouble.</summary>
     [Theory]
     [MemberData(nameof(Engines))]
