@@ -3,6 +3,7 @@
 #
 #   cloud/{vmlinuz,modules,version}  linux-image-cloud-amd64, the kernel of the demo and of most tests
 #   generic/{vmlinuz,version}        linux-image-amd64
+#   newer/{vmlinuz,version}          linux-image-6.12-cloud-amd64, whose symbols and stacks are laid out in the newer ways
 #   busybox/busybox                  busybox-static
 #   busybox32/busybox                busybox-static for i386
 #   installer/{linux,initrd.gz}      Debian's network installer
@@ -46,7 +47,7 @@ grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/gr
 have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs readers demo-disk; do have $name || return 1; done
+  for name in cloud generic newer busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs readers demo-disk; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -118,12 +119,13 @@ kernel() { # DIRECTORY METAPACKAGE
   modules=$(find "$work/$1.d" -type d -path '*lib/modules/*' -prune | head -1)
   [[ -n $modules ]] || fail "no modules in $2"
   basename "$modules" >"$work/$1.new/version"
-  [[ $1 == generic ]] || mv "$modules" "$work/$1.new/modules" # of the large kernel none are needed
+  [[ $1 != cloud ]] || mv "$modules" "$work/$1.new/modules" # of the others none are needed
   publish "$1"
 }
 
 have cloud || kernel cloud linux-image-cloud-amd64
 have generic || kernel generic linux-image-amd64
+have newer || kernel newer linux-image-6.12-cloud-amd64
 busybox() { # DIRECTORY PACKAGE
   fetch "$1" named "$2"
   stage "$1"

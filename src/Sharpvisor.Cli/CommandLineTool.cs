@@ -66,6 +66,10 @@ internal static class CommandLineTool
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Control).ConfigureAwait(false);
                 return await ControlCommands.MonitorAsync(rest, output).ConfigureAwait(false);
+            case "ctx":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.Context).ConfigureAwait(false);
+                return await ContextCommand.RunAsync(rest, output).ConfigureAwait(false);
             case "image":
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Image).ConfigureAwait(false);
@@ -75,7 +79,7 @@ internal static class CommandLineTool
                 if (File.Exists(verb))
                     return await RunCommand.RunAsync(Parsing.RunFlags.Parse(args), output, errors).ConfigureAwait(false);
                 throw new ConfigurationException(
-                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "list", "monitor", "doctor", "help"])}; see sharpvisor --help");
+                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "list", "monitor", "ctx", "profile", "doctor", "help"])}; see sharpvisor --help");
         }
     }
 

@@ -5,6 +5,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Cpuid;
 
 namespace Sharpvisor.Cpu;
@@ -29,6 +30,9 @@ public sealed class CpuEnvironment
 
     /// <summary>What <c>-d</c> asked for, and where it goes.</summary>
     public CpuTrace? Trace { get; init; }
+
+    /// <summary>Who is told of interrupts, exceptions and system calls; after a change of what is wanted a vCPU has to be kicked.</summary>
+    public TracePoints? Points { get; init; }
 }
 
 /// <summary>What a processor writes to the debug log.</summary>

@@ -10,10 +10,12 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Input;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Debugging;
 using Sharpvisor.Debugging.Cores;
+using Sharpvisor.Debugging.Symbols;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
@@ -57,10 +59,11 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         Memory = new GuestMemory(options.MemorySize, options.Below4GLimit);
         _clock = new HostClock(_gate, e => OnInternalError(e, "timer"));
         _clock.Pause();
+        TracePoints = new TracePoints();
         try
         {
-            Ports = new AddressSpace("io", 0x10000, _gate, Errors);
-            Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors);
+            Ports = new AddressSpace("io", 0x10000, _gate, Errors) { Trace = (TracePoints, TraceKind.Port) };
+            Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors) { Trace = (TracePoints, TraceKind.Mmio) };
             _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model)), options);
             _plan = BootChoice.Plan(options, Memory);
             if (_plan is { Way: BootWay.Firmware })
@@ -81,6 +84,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 ProcessorCount = options.ProcessorCount,
                 RegisterPort = _board.RegisterPort,
                 Trace = options.Trace,
+                Points = TracePoints,
             };
             var engine = options.Engine ?? CpuEngines.CreateDefault();
             _vcpus = new IVcpu[options.ProcessorCount];
@@ -91,6 +95,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                     _board.Connect(i, _vcpus[i]);
             }
 
+            TracePoints.Changed += () => Array.ForEach(_vcpus, vcpu => vcpu.Kick());
             Debugger = new MachineDebugger(this);
             var threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug), OnInternalError);
             foreach (var backend in options.Backends.OfType<ThreadedCharBackend>())
@@ -99,11 +104,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 drive.Faulted += e => OnInternalError(e, drive.Name);
             _loop = new MachineLoop(threads, _clock, _gate, Drives, _exit, Start, PowerDown, Debugger);
             _loop.Happened += Raise;
+            foreach (var device in _board.VirtioDevices)
+                device.Points = TracePoints;
             Parts = new MachineParts(options, _board);
             Start(MachineStart.Cold);
         }
         catch
         {
+            TracePoints.Dispose();
             foreach (var vcpu in _vcpus ?? [])
                 vcpu?.Dispose();
             _clock.Dispose();
@@ -175,6 +183,12 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Registers, memory, breakpoints and steps.</summary>
     public MachineDebugger Debugger { get; }
 
+    /// <summary>Interrupts, system calls, accesses to devices … for whoever wants to see them.</summary>
+    public TracePoints TracePoints { get; }
+
+    /// <summary>The Linux kernel that the guest runs, for names and call traces.</summary>
+    public KernelCache Kernels { get; } = new();
+
     /// <summary>The guest sleeps (ACPI S3) until its alarm, a key, <see cref="PressPowerButton"/> or <see cref="WakeUp"/>.</summary>
     public bool IsSuspended => _loop.IsSuspended;
 
@@ -188,6 +202,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         foreach (var backend in _options.Backends.OfType<IConnectableCharBackend>())
             await backend.WaitForPeerAsync(cancellation).ConfigureAwait(false);
         cancellation.ThrowIfCancellationRequested();
+        _ = GuestEventSource.PublishLaterAsync();
         _loop.Start(
             _options.StartPaused,
             e => MachineExit.OfInternalError(e, "machine", _logger),
@@ -322,6 +337,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
             companions = [.. _companions];
         foreach (var companion in companions)
             await companion.DisposeAsync().ConfigureAwait(false);
+        TracePoints.Dispose();
         // Backends first: what the guest said last is still to be written. Then the clock, whose timers use devices.
         foreach (var backend in _options.Backends)
             await backend.DisposeAsync().ConfigureAwait(false);

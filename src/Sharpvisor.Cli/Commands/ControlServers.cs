@@ -41,6 +41,7 @@ internal sealed class ControlServers : IAsyncDisposable
             Version = CommandLineTool.Version,
             Vnc = vnc,
             SetLog = items => SetLog(machine, items, log),
+            TraceLine = log.WriteLine,
         };
         var servers = new ControlServers(context, new HumanMonitor(context));
         try

@@ -53,6 +53,8 @@ internal static class RunCommand
                 using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
+                if (settings.TraceFilters.Count > 0)
+                    machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
                 control = await ControlServers.StartAsync(settings, machine, vnc, ends, logger, log, quit).ConfigureAwait(false);
                 return await LiveAsync(machine, control, settings, quit, held, errors).ConfigureAwait(false);

@@ -102,6 +102,16 @@ internal static class HelpText
           SIGCONT                goes on after a pause (-S; the host's disk was full)
         """;
 
+    public const string Context = """
+        sharpvisor ctx NAME|PID|FILE [FLAGS]
+          What each processor of a machine, or of a core file that its monitor's
+          dump-guest-memory wrote, is doing: registers, code, stack, and the call
+          trace of its Linux kernel. Symbols are found in the guest's memory.
+          -k FILE       symbols of a System.map, vmlinux or bzImage instead
+          --cpu N       one processor only
+          --stack N     lines of stack (8); --frames N: of the call trace (64)
+        """;
+
     public const string Image = """
         sharpvisor image VERB    raw, qcow2, vhd (vpc); the arguments are qemu-img's
           info [-f FMT] [-U] [--backing-chain] FILE

@@ -55,6 +55,7 @@ internal static class RunFlags
         new("global", "SETTING", Values.Global),
         new("d", "ITEMS", Values.Trace),
         new("D", "FILE", (s, v) => s.TraceFile = v),
+        new("trace", "EVENT", Values.TraceEvents),
         new("no-kvm", null, (_, _) => { }), // as QEMU spelled it once: nothing here needs it
         new("perfmap", null, (s, _) => s.PerfMap = true),
         new("nographic", null, (s, _) => s.IsCurses = false), // serial goes to stdio by itself

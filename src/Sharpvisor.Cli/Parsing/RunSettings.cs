@@ -1,5 +1,6 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
 using Sharpvisor.Servers.Endpoints;
 using Sharpvisor.Servers.Secrets;
@@ -128,6 +129,9 @@ internal sealed class RunSettings
     public TraceKinds Trace { get; set; }
 
     public bool TraceGuestErrors { get; set; }
+
+    /// <summary>-trace: events that are logged.</summary>
+    public List<TraceFilter> TraceFilters { get; } = [];
 
     /// <summary>Where the debug log goes; null for standard error.</summary>
     public string? TraceFile { get; set; }

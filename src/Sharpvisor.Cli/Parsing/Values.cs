@@ -3,6 +3,7 @@ using System.Globalization;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
 using Sharpvisor.Servers.Secrets;
 
@@ -264,7 +265,7 @@ internal static class Values
     /// <summary>-d int,exec,…</summary>
     public static void Trace(RunSettings settings, string value)
     {
-        const string known = "int, exec, in_asm, cpu_reset, jit, guest_errors, unimp";
+        const string known = "int, exec, in_asm, cpu_reset, jit, guest_errors, unimp, trace:EVENT";
         foreach (var item in value.Split(','))
         {
             switch (item)
@@ -287,9 +288,38 @@ internal static class Values
                 case "guest_errors" or "unimp":
                     settings.TraceGuestErrors = true;
                     break;
+                case ['t', 'r', 'a', 'c', 'e', ':', .. var filter]:
+                    settings.TraceFilters.Add(TraceFilter.Parse(filter));
+                    break;
                 default:
                     throw new ConfigurationException($"-d {value}: unknown item \"{item}\"; there are {known}");
             }
+        }
+    }
+
+    /// <summary>-trace [enable=]EVENT[,events=FILE][,file=FILE]; a file of events has one a line, # for remarks.</summary>
+    public static void TraceEvents(RunSettings settings, string value)
+    {
+        foreach (var item in value.Split(','))
+        {
+            if (item.StartsWith("file=", StringComparison.Ordinal))
+                settings.TraceFile = item["file=".Length..];
+            else if (item.StartsWith("events=", StringComparison.Ordinal))
+                settings.TraceFilters.AddRange(ReadTraceEvents(item["events=".Length..]));
+            else
+                settings.TraceFilters.Add(TraceFilter.Parse(item.StartsWith("enable=", StringComparison.Ordinal) ? item["enable=".Length..] : item));
+        }
+    }
+
+    private static IEnumerable<TraceFilter> ReadTraceEvents(string path)
+    {
+        try
+        {
+            return [.. File.ReadLines(path).Select(l => l.Trim()).Where(l => l.Length > 0 && l[0] != '#').Select(TraceFilter.Parse)];
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw new ConfigurationException($"-trace events={path}: {e.Message.TrimEnd('.')}", e);
         }
     }
 

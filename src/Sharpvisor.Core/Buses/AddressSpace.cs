@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Tracing;
 
 namespace Sharpvisor.Core.Buses;
 
@@ -32,6 +33,9 @@ public sealed class AddressSpace
         _gate = gate;
         _errors = errors;
     }
+
+    /// <summary>Who is told of each access, with <see cref="TraceKind"/>.</summary>
+    public (TracePoints Points, TraceKind Kind)? Trace { get; init; }
 
     public string Name { get; }
 
@@ -89,12 +93,16 @@ public sealed class AddressSpace
     {
         var section = Find(address);
         if (section is null)
-            return TouchesOther(address, size) ? ReadSplit(address, size) : Unassigned(address, size, write: false);
+            return TouchesOther(address, size) ? ReadSplit(address, size) : Unassigned(address, size, 0, write: false);
         if (address + (ulong)size > section.End)
             return ReadSplit(address, size);
         var mapping = section.Mapping;
+        ulong value;
         using (_gate.Enter())
-            return mapping.Device.Read((uint)(address - mapping.Start), size) & Mask(size);
+            value = mapping.Device.Read((uint)(address - mapping.Start), size) & Mask(size);
+        if (Trace is { } trace && trace.Points.Wants(trace.Kind))
+            trace.Points.Write(new TraceEvent(trace.Kind, -1, address, value, (ulong)size, Device: mapping.Name));
+        return value;
     }
 
     /// <summary>Writes 1, 2, 4 or 8 bytes.</summary>
@@ -103,7 +111,7 @@ public sealed class AddressSpace
         var section = Find(address);
         if (section is null && !TouchesOther(address, size))
         {
-            Unassigned(address, size, write: true);
+            Unassigned(address, size, value, write: true);
             return;
         }
 
@@ -115,6 +123,8 @@ public sealed class AddressSpace
         }
 
         var mapping = section.Mapping;
+        if (Trace is { } trace && trace.Points.Wants(trace.Kind))
+            trace.Points.Write(new TraceEvent(trace.Kind, -1, address, value & Mask(size), (ulong)size, IsWrite: true, Device: mapping.Name));
         using (_gate.Enter())
             mapping.Device.Write((uint)(address - mapping.Start), size, value & Mask(size));
     }
@@ -196,9 +206,11 @@ public sealed class AddressSpace
         return value;
     }
 
-    private ulong Unassigned(ulong address, int size, bool write)
+    private ulong Unassigned(ulong address, int size, ulong value, bool write)
     {
         Interlocked.Increment(ref _unassignedAccesses);
+        if (Trace is { } trace && trace.Points.Wants(trace.Kind))
+            trace.Points.Write(new TraceEvent(trace.Kind, -1, address, write ? value : Mask(size), (ulong)size, IsWrite: write, Device: "none"));
         _errors.Unassigned(Name, address, size, write);
         return Mask(size);
     }

@@ -72,6 +72,11 @@ public unsafe partial class InterpreterVcpu
     {
     }
 
+    /// <summary>SYSCALL is left to the interpreter, which traces it, or not.</summary>
+    private protected virtual void InterpretSystemCalls(bool all)
+    {
+    }
+
     public void SetStepping(in Stepping stepping)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);

@@ -1,3 +1,4 @@
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
@@ -35,6 +36,8 @@ public unsafe partial class InterpreterVcpu
     {
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.Int) != 0)
             TraceEvent(vector, NoError, "interrupt");
+        if (_environment.Points is { } points && points.Wants(TraceKind.Interrupt))
+            points.Write(new TraceEvent(TraceKind.Interrupt, Index, (ulong)vector, ulong.MaxValue, _c->Arch.Rip));
         DeliverNested(vector, NoError, software: false, exception: false);
     }
 
@@ -69,6 +72,8 @@ public unsafe partial class InterpreterVcpu
         var error = HasErrorCode(vector) && IsProtected ? (int)c->FaultError : NoError;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.Int) != 0)
             TraceEvent(vector, error, "exception");
+        if (_environment.Points is { } points && points.Wants(TraceKind.Exception))
+            points.Write(new TraceEvent(TraceKind.Exception, Index, (ulong)vector, error == NoError ? ulong.MaxValue : (ulong)error, c->Arch.Rip, c->Arch.Cr2));
         _history.Add(vector, error, c->Arch.Cr2, c->Arch.Segments[CS].Selector, c->Arch.Rip, c->InstructionCount);
 
         // Faults restart the instruction: RF keeps an instruction breakpoint there from hitting twice.

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using Iced.Intel;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Paging;
@@ -334,6 +335,8 @@ public unsafe partial class InterpreterVcpu
         var c = _c;
         if ((c->Arch.Efer & ControlRegisters.SCE) == 0 || !Is64)
             Raise(Vectors.UD);
+        if (_environment.Points is { } points && points.Wants(TraceKind.SystemCall))
+            points.Write(new TraceEvent(TraceKind.SystemCall, Index, c->Arch.Gpr[0], c->Arch.Gpr[7], c->Arch.Gpr[6], c->Arch.Gpr[2]));
         var selector = (ushort)((c->Arch.Star >> 32) & 0xFFFC);
         var next = NextRip(op);
         c->Arch.Gpr[1] = next;

@@ -5,6 +5,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Paging;
@@ -104,6 +105,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _current = this;
         _inGuest = true;
         Interlocked.MemoryBarrier();
+        InterpretSystemCalls(_environment.Points?.Wants(TraceKind.SystemCall) == true);
         try
         {
             while (true)

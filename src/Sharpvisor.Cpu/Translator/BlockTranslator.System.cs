@@ -28,6 +28,23 @@ internal sealed unsafe partial class BlockTranslator
     private ulong _resumeFlagTest;
     private bool _keepsResumeFlag;
 
+    /// <summary>The end of the instruction of SYSCALL that tests EFER.SCE.</summary>
+    private ulong _systemCallTest;
+    private bool _leavesSystemCalls;
+
+    /// <summary>SYSCALL is left to the interpreter: the test of EFER then tests no bit at all.</summary>
+    public bool LeavesSystemCalls
+    {
+        set
+        {
+            if (_leavesSystemCalls == value)
+                return;
+            _leavesSystemCalls = value;
+            if (_systemCallTest != 0)
+                *(byte*)_cache.Hot.Writable(_systemCallTest - 1) = value ? (byte)0 : (byte)ControlRegisters.SCE;
+        }
+    }
+
     /// <summary>IRETQ to an instruction that has faulted is left to the interpreter.</summary>
     public bool KeepsResumeFlag
     {
@@ -320,7 +337,8 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>T0 is the address behind the SYSCALL.</summary>
     private void EmitSystemCall(ulong leave)
     {
-        _hot.TestByte(&_c->Arch.Efer, (byte)ControlRegisters.SCE);
+        _hot.TestByte(&_c->Arch.Efer, _leavesSystemCalls ? (byte)0 : (byte)ControlRegisters.SCE);
+        _systemCallTest = _hot.Address;
         _hot.JumpIf(4, leave); // je
         _hot.TestByte((byte*)&_c->Arch.Fmask + 2, (byte)(Rflags.AC >> 16));
         _hot.JumpIf(4, leave); // je

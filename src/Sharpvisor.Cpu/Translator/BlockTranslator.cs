@@ -172,7 +172,7 @@ internal sealed unsafe partial class BlockTranslator : IDisposable
     {
         _lookUps.Clear();
         Array.Clear(_transitions);
-        _resumeFlagTest = 0;
+        _resumeFlagTest = _systemCallTest = 0;
     }
 
     public void Dispose() => NativeMemory.Free(_page);

@@ -157,6 +157,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
 
     private protected override void KeepResumeFlag(bool keep) => _translator.KeepsResumeFlag = keep;
 
+    private protected override void InterpretSystemCalls(bool all) => _translator.LeavesSystemCalls = all;
+
     private protected override void DropAllCode()
     {
         base.DropAllCode();

@@ -5,6 +5,7 @@
 using System.Buffers.Binary;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Tracing;
 
 namespace Sharpvisor.Devices.Virtio;
 
@@ -32,6 +33,9 @@ public abstract class VirtioDevice
     }
 
     public string Name { get; }
+
+    /// <summary>Who is told of requests.</summary>
+    public TracePoints? Points { get; set; }
 
     public VirtioDeviceType Type { get; }
 

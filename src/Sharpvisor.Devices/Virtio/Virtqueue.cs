@@ -2,6 +2,7 @@
 // carries notifications, the device does not see.
 // Follows: VIRTIO 1.2, 2.6. What a driver does wrong breaks the device (2.1.1): it has to be reset.
 // Leaves out: VIRTIO_F_RING_RESET, VIRTIO_F_NOTIFICATION_DATA.
+using Sharpvisor.Core.Tracing;
 
 namespace Sharpvisor.Devices.Virtio;
 
@@ -61,6 +62,7 @@ public sealed class Virtqueue
 
         _inFlight++;
         chain.Ring = ring;
+        Trace(isDone: false, (ulong)(chain.ReadableLength + chain.WritableLength));
         return true;
     }
 
@@ -86,6 +88,7 @@ public sealed class Virtqueue
             return;
         ring.Push(chain, written);
         _hasNews = true;
+        Trace(isDone: true, (ulong)written);
     }
 
     /// <summary>Interrupts the driver, if it wants that, for what was pushed since the last time.</summary>
@@ -125,6 +128,12 @@ public sealed class Virtqueue
         IsEnabled = false;
         Size = MaximumSize;
         DescriptorArea = DriverArea = DeviceArea = 0;
+    }
+
+    private void Trace(bool isDone, ulong bytes)
+    {
+        if (_device.Points is { } points && points.Wants(TraceKind.Virtio))
+            points.Write(new TraceEvent(TraceKind.Virtio, -1, (ulong)Index, bytes, isDone ? 1UL : 0, Device: _device.Name));
     }
 
     /// <summary>When it is used first: only then the features are certain, however old the driver is.</summary>

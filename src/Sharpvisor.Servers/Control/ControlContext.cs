@@ -41,6 +41,9 @@ public sealed class ControlContext
     /// <summary>Chooses what is logged by the items of -d; null: that can't be changed.</summary>
     public Action<string>? SetLog { get; set; }
 
+    /// <summary>Where traced events are logged; null: nowhere, they can't be chosen.</summary>
+    public Action<string>? TraceLine { get; set; }
+
     public MachineOperations Operations { get; }
 
     /// <summary>Used under the machine's gate.</summary>

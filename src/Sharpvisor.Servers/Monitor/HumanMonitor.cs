@@ -23,6 +23,7 @@ public sealed class HumanMonitor
             .. new MemoryCommands(context).All,
             .. new MediaCommands(context).All,
             .. new InputCommands(context).All,
+            .. new ContextCommands(context).All,
             new(["info"], "[subcommand]", "show various information about the machine", RunInfoAsync) { Complete = i => i == 0 ? Info.Select(c => c.Name) : [] },
             new(["help", "?"], "[cmd]", "show the help", call => Task.FromResult(Help(call))) { Complete = i => i == 0 ? _byName.Keys : Info.Select(c => c.Name) },
         ];

@@ -34,6 +34,7 @@ internal sealed class InfoCommands(ControlContext context)
         Make("roms", "show roms", _ => Lines(Machine.Memory.Mappings.Where(m => m.Writes is null && m.Reads is not null).Select(m => $"addr={m.Start:x16} size=0x{m.Length:x6} mem=rom name=\"{m.Reads!.Name}\""))),
         Make("status", "show the current VM status", _ => Status()),
         Inspect("tlb", "show virtual to physical memory mappings", (view, call) => PageTables.DescribePages(view, view.GetState(call.State.Processor))),
+        Make("trace-events", "show available trace-events & their state", _ => new ContextCommands(context).Traced()),
         Make("uuid", "show the current VM UUID", _ => Machine.Parts.Options.Uuid.ToString("D")),
         Make("version", "show the version of Sharpvisor", _ => context.Version),
         Make("vnc", "show the vnc server status", _ => context.Vnc is { } vnc ? $"default:\n  Server: :{vnc.Port} (ipv4)\n    Auth: {(vnc.HasPassword ? "vnc" : "none")}\n  Clients: {vnc.ClientCount}" : "Server: disabled"),

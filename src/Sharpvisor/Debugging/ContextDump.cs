@@ -3,27 +3,12 @@
 using System.Globalization;
 using System.Text;
 using Iced.Intel;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Debugging.Stacks;
 using Sharpvisor.Debugging.Symbols;
 
 namespace Sharpvisor.Debugging;
-
-/// <summary>What a context dump has in it.</summary>
-public sealed record ContextOptions
-{
-    /// <summary>The only processor that is wanted; null: all.</summary>
-    public int? Processor { get; init; }
-
-    /// <summary>Lines of stack, of four words each.</summary>
-    public int StackLines { get; init; } = 8;
-
-    /// <summary>Frames of the call trace at most.</summary>
-    public int Frames { get; init; } = StackWalker.DefaultLimit;
-
-    /// <summary>Control, debug and model-specific registers, too.</summary>
-    public bool AllRegisters { get; init; } = true;
-}
 
 /// <summary>Tells for a person what each processor of a guest that stands still is doing.</summary>
 public static class ContextDump
@@ -35,9 +20,12 @@ public static class ContextDump
         ["c", "1", "p", "3", "a", "5", "z", "s", "t", "i", "d", "o", "iopl1", "iopl2", "nt", "15", "rf", "vm", "ac", "vif", "vip", "id"];
 
     /// <param name="kernel">Whose names are used; null: none are.</param>
+    /// <exception cref="ConfigurationException">There is no such processor.</exception>
     public static string Write(IGuestView view, LinuxKernel? kernel, ContextOptions? options = null)
     {
         options ??= new ContextOptions();
+        if (options.Processor >= view.ProcessorCount)
+            throw new ConfigurationException($"there is no processor {options.Processor}: give 0 to {view.ProcessorCount - 1}");
         var text = new StringBuilder();
         var guest = kernel is null ? null : new KernelView(kernel, view);
         if (kernel is not null)
@@ -62,13 +50,11 @@ public static class ContextDump
         return text.ToString();
     }
 
-    /// <summary>Code, stack and call trace of one processor, as <see cref="Write"/> has them.</summary>
-    public static string WriteTrace(IGuestView view, LinuxKernel? kernel, int processor, ContextOptions? options = null)
+    /// <summary>The call trace of one processor, as <see cref="Write"/> has it.</summary>
+    public static string WriteTrace(IGuestView view, LinuxKernel? kernel, int processor)
     {
-        options ??= new ContextOptions();
         var text = new StringBuilder();
-        var guest = kernel is null ? null : new KernelView(kernel, view);
-        WriteCallTrace(text, view, guest, view.GetState(processor), options);
+        WriteCallTrace(text, view, kernel is null ? null : new KernelView(kernel, view), view.GetState(processor), new ContextOptions());
         return text.ToString();
     }
 
@@ -80,8 +66,7 @@ public static class ContextDump
             text.Append(CultureInfo.InvariantCulture, $" task {task.Name}, pid {task.Pid}");
         text.Append('\n');
         WriteRegisters(text, guest, in state);
-        if (options.AllRegisters)
-            WriteSystemRegisters(text, in state);
+        WriteSystemRegisters(text, in state);
         WriteCode(text, view, guest, in state);
         WriteStack(text, view, in state, options.StackLines);
         WriteCallTrace(text, view, guest, in state, options);

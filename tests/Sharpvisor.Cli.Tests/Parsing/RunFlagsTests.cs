@@ -4,6 +4,7 @@ using Sharpvisor.Boot;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Control;
 using Sharpvisor.Servers.Endpoints;
 
 namespace Sharpvisor.Cli.Tests.Parsing;

@@ -85,7 +85,7 @@ public sealed class StackWalker
             var entry = _kernel!.FindOrc(_isSignal ? _ip : _ip - 1) ?? OrcEntry.FramePointer;
             if (entry.Type == OrcType.EndOfStack)
                 return WalkEnd.Done;
-            if (entry.Type == OrcType.Undefined || FindSp(entry) is not { } sp)
+            if (FindSp(entry) is not { } sp)
                 return WalkEnd.Lost;
             switch (entry.Type)
             {
@@ -112,6 +112,8 @@ public sealed class StackWalker
                     if (isUser)
                         return WalkEnd.User;
                     break;
+                default:
+                    return WalkEnd.Lost;
             }
         }
 

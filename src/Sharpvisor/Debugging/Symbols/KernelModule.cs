@@ -12,7 +12,7 @@ internal sealed record KernelModule(string Name, ulong Start, ulong Size, OrcTab
 
     private LinearMemory? _memory;
     private ulong _kallsyms;
-    private Fields? _fields;
+    private ModuleFields? _fields;
     private SymbolTable? _symbols;
 
     public SymbolTable Symbols => _symbols ??= ReadSymbols();
@@ -22,7 +22,7 @@ internal sealed record KernelModule(string Name, ulong Start, ulong Size, OrcTab
     public static List<KernelModule> ReadAll(LinuxKernel kernel, LinearMemory memory)
     {
         List<KernelModule> modules = [];
-        if (!kernel.Symbols.TryGetAddress("modules", out var head) || kernel.TypesOf(memory) is not { } types || Fields.Find(types) is not { } fields)
+        if (!kernel.Symbols.TryGetAddress("modules", out var head) || kernel.ModuleFieldsOf(memory) is not { } fields)
             return modules;
         for (var at = head; modules.Count < MaximumModules && memory.TryRead(at, out ulong next) && next != head; at = next)
         {
@@ -68,25 +68,25 @@ internal sealed record KernelModule(string Name, ulong Start, ulong Size, OrcTab
 
         return symbols.Build();
     }
+}
 
-    /// <summary>Offsets in struct module and struct mod_kallsyms.</summary>
-    private sealed record Fields(int List, int Name, int Base, int Size, int Kallsyms, int OrcCount, int OrcAddresses, int OrcEntries, int Symbols, int SymbolCount, int Strings, int Kinds)
+/// <summary>Offsets in struct module and struct mod_kallsyms.</summary>
+internal sealed record ModuleFields(int List, int Name, int Base, int Size, int Kallsyms, int OrcCount, int OrcAddresses, int OrcEntries, int Symbols, int SymbolCount, int Strings, int Kinds)
+{
+    public static ModuleFields? Find(Btf types)
     {
-        public static Fields? Find(Btf types)
-        {
-            // Since 6.4 code is the first of several pieces of memory, before it has a layout with the data behind it.
-            if (types.TryGetOffset("module", "mem", out var memory) && types.TryGetOffset("module_memory", "base", out var start) && types.TryGetOffset("module_memory", "size", out var size))
-                (start, size) = (memory + start, memory + size);
-            else if (!types.TryGetOffset("module", "core_layout.base", out start) || !types.TryGetOffset("module", "core_layout.text_size", out size))
-                return null;
-            return Get("list", out var list) && Get("name", out var name) && Get("kallsyms", out var kallsyms) &&
-                Get("arch.num_orcs", out var count) && Get("arch.orc_unwind_ip", out var addresses) && Get("arch.orc_unwind", out var entries) &&
-                types.TryGetOffset("mod_kallsyms", "symtab", out var symbols) && types.TryGetOffset("mod_kallsyms", "num_symtab", out var symbolCount) &&
-                types.TryGetOffset("mod_kallsyms", "strtab", out var strings) && types.TryGetOffset("mod_kallsyms", "typetab", out var kinds)
-                ? new Fields(list, name, start, size, kallsyms, count, addresses, entries, symbols, symbolCount, strings, kinds)
-                : null;
+        // Since 6.4 code is the first of several pieces of memory, before it has a layout with the data behind it.
+        if (types.TryGetOffset("module", "mem", out var memory) && types.TryGetOffset("module_memory", "base", out var start) && types.TryGetOffset("module_memory", "size", out var size))
+            (start, size) = (memory + start, memory + size);
+        else if (!types.TryGetOffset("module", "core_layout.base", out start) || !types.TryGetOffset("module", "core_layout.text_size", out size))
+            return null;
+        return Get("list", out var list) && Get("name", out var name) && Get("kallsyms", out var kallsyms) &&
+            Get("arch.num_orcs", out var count) && Get("arch.orc_unwind_ip", out var addresses) && Get("arch.orc_unwind", out var entries) &&
+            types.TryGetOffset("mod_kallsyms", "symtab", out var symbols) && types.TryGetOffset("mod_kallsyms", "num_symtab", out var symbolCount) &&
+            types.TryGetOffset("mod_kallsyms", "strtab", out var strings) && types.TryGetOffset("mod_kallsyms", "typetab", out var kinds)
+            ? new ModuleFields(list, name, start, size, kallsyms, count, addresses, entries, symbols, symbolCount, strings, kinds)
+            : null;
 
-            bool Get(string path, out int offset) => types.TryGetOffset("module", path, out offset);
-        }
+        bool Get(string path, out int offset) => types.TryGetOffset("module", path, out offset);
     }
 }

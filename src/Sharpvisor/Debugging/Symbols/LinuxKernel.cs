@@ -16,7 +16,8 @@ public sealed class LinuxKernel
 
     private readonly CpuState _tables;
     private Btf? _types;
-    private bool _hasLookedForTypes;
+    private bool _hasLookedForTypes, _hasLookedForModules;
+    private ModuleFields? _modules;
 
     private LinuxKernel(SymbolTable symbols, in CpuState tables, string source, ulong slide)
     {
@@ -85,8 +86,34 @@ public sealed class LinuxKernel
         return _types;
     }
 
-    /// <summary>Page tables of the kernel: those of a processor that has them now, else those of when it was found.</summary>
+    /// <summary>Where modules have what of them is wanted, or null where that is not known.</summary>
+    internal ModuleFields? ModuleFieldsOf(LinearMemory memory)
+    {
+        if (!_hasLookedForModules && TypesOf(memory) is { } types)
+            _modules = ModuleFields.Find(types);
+        _hasLookedForModules = true;
+        return _modules;
+    }
+
+    /// <summary>
+    /// Page tables of the kernel: those that it started with and that no process takes with it when it ends; where they
+    /// are not known, those of a processor.
+    /// </summary>
     internal CpuState TablesOf(IGuestView view)
+    {
+        const string Tables = "init_top_pgt";
+        if (FindTables(view) is not { } state)
+            return _tables;
+        var memory = new LinearMemory(view, in state);
+        if (!Symbols.TryGetAddress(Tables, out var root) || !memory.TryTranslate(root, out var physical))
+            return state;
+        var own = state;
+        own.Cr3 = physical;
+        return new LinearMemory(view, in own).TryTranslate(root, out var again) && again == physical ? own : state;
+    }
+
+    /// <summary>Those of a processor that has the kernel's image in them now.</summary>
+    private CpuState? FindTables(IGuestView view)
     {
         if (Symbols.TryGetAddress(BannerSymbol, out var banner))
         {
@@ -99,7 +126,7 @@ public sealed class LinuxKernel
             }
         }
 
-        return KernelImage.Find(view)?.Tables ?? _tables;
+        return KernelImage.Find(view)?.Tables;
     }
 
     private string ReadBanner(IGuestView view, ulong slide) => ReadBanner(new LinearMemory(view, in _tables), slide);

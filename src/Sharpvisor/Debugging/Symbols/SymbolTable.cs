@@ -8,7 +8,9 @@ namespace Sharpvisor.Debugging.Symbols;
 /// <param name="Module">The module that has it; null: the kernel.</param>
 public readonly record struct GuestSymbol(ulong Address, char Kind, string Name, string? Module = null)
 {
-    public bool IsText => Kind is 't' or 'T' or 'w' or 'W';
+    public bool IsText => IsTextKind(Kind);
+
+    internal static bool IsTextKind(char kind) => kind is 't' or 'T' or 'w' or 'W';
 }
 
 /// <summary>
@@ -33,7 +35,7 @@ public sealed class SymbolTable
         _modules = [.. builder.Modules];
         // Stable: of several at an address the first one counts, as in the kernel.
         _byAddress = [.. Enumerable.Range(0, _addresses.Length).OrderBy(i => _addresses[i])];
-        _text = [.. _byAddress.Where(i => At(i).IsText)];
+        _text = [.. _byAddress.Where(i => GuestSymbol.IsTextKind((char)_kinds[i]))];
     }
 
     public int Count => _addresses.Length;

@@ -154,7 +154,7 @@ public sealed class StackWalkerTests
         var random = new Random(3);
         var kernel = Kernel(true);
         var found = LinuxKernel.Find(kernel.Guest)!;
-        for (var i = 0; i < 2000; i++)
+        for (var i = 0; i < 1000; i++)
         {
             for (ulong at = 0x800; at < 0x1800; at += 8)
                 kernel.Push(at, random.Next(4) switch { 0 => Text + (ulong)random.Next(0xF000), 1 => Stack + (ulong)random.Next(0x8000), 2 => (ulong)random.NextInt64(), _ => ulong.MaxValue - (ulong)random.Next(9) });
