@@ -35,6 +35,5 @@ internal sealed class ContextCommands(ControlContext context)
 
     /// <summary>info trace-events.</summary>
     public string Traced() => string.Concat(TraceFilter.Names.Select((name, i) =>
-        $"{name} : state {(context.Machine.TracePoints.Wants((TraceKind)(1 << i)) ? 1 : 0)}{string.Concat(context.Machine.TracePoints.Filters.Where(f => f.Kind == (TraceKind)(1 << i)).Select(f => " " + f))}
-"));
+        $"{name} : state {(context.Machine.TracePoints.Wants((TraceKind)(1 << i)) ? 1 : 0)}{string.Concat(context.Machine.TracePoints.Filters.Where(f => f.Kind == (TraceKind)(1 << i)).Select(f => " " + f))}\n"));
 }

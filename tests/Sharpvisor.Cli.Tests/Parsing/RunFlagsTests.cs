@@ -41,9 +41,9 @@ public sealed class RunFlagsTests
     [Fact]
     public void Serial_goes_to_stdio_unless_told_otherwise()
     {
-        Assert.Equal([new CharSpec.Stdio()], Parse().Serial);
-        Assert.Equal([new CharSpec.Stdio()], Parse("-nographic").Serial);
-        Assert.Equal([new CharSpec.Null(), new CharSpec.Stdio()], Parse("-serial", "null", "-serial", "mon:stdio", "-nographic").Serial);
+        Assert.Equal([new CharSpec.Stdio { SharesTerminal = true }], Parse().Serial);
+        Assert.Equal([new CharSpec.Stdio { SharesTerminal = true }], Parse("-nographic").Serial);
+        Assert.Equal([new CharSpec.Null(), new CharSpec.Stdio { HasMonitor = true }], Parse("-serial", "null", "-serial", "mon:stdio", "-nographic").Serial);
         Assert.Empty(Parse("-nodefaults").Serial);
         Assert.Empty(Parse("-debugcon", "stdio").Serial);
         Assert.Equal([new CharSpec.Null()], Parse("-display", "curses").Serial);
@@ -151,7 +151,7 @@ public sealed class RunFlagsTests
             "-device", "virtconsole", "-chardev", "socket,id=c1,host=localhost,port=4555,server=on,wait=off", "-chardev", "stdio,id=c0,mux=on,signal=off",
             "-serial", "chardev:c2", "-chardev", "file,id=c2,path=a,,b", "-debugcon", "chardev:c3", "-chardev", "pty,id=c3");
         var (first, second) = (settings.VirtioDevices[0].Ports, settings.VirtioDevices[1].Ports);
-        Assert.Equal([(true, new CharSpec.Stdio()), (true, null)], first.Select(p => (p.IsConsole, p.Where)));
+        Assert.Equal([(true, new CharSpec.Stdio { HasMonitor = true }), (true, null)], first.Select(p => (p.IsConsole, p.Where)));
         var port = Assert.Single(second);
         Assert.Equal((false, "org.x.0", 5, new CharSpec.Tcp("localhost", 4555, true, false)), (port.IsConsole, port.Name, port.Number!.Value, port.Where));
         Assert.Equal([new CharSpec.FileOutput("a,b")], settings.Serial);
@@ -202,7 +202,7 @@ public sealed class RunFlagsTests
     }
 
     [Theory]
-    [InlineData("memory", "m")]
+    [InlineData("mem", "m")]
     [InlineData("cpus", "cpu")]
     [InlineData("init", "initrd")]
     [InlineData("Append", "append")]
