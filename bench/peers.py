@@ -158,7 +158,7 @@ class Sharpvisor:
             raise LookupError("Sharpvisor is left out: it could not be built")
 
     def command(self, arguments):
-        machine = ["-m", GUEST_MIB, "-smp", 1, "-nographic", "-no-reboot", *self._options]
+        machine = ["-m", GUEST_MIB, "-smp", 1, "-nographic", "-nic", "none", "-no-reboot", *self._options]
         return [HOME / "sharpvisor", "run", *machine, *arguments], None
 
 

@@ -17,6 +17,7 @@
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   e2fs/{mke2fs,e2fsck,lib}         e2fsprogs with the libraries it needs
 #   readers/{libvhdi,libqcow}.so.1   libvhdi1 and libqcow1, which read disk images in another way than we do
+#   tcpdump/{tcpdump,lib}            tcpdump with the libraries it needs, which reads our recordings of frames
 #   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
 #   demo-disk/disk.img               the demo's home directory, an empty file system at first; never made again
@@ -46,7 +47,7 @@ grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/gr
 have() { [[ -e $guests/$1 ]]; }
 all_there() {
   local name
-  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs readers demo-disk; do have $name || return 1; done
+  for name in cloud generic busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs readers tcpdump demo-disk; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -225,6 +226,16 @@ if ! have readers; then
     rm -rf "${work:?}/$package.d"
   done
   publish readers
+fi
+
+if ! have tcpdump; then
+  with_libraries tcpdump tcpdump tcpdump
+  for library in $(libraries libpcap0.8); do # of the library's libraries what not every host has
+    fetch "$library" named "$library:amd64"
+    find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/tcpdump.new/lib" {} +
+    rm -rf "${work:?}/$library.d"
+  done
+  publish tcpdump
 fi
 
 if ! have tcc; then

@@ -17,8 +17,6 @@ internal static class DemoCommand
         {
             if (settings is { PlacedDrives.Count: 0, VirtioDevices.Count: 0, NoDefaults: false } && await IsDiskFreeAsync(errors).ConfigureAwait(false))
                 settings = RunFlags.Parse([.. args, "-drive", $"file={GuestCache.DemoDisk.Replace(",", ",,", StringComparison.Ordinal)},format=raw,if=virtio"]);
-            if (settings is { Nics.Count: 0, HasNoNic: false, NoDefaults: false })
-                NicValues.AddDefault(settings);
             settings.Kernel = Cached(GuestCache.DemoKernel, "kernel", "-kernel VMLINUZ -initrd INITRD");
             settings.Initrd ??= Cached(GuestCache.DemoInitrd, "RAM disk", "-initrd INITRD");
         }

@@ -2,7 +2,6 @@ using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
-using Sharpvisor.Backends.Net;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Display;
 using Sharpvisor.Cli.Output;
@@ -10,7 +9,6 @@ using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
-using Sharpvisor.Core.Net;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Translator;
 using Sharpvisor.Servers.Gdb;
@@ -138,47 +136,8 @@ internal static class RunCommand
             builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
         foreach (var virtio in settings.VirtioDevices)
             builder.WithVirtioDevice(Describe(virtio, disks.GetValueOrDefault(virtio), opened));
-        AddNics(settings, builder, ends, logger, files.Firmware is not null);
+        MachineNetworks.Add(settings, builder, ends, logger, files.Firmware is not null);
         return builder.Build();
-    }
-
-    /// <param name="hasFirmware">Somebody runs their ROMs.</param>
-    private static void AddNics(RunSettings settings, MachineBuilder builder, List<IAsyncDisposable> ends, StandardErrorLogger logger, bool hasFirmware)
-    {
-        for (var i = 0; i < settings.Nics.Count; i++)
-        {
-            var nic = settings.Nics[i];
-            INetworkBackend? backend = null;
-            if (settings.Netdevs.Find(d => d.Id == nic.NetdevId) is { } netdev)
-            {
-                backend = netdev.Open(netdev.Id.TrimStart('#'), settings.BootFile, logger);
-                foreach (var dump in settings.Dumps.Where(d => d.Netdev == netdev.Id))
-                    backend = new PcapDump(backend, dump.File, logger, dump.FrameLimit);
-                ends.Add(backend);
-            }
-
-            var rom = hasFirmware ? NicRom(nic) : null;
-            switch (nic.Create(backend, nic.Address ?? MacAddress.Default(i), rom))
-            {
-                case VirtioPciDevice device:
-                    builder.WithVirtioDevice(device);
-                    break;
-                case E1000Card card:
-                    builder.WithNetworkCard(card);
-                    break;
-            }
-        }
-    }
-
-    /// <summary>What firmware runs to start from the network: the one that was named, or iPXE where the host has it.</summary>
-    private static BootSource? NicRom(NicSpec nic)
-    {
-        var directories = new[] { FirmwareFiles.IpxeDirectory, GuestCache.IpxeRoms };
-        if (nic.RomFile is null)
-            return FirmwareFiles.Find(nic.Model == NicValues.E1000 ? FirmwareFiles.IpxeE1000 : FirmwareFiles.IpxeVirtio, directories) is { } usual ? BootSource.FromFile(usual) : null;
-        if (nic.RomFile.Length == 0)
-            return null;
-        return BootSource.FromFile(File.Exists(nic.RomFile) ? nic.RomFile : FirmwareFiles.Find(nic.RomFile, directories) ?? nic.RomFile);
     }
 
     private static IdeDrive OpenDrive(PlacedDrive placed, List<IAsyncDisposable> ends, StandardErrorLogger logger)

@@ -58,12 +58,22 @@ internal static class HelpText
 
         Network
           -nic user[,model=virtio-net-pci|e1000][,mac=M][,hostfwd=RULE][,...]
+          -nic none              no network; without a flag it is -nic user
           -netdev user,id=ID[,net=10.0.2.0/24][,host=A][,dns=A][,dhcpstart=A]
                  [,restrict=on][,hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT]
                  [,guestfwd=tcp:ADDR:PORT-tcp:HOST:PORT][,hostname=N]
                  [,tftp=FOLDER][,bootfile=FILE|URL][,http=FOLDER]
+          -netdev stream,id=ID[,server=on],addr.type=inet,addr.host=H,addr.port=P
+          -netdev stream,id=ID[,server=on],addr.type=unix,addr.path=F[,reconnect=S]
+          -netdev dgram,id=ID,local.type=unix,local.path=F,remote.type=unix,
+                  remote.path=F | ...inet,local.host=H,local.port=P,remote...
+          -netdev socket,id=ID,listen=[H]:P | connect=H:P | mcast=GROUP:P |
+                  udp=H:P,localaddr=[H]:P      to other machines, QEMU's, too
+          -netdev tap,id=ID[,ifname=I][,script=F][,downscript=F][,vnet_hdr=off] |
+                  fd=N                         to the host's network
+          -netdev hubport,id=ID,hubid=N[,netdev=ID]   several on one hub
           -device virtio-net-pci|e1000,netdev=ID[,mac=M][,bootindex=N][,romfile=F]
-          -net nic[,model=M] -net user[,...]     the old spelling
+          -net nic[,model=M] -net user[,...]     the old spelling: all on hub 0
           -bootp FILE|URL        what boot ROMs are told to load; -boot n starts them
           -object filter-dump,netdev=ID,file=PATH   a recording for Wireshark
 

@@ -1,4 +1,4 @@
-// -netdev, and -object filter-dump, as qemu(1) describes them. Ours beside QEMU's: http=FOLDER of a user network.
+// -netdev, of which user is here, and -object filter-dump, as qemu(1) describes them. Ours beside QEMU's: http=FOLDER of a user network.
 using System.Globalization;
 using System.Net;
 using Sharpvisor.Backends.Net;
@@ -9,39 +9,52 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class NetdevValues
 {
+    public const string UserKind = "user";
+
+    private const string HubPortKind = "hubport";
+
     private static readonly string[] UserKeys =
     [
         "ipv4", "net", "host", "dns", "dhcpstart", "restrict", "hostname", "domainname", "dnssearch*", "tftp", "tftp-server-name", "bootfile",
         "http", "hostfwd*", "guestfwd*",
     ];
 
-    /// <summary>The keys of a kind; null: there is no such kind.</summary>
-    public static IReadOnlyList<string>? KeysOf(string kind) => kind == "user" ? UserKeys : null;
+    private static readonly Dictionary<string, (string[] Keys, Func<KeyValues, string, NetdevOpener> Parse)> Kinds = new(StringComparer.Ordinal)
+    {
+        [UserKind] = (UserKeys, (keys, _) => UserOpener(User(keys))),
+        ["socket"] = (LinkValues.SocketKeys, LinkValues.Socket),
+        ["stream"] = (LinkValues.StreamKeys, LinkValues.Stream),
+        ["dgram"] = (LinkValues.DatagramKeys, LinkValues.Datagram),
+        ["tap"] = (LinkValues.TapKeys, LinkValues.Tap),
+    };
+
+    public static IReadOnlyList<string> KeysOf(string kind) => Kinds[kind].Keys;
 
     public static void Netdev(RunSettings settings, string value)
     {
-        var kind = KindOf("-netdev", value);
-        var keys = new KeyValues("-netdev", value, "type", [.. KeysOf(kind)!, "type", "id"]);
+        var isHubPort = value.Split(',')[0] == HubPortKind;
+        var kind = isHubPort ? HubPortKind : KindOf("-netdev", value);
+        var keys = new KeyValues("-netdev", value, "type", [.. isHubPort ? LinkValues.HubPortKeys : KeysOf(kind), "type", "id"]);
         if (keys["id"] is not { Length: > 0 } id)
             throw keys.Error("id= is missing; give it a name, and the NIC netdev= with that");
-        if (settings.Netdevs.Exists(n => n.Id == id))
+        if (settings.Netdevs.Exists(n => n.Id == id) || settings.HubPorts.Exists(p => p.Id == id))
             throw keys.Error($"there is another -netdev with id={id}; give each its own");
-        settings.Netdevs.Add(Create(kind, keys, $"-netdev {value}", id));
+        if (isHubPort)
+            LinkValues.HubPort(settings, keys, $"-netdev {value}", id);
+        else
+            settings.Netdevs.Add(Create(kind, keys, $"-netdev {value}", id));
     }
 
     /// <summary>The kind that a value begins with, which must be one that there is.</summary>
     public static string KindOf(string flag, string value) => value.Split(',')[0] switch
     {
-        var kind when KeysOf(kind) is not null => kind,
-        var kind => throw new ConfigurationException($"{flag} {value}: there is no network of the kind {kind} in this version; there is user"),
+        var kind when Kinds.ContainsKey(kind) => kind,
+        HubPortKind => throw new ConfigurationException($"{flag} {value}: a port of a hub is made by -netdev {value}"),
+        var kind => throw new ConfigurationException($"{flag} {value}: there is no network of the kind {kind} in this version; the nearest is {Nearest.Of(kind, Kinds.Keys)} of {string.Join(", ", Kinds.Keys)}"),
     };
 
     /// <param name="keys">Parsed with <see cref="KeysOf"/>, and maybe more.</param>
-    public static NetdevSpec Create(string kind, KeyValues keys, string what, string id)
-    {
-        var options = User(keys);
-        return new NetdevSpec(what, id, (name, bootFile, logger) => new UserNetwork(name, bootFile is null ? options : options with { BootFile = bootFile }, logger));
-    }
+    public static NetdevSpec Create(string kind, KeyValues keys, string what, string id) => new(what, id, kind, Kinds[kind].Parse(keys, what));
 
     /// <summary>-object filter-dump,id=ID,netdev=ID,file=PATH[,maxlen=N].</summary>
     public static void Dump(RunSettings settings, string value)
@@ -51,6 +64,9 @@ internal static class NetdevValues
             throw keys.Error("give it netdev= and file=");
         settings.Dumps.Add(new DumpSpec($"-object {value}", netdev, file, keys.Number("maxlen", 64, int.MaxValue) ?? PcapDump.DefaultFrameLimit));
     }
+
+    private static NetdevOpener UserOpener(UserNetworkOptions options) =>
+        (name, bootFile, logger) => new UserNetwork(name, bootFile is null ? options : options with { BootFile = bootFile }, logger);
 
     private static UserNetworkOptions User(KeyValues keys)
     {

@@ -9,6 +9,9 @@ internal static class NicValues
 {
     public const string Virtio = "virtio-net", E1000 = "e1000";
 
+    /// <summary>The hub that -net connects everything to.</summary>
+    private const int LegacyHub = 0;
+
     /// <summary>QEMU's names of models for -nic and -net, and the devices that they are.</summary>
     private static readonly Dictionary<string, string> Models = new(StringComparer.Ordinal)
     {
@@ -57,7 +60,7 @@ internal static class NicValues
         }), keys);
     }
 
-    /// <summary>-nic user[,model=virtio-net-pci][,mac=M] with what -netdev user has; -nic none.</summary>
+    /// <summary>-nic user[,model=virtio-net-pci][,mac=M] with what -netdev user has, and the same for other kinds; -nic none.</summary>
     public static void Nic(RunSettings settings, string value)
     {
         if (value.Split(',')[0] == "none")
@@ -67,13 +70,13 @@ internal static class NicValues
         }
 
         var kind = NetdevValues.KindOf("-nic", value);
-        var keys = new KeyValues("-nic", value, "type", [.. NetdevValues.KeysOf(kind)!, "type", "id", "model", "mac", "addr", "bootindex", "romfile", "rombar"]);
+        var keys = new KeyValues("-nic", value, "type", [.. NetdevValues.KeysOf(kind), "type", "id", "model", "mac", "addr", "bootindex", "romfile", "rombar"]);
         var id = keys["id"] ?? $"#nic{settings.Nics.Count}";
         settings.Netdevs.Add(NetdevValues.Create(kind, keys, $"-nic {value}", id));
         settings.Nics.Add(Model(settings, $"-nic {value}", keys) with { NetdevId = id });
     }
 
-    /// <summary>-net nic[,model=M][,macaddr=A][,netdev=ID], -net user with what -netdev has, -net none.</summary>
+    /// <summary>-net nic[,model=M][,macaddr=A][,netdev=ID], -net user and others with what -netdev has, -net none.</summary>
     public static void Net(RunSettings settings, string value)
     {
         var kind = value.Split(',')[0];
@@ -85,56 +88,89 @@ internal static class NicValues
         {
             var keys = new KeyValues("-net", value, "type", ["type", "model", "macaddr", "netdev", "addr", "vectors", "name", "bootindex", "romfile", "rombar"]);
             var nic = Model(settings, $"-net {value}", keys);
-            settings.Nics.Add(nic with { IsOnHub = nic.NetdevId is null });
+            settings.Nics.Add(nic with { Hub = nic.NetdevId is null ? LegacyHub : null });
         }
         else
         {
             NetdevValues.KindOf("-net", value);
-            var keys = new KeyValues("-net", value, "type", [.. NetdevValues.KeysOf(kind)!, "type", "id", "name"]);
-            settings.Netdevs.Add(NetdevValues.Create(kind, keys, $"-net {value}", keys["id"] ?? $"#net{settings.Netdevs.Count}") with { IsOnHub = true });
+            var keys = new KeyValues("-net", value, "type", [.. NetdevValues.KeysOf(kind), "type", "id", "name"]);
+            settings.Netdevs.Add(NetdevValues.Create(kind, keys, $"-net {value}", keys["id"] ?? $"#net{settings.Netdevs.Count}") with { Hub = LegacyHub });
         }
     }
 
-    /// <summary>A NIC on a network of its own.</summary>
-    public static void AddDefault(RunSettings settings) => Nic(settings, "user,model=virtio-net-pci");
+    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is.</summary>
+    public static void AddDefault(RunSettings settings)
+    {
+        if (settings is { Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
+            Nic(settings, NetdevValues.UserKind);
+    }
 
-    /// <summary>Checks that cables have two ends.</summary>
+    /// <summary>Connects what belongs together, and checks that cables have two ends.</summary>
     public static void Check(RunSettings settings)
     {
         foreach (var nic in settings.Nics.Where(n => n.NetdevId is not null))
         {
-            if (!settings.Netdevs.Exists(d => d.Id == nic.NetdevId))
-                throw new ConfigurationException($"{nic.What}: there is no -netdev with id={nic.NetdevId}; give one, such as -netdev user,id={nic.NetdevId}");
             if (settings.Nics.Count(n => n.NetdevId == nic.NetdevId) > 1)
                 throw new ConfigurationException($"{nic.What}: another NIC has netdev={nic.NetdevId}; give each its own -netdev");
+            if (!settings.Netdevs.Exists(d => d.Id == nic.NetdevId) && !settings.HubPorts.Exists(p => p.Id == nic.NetdevId && p.NetdevId is null))
+                throw new ConfigurationException($"{nic.What}: there is no -netdev with id={nic.NetdevId} that is free; give one, such as -netdev user,id={nic.NetdevId}");
         }
 
-        var (devs, nics) = (settings.Netdevs.FindAll(d => d.IsOnHub), settings.Nics.FindAll(n => n.IsOnHub));
-        if (devs.Count > 1 || nics.Count > 1)
-            throw new ConfigurationException($"{(devs.Count > 1 ? devs[1].What : nics[1].What)}: a hub between several is not in this version; give each NIC its own network by -nic");
-        if (devs.Count == 1 && nics.Count == 0)
-        {
-            // A network alone gets a NIC; QEMU's would stay without and warn.
-            settings.Nics.Add(Model(settings, devs[0].What, new KeyValues("-net", "nic", "type", ["type"])) with { IsOnHub = true });
-            nics = settings.Nics.FindAll(n => n.IsOnHub);
-        }
-
-        if (devs.Count == 1)
-            settings.Nics[settings.Nics.IndexOf(nics[0])] = nics[0] with { NetdevId = devs[0].Id, IsOnHub = false };
+        PlaceOnHubs(settings);
         foreach (var dev in settings.Netdevs)
         {
-            if (!settings.Nics.Exists(n => n.NetdevId == dev.Id))
+            if (dev.Hub is { } hub && !settings.Nics.Exists(n => n.Hub == hub))
+                throw new ConfigurationException($"{dev.What}: no NIC is on hub {hub}; give -netdev hubport,id=p,hubid={hub} -device virtio-net-pci,netdev=p");
+            if (dev.Hub is null && !settings.Nics.Exists(n => n.NetdevId == dev.Id))
                 throw new ConfigurationException($"{dev.What}: no NIC uses it; give -device virtio-net-pci,netdev={dev.Id}");
         }
 
         foreach (var dump in settings.Dumps)
         {
-            if (!settings.Netdevs.Exists(d => d.Id == dump.Netdev))
+            if (!settings.Netdevs.Exists(d => d.Id == dump.Netdev) && !settings.HubPorts.Exists(p => p.Id == dump.Netdev && p.NetdevId is null))
                 throw new ConfigurationException($"{dump.What}: there is no -netdev with id={dump.Netdev}; give one, or -nic with id={dump.Netdev}");
         }
 
-        if (settings.BootFile is { } file && settings.Netdevs.Count == 0)
+        if (settings.BootFile is { } file && !settings.Netdevs.Exists(d => d.Kind == NetdevValues.UserKind))
             throw new ConfigurationException($"-bootp {file}: there is no network to load it from; give -nic user");
+    }
+
+    private static void PlaceOnHubs(RunSettings settings)
+    {
+        foreach (var port in settings.HubPorts)
+        {
+            if (port.NetdevId is null)
+            {
+                var nic = settings.Nics.FindIndex(n => n.NetdevId == port.Id);
+                if (nic < 0)
+                    throw new ConfigurationException($"{port.What}: nothing is connected to it; give it netdev=ID, or -device virtio-net-pci,netdev={port.Id}");
+                settings.Nics[nic] = settings.Nics[nic] with { Hub = port.Hub };
+                continue;
+            }
+
+            var dev = settings.Netdevs.FindIndex(d => d.Id == port.NetdevId);
+            if (dev < 0)
+                throw new ConfigurationException($"{port.What}: there is no -netdev with id={port.NetdevId}; give one, such as -netdev user,id={port.NetdevId} (a hub has no port to another hub in this version)");
+            if (settings.Netdevs[dev].Hub is not null || settings.Nics.Exists(n => n.NetdevId == port.NetdevId))
+                throw new ConfigurationException($"{port.What}: something else has netdev={port.NetdevId}; give it another -netdev");
+            settings.Netdevs[dev] = settings.Netdevs[dev] with { Hub = port.Hub };
+        }
+
+        var (devs, nics) = (settings.Netdevs.FindAll(d => d.Hub == LegacyHub), settings.Nics.FindAll(n => n.Hub == LegacyHub));
+        if (devs.Count > 0 && nics.Count == 0 && settings.HubPorts.Count == 0)
+        {
+            // A network alone gets a NIC; QEMU's would stay without and warn.
+            settings.Nics.Add(Model(settings, devs[0].What, new KeyValues("-net", "nic", "type", ["type"])) with { Hub = LegacyHub });
+            nics = settings.Nics.FindAll(n => n.Hub == LegacyHub);
+        }
+
+        // Of two ends a cable does, which may carry unfinished frames.
+        if (devs.Count > 1 || nics.Count > 1 || settings.HubPorts.Exists(p => p.Hub == LegacyHub))
+            return;
+        if (nics.Count == 1)
+            settings.Nics[settings.Nics.IndexOf(nics[0])] = nics[0] with { NetdevId = devs.Count == 0 ? null : devs[0].Id, Hub = null };
+        if (devs.Count == 1)
+            settings.Netdevs[settings.Netdevs.IndexOf(devs[0])] = devs[0] with { Hub = null };
     }
 
     private static NicSpec Model(RunSettings settings, string what, KeyValues keys)

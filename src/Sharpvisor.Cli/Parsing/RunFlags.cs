@@ -96,6 +96,7 @@ internal static class RunFlags
 
         CharValues.Resolve(settings);
         Check(settings);
+        NicValues.AddDefault(settings);
         NicValues.Check(settings);
         settings.Drives.AddRange(BlockdevValues.Drives(settings));
         if (settings.IsTemporary)

@@ -66,9 +66,11 @@ internal sealed class RunSettings
 
     public List<NetdevSpec> Netdevs { get; } = [];
 
+    public List<HubPortSpec> HubPorts { get; } = [];
+
     public List<NicSpec> Nics { get; } = [];
 
-    /// <summary>-nic none.</summary>
+    /// <summary>-nic none: no default one.</summary>
     public bool HasNoNic { get; set; }
 
     public List<DumpSpec> Dumps { get; } = [];

@@ -1,6 +1,7 @@
 // Follows: the Linux manual pages epoll(7), epoll_ctl(2), epoll_wait(2), eventfd(2).
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
 
 namespace Sharpvisor.Core.Host;
 
@@ -31,29 +32,15 @@ internal sealed partial class EpollPoller : SocketPoller
             throw new IOException($"epoll: {Marshal.GetLastPInvokeErrorMessage()}");
     }
 
-    public override int Add(Socket socket, ISocketHandler handler)
-    {
-        if (!_free.TryPop(out var number))
-        {
-            number = _count++;
-            if (number == _registrations.Length)
-                Array.Resize(ref _registrations, 2 * number);
-        }
+    public override int Add(Socket socket, ISocketHandler handler) => Add(socket.SafeHandle, handler);
 
-        ref var registration = ref _registrations[number];
-        registration.Handler = handler;
-        registration.Socket = socket;
-        if (!Control(AddOperation, (int)socket.Handle, In | Out | ReadHangUp | EdgeTriggered, (ulong)registration.Generation << 32 | (uint)number))
-            throw new IOException($"epoll_ctl: {Marshal.GetLastPInvokeErrorMessage()}");
-        return number;
-    }
+    public override int Add(SafeFileHandle file, ISocketHandler handler) => Add((SafeHandle)file, handler);
 
     public override void Remove(int registration)
     {
         ref var removed = ref _registrations[registration];
-        Control(DeleteOperation, (int)removed.Socket!.Handle, 0, 0);
+        Control(DeleteOperation, removed.Descriptor, 0, 0);
         removed.Handler = null;
-        removed.Socket = null;
         removed.Generation++; // an event of it may be under way
         _free.Push(registration);
     }
@@ -104,6 +91,23 @@ internal sealed partial class EpollPoller : SocketPoller
         _ = Close(_eventFd);
     }
 
+    private int Add(SafeHandle descriptor, ISocketHandler handler)
+    {
+        if (!_free.TryPop(out var number))
+        {
+            number = _count++;
+            if (number == _registrations.Length)
+                Array.Resize(ref _registrations, 2 * number);
+        }
+
+        ref var registration = ref _registrations[number];
+        registration.Handler = handler;
+        registration.Descriptor = (int)descriptor.DangerousGetHandle();
+        if (!Control(AddOperation, registration.Descriptor, In | Out | ReadHangUp | EdgeTriggered, (ulong)registration.Generation << 32 | (uint)number))
+            throw new IOException($"epoll_ctl: {Marshal.GetLastPInvokeErrorMessage()}");
+        return number;
+    }
+
     private bool Control(int operation, int descriptor, uint events, ulong data)
     {
         Span<byte> what = stackalloc byte[16];
@@ -135,7 +139,7 @@ internal sealed partial class EpollPoller : SocketPoller
 
     private struct Registration
     {
-        public Socket? Socket;
+        public int Descriptor;
         public ISocketHandler? Handler;
         public uint Generation;
     }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Sockets;
+using Microsoft.Win32.SafeHandles;
 
 namespace Sharpvisor.Core.Host;
 
@@ -46,6 +47,9 @@ public abstract class SocketPoller : IDisposable
     /// <summary>Watches a socket for everything.</summary>
     /// <returns>The registration's number.</returns>
     public abstract int Add(Socket socket, ISocketHandler handler);
+
+    /// <summary>The same for another file that can be waited for, such as a tap. Linux only.</summary>
+    public virtual int Add(SafeFileHandle file, ISocketHandler handler) => throw new PlatformNotSupportedException();
 
     /// <summary>Before the socket is closed. No event comes afterwards.</summary>
     public abstract void Remove(int registration);

@@ -1,3 +1,4 @@
+// Follows: RFC 1071; Intel's manual of the 8254x family (317453), 3.5.6 for which bytes.
 using System.Buffers.Binary;
 
 namespace Sharpvisor.Devices.E1000;

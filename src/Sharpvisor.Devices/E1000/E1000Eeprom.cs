@@ -1,3 +1,4 @@
+// Follows: Intel's manual of the 8254x family (317453), 5 and 13.4.3.
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Devices.E1000;

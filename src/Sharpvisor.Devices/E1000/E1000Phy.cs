@@ -1,3 +1,4 @@
+// Follows: IEEE 802.3, 22.2.4; Intel's manual of the 8254x family (317453), 13.4.9.
 namespace Sharpvisor.Devices.E1000;
 
 /// <summary>The M88E1000 PHY behind MDIC (IEEE 802.3, 22.2.4; Intel's manual, 13.4.9): 1000 Mb/s, full duplex, agreed at once.</summary>

@@ -1,3 +1,4 @@
+// Follows: Intel's manual of the 8254x family (317453), 3.2 and 13.4.22; filters 13.5.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Net;
 

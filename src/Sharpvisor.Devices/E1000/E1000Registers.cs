@@ -1,3 +1,4 @@
+// Follows: Intel's manual of the 8254x family (317453), 13.
 namespace Sharpvisor.Devices.E1000;
 
 /// <summary>Offsets and bits of the registers, named as in Intel's manual (13, "Register Descriptions").</summary>

@@ -1,3 +1,4 @@
+// Follows: Intel's manual of the 8254x family (317453), 3.3 to 3.5.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Net;
 

@@ -1,3 +1,4 @@
+// The control queue: VIRTIO 1.2, 5.1.6.5, the commands for filters, addresses, VLANs, queue pairs and offloads.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Net;
 

@@ -1,3 +1,4 @@
+// Receive queues: VIRTIO 1.2, 5.1.6.3 and 5.1.6.4.
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Devices.Virtio;

@@ -66,7 +66,7 @@ public abstract class VirtioDevice
     /// Rings may be touched. A legacy driver may use them before it has said that it is ready, and some do (VIRTIO 1.2,
     /// 3.1.2).
     /// </summary>
-    internal bool MayUseQueues => !_isBroken && Transport.CanAccessMemory
+    internal bool MayUseQueues => !_isBroken && _transport is { CanAccessMemory: true }
         && ((Status & VirtioStatus.DriverOk) != 0 || !Has(VirtioFeature.Version1));
 
     /// <summary>The features of this kind of device; those of queues and transports are not its business.</summary>

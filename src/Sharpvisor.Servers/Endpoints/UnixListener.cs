@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Servers.Endpoints;
 
@@ -10,16 +11,15 @@ internal static class UnixListener
     /// <exception cref="ConfigurationException">Somebody listens there, something else lies there, or it can't be made.</exception>
     public static Socket Open(string text, string path, int backlog)
     {
+        var end = UnixSocketPath.Claim(text, path);
         var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {
-            var end = new UnixDomainSocketEndPoint(path);
-            RemoveStale(text, path, end);
             socket.Bind(end);
             socket.Listen(backlog);
             return socket;
         }
-        catch (Exception e) when (e is SocketException or ArgumentException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
         {
             socket.Dispose();
             throw new ConfigurationException($"{text}: cannot listen on {path}: {e.Message.TrimEnd('.')}; check the path", e);
@@ -37,24 +37,5 @@ internal static class UnixListener
         {
             // Its folder is gone or closed to us: nothing that a next start would stumble over.
         }
-    }
-
-    /// <summary>A socket that nobody listens on any more goes; anything else stays, and is an error.</summary>
-    private static void RemoveStale(string text, string path, UnixDomainSocketEndPoint end)
-    {
-        if (!File.Exists(path))
-            return;
-        using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            probe.Connect(end);
-        }
-        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused && new FileInfo(path) is { Length: 0, LinkTarget: null })
-        {
-            File.Delete(path);
-            return;
-        }
-
-        throw new ConfigurationException($"{text}: {path} is in use; give another path");
     }
 }

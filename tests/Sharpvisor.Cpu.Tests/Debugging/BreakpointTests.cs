@@ -67,6 +67,49 @@ public class BreakpointTests
         Assert.Equal(103UL, m.Rax);
     }
 
+    /// <summary>Blocks that have long been jumping to each other directly, with an instruction that lies in two pages.</summary>
+    [Theory]
+    [InlineData(0x50FFEUL)]
+    [InlineData(0x51001UL)]
+    [InlineData(0x51005UL)]
+    public void Is_inserted_into_hot_code_of_two_pages(ulong place)
+    {
+        using var m = new M();
+        m.Assemble(0x50FFE, a =>
+        {
+            a.inc(rax); // to 51001
+            a.dec(rcx);
+            a.nop(); // 51004
+            a.ret(); // 51005
+        });
+        m.Assemble(M.Code, a =>
+        {
+            var again = a.CreateLabel();
+            a.Label(ref again);
+            a.call(0x50FFE);
+            a.test(rcx, rcx);
+            a.jnz(again);
+            a.nop(); // Code + 10
+            a.mov(ecx, 1000);
+            a.jmp(again);
+        });
+        m.Rcx = 1000;
+        var d = new Debugged(m);
+        d.Break(M.Code + 10);
+        d.GoTo(M.Code + 10);
+        d.Break(place);
+        var before = m.Rax;
+        for (ulong i = 1; i <= 20; i++)
+        {
+            d.GoTo(place);
+            Assert.Equal(before + (place == 0x50FFE ? i - 1 : i), m.Rax);
+        }
+
+        d.Unbreak(place);
+        d.GoTo(M.Code + 10);
+        Assert.Equal(before + 1000, m.Rax);
+    }
+
     [Fact]
     public void Instructions_are_counted_as_without()
     {

@@ -1,5 +1,7 @@
 using System.Buffers.Binary;
+using Microsoft.Extensions.Logging.Abstractions;
 using Sharpvisor.Core;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Net;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Testing.Virtio;
@@ -41,6 +43,16 @@ public sealed class VirtioNetTests
         Assert.NotNull(bench.Driver.Rings[Transmit].TakeUsed());
         Assert.False(_nic.TryTransmit(packet));
         Assert.Empty(bench.Errors.Counts);
+    }
+
+    /// <summary>A cable may bring something before the machine is built.</summary>
+    [Fact]
+    public void What_comes_before_there_is_a_bus_is_lost()
+    {
+        var nic = new VirtioNet(new VirtioNetOptions(), _cable, new MachineGate(), new GuestErrorLog(NullLogger.Instance));
+        Assert.True(nic.TryReceive(new EthernetFrame(Frame(60))));
+        Assert.False(nic.TryTransmit(new PacketBuffer()));
+        Assert.Equal(default, nic.ReceiveOffloads);
     }
 
     [Theory]

@@ -1,8 +1,10 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.Extensions.Logging.Abstractions;
+using Sharpvisor.Backends.Net;
 using Sharpvisor.Backends.Net.User;
 using Sharpvisor.Backends.Net.User.Services.Content;
 using Sharpvisor.Devices.Virtio.Transports;
@@ -89,6 +91,58 @@ public sealed class NetworkTests
         }
     }
 
+    /// <summary>restrict=on: the network's own services, what is forwarded, and no more.</summary>
+    [GuestTheory("cloud/vmlinuz", "virtio/initrd.img")]
+    [InlineData("translator")]
+    public async Task A_restricted_guest_reaches_what_it_is_given_and_no_more(string engine)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        var port = ((IPEndPoint)listener.LocalEndpoint).Port;
+        var network = Network(new UserNetworkOptions
+        {
+            Files = _files,
+            Restrict = true,
+            HostForwards = [new HostForward(false, IPAddress.Loopback, 0, null, 80)],
+            GuestForwards = [new GuestForward(IPAddress.Parse("10.0.2.100"), 80, (IPEndPoint)listener.LocalEndpoint)],
+        });
+        await using var machine = await Machine.CreateBuilder()
+            .WithMemory(256 << 20)
+            .WithEngine(GuestEngines.Create(engine))
+            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+            .WithInitrd(GuestCache.Open("virtio/initrd.img"))
+            .WithCommandLine("console=ttyS0 quiet")
+            .WithVirtioDevice(new VirtioNic(network))
+            .StartAsync(limit.Token);
+        await machine.Serial.ExpectAsync(":~# ", limit.Token);
+        // What it has.
+        Assert.Contains("inet 10.0.2.15/24", await Run("ip -4 addr show eth0"), StringComparison.Ordinal);
+        Assert.Contains("hello from the network", await Run("wget -q -O- http://10.0.2.2/hello"), StringComparison.Ordinal);
+        Assert.Contains("0% packet loss", await Run("ping -c 1 10.0.2.2"), StringComparison.Ordinal);
+        var received = ReceiveAsync(listener, limit.Token);
+        await Run("echo forwarded | nc 10.0.2.100 80");
+        Assert.Equal("forwarded\n"u8.ToArray(), await received);
+        await Run("httpd -h /etc");
+        using var client = new HttpClient();
+        Assert.Contains("root:x:0:0", await client.GetStringAsync($"http://127.0.0.1:{network.HostForwardPorts[0].Port}/passwd", limit.Token), StringComparison.Ordinal);
+        // What it has not: the host's loopback, by TCP and UDP; other hosts; names.
+        using var udp = new UdpClient(new IPEndPoint(IPAddress.Loopback, 0));
+        var datagram = udp.ReceiveAsync(limit.Token).AsTask();
+        await Run($"echo no | nc -w 2 10.0.2.2 {port}; echo ended $?");
+        await Run($"echo no | nc -u -w 1 10.0.2.2 {((IPEndPoint)udp.Client.LocalEndPoint!).Port}");
+        Assert.DoesNotContain("ended 0", await Run("nc -w 2 192.0.2.1 80 </dev/null; echo ended $?"), StringComparison.Ordinal);
+        Assert.DoesNotContain("Name:", await Run("nslookup localhost. 10.0.2.3 2>&1 | grep Name"), StringComparison.Ordinal);
+        Assert.False(listener.Pending());
+        Assert.False(datagram.IsCompleted);
+
+        async Task<string> Run(string command)
+        {
+            await machine.Serial.WriteLineAsync(command, limit.Token);
+            return await machine.Serial.ExpectAsync(":~# ", limit.Token);
+        }
+    }
+
     /// <summary>The installer's kernel has the driver as a module; a shell takes the place of its program.</summary>
     [GuestTheory("installer/linux", "installer/initrd.gz")]
     [InlineData("translator")]
@@ -150,6 +204,47 @@ public sealed class NetworkTests
             .StartAsync(limit.Token);
         await machine.Screen!.ExpectTextAsync("from pxelinux", limit.Token);
         await machine.Serial.ExpectAsync(":~# ", limit.Token);
+    }
+
+    /// <summary>A recording of a guest's network, without offloads so that all checksums are there, as tcpdump sees it.</summary>
+    [GuestTheory("cloud/vmlinuz", "virtio/initrd.img", "tcpdump/tcpdump")]
+    [InlineData("translator")]
+    public async Task A_recording_is_read_by_tcpdump(string engine)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var path = Path.GetTempFileName();
+        try
+        {
+            await using (var machine = await Machine.CreateBuilder()
+                .WithMemory(256 << 20)
+                .WithEngine(GuestEngines.Create(engine))
+                .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+                .WithInitrd(GuestCache.Open("virtio/initrd.img"))
+                .WithCommandLine("console=ttyS0 quiet")
+                .WithVirtioDevice(new VirtioNic(new PcapDump(Network(new UserNetworkOptions { Files = _files }), path, NullLogger.Instance)) { WithheldFeatures = 0x7F83UL })
+                .StartAsync(limit.Token))
+            {
+                await machine.Serial.ExpectAsync(":~# ", limit.Token);
+                await machine.Serial.WriteLineAsync("ping -c 1 10.0.2.2; wget -q -O- http://10.0.2.2/hello; wget -q -O /tmp/data http://10.0.2.2/data; echo do''ne", limit.Token);
+                await machine.Serial.ExpectAsync("done", limit.Token);
+            }
+
+            var start = new ProcessStartInfo(GuestCache.PathOf("tcpdump/tcpdump"), ["-Z", "root", "-nn", "-v", "-r", path]) { RedirectStandardOutput = true, RedirectStandardError = true };
+            start.Environment["LD_LIBRARY_PATH"] = GuestCache.PathOf("tcpdump/lib");
+            using var tcpdump = Process.Start(start)!;
+            var complaints = tcpdump.StandardError.ReadToEndAsync(limit.Token);
+            var text = await tcpdump.StandardOutput.ReadToEndAsync(limit.Token);
+            await tcpdump.WaitForExitAsync(limit.Token);
+            Assert.Equal((0, 1), (tcpdump.ExitCode, (await complaints).Trim().Split('\n').Length)); // it says what it reads
+            foreach (var expected in new[] { "BOOTP/DHCP, Request", "BOOTP/DHCP, Reply", "ICMP echo reply", "GET /hello", "HTTP/1.1 200 OK" })
+                Assert.Contains(expected, text, StringComparison.Ordinal);
+            foreach (var complaint in new[] { "incorrect", "[bad ", "truncated", "invalid" })
+                Assert.DoesNotContain(complaint, text, StringComparison.Ordinal);
+        }
+        finally
+        {
+            File.Delete(path);
+        }
     }
 
     private static MachineBuilder Firmware(string engine = "translator") => Machine.CreateBuilder()

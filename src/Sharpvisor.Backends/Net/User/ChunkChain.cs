@@ -1,3 +1,4 @@
+// Buffers of TCP connections: what RFC 9293, 3.8.6 calls the send and the receive buffer.
 namespace Sharpvisor.Backends.Net.User;
 
 /// <summary>A queue of bytes in chunks of a <see cref="PacketPool"/>.</summary>

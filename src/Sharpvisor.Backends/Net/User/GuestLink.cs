@@ -1,4 +1,4 @@
-using System.Buffers.Binary;
+// The wire between a user-mode network and a NIC (IEEE 802.3 frames without their check sequence).
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Backends.Net.User;
@@ -7,12 +7,10 @@ namespace Sharpvisor.Backends.Net.User;
 internal sealed class GuestLink
 {
     private const int BacklogSize = 512 << 10;
-    private const int LengthSize = 4;
 
     private readonly NetworkLoop _loop;
     private readonly NetworkCounters _counters;
-    private readonly byte[] _backlog = new byte[BacklogSize];
-    private int _backlogStart, _backlogEnd; // of frames behind their lengths; all between lies together
+    private readonly FrameQueue _backlog = new(BacklogSize);
     private bool _isFull;
     private INetworkDevice? _device;
 
@@ -49,38 +47,21 @@ internal sealed class GuestLink
     {
         if (TrySend(frame))
             return;
-        var length = frame.Length;
-        if (_backlogEnd + LengthSize + length > BacklogSize && _backlogStart > 0)
-        {
-            _backlog.AsSpan(_backlogStart, _backlogEnd - _backlogStart).CopyTo(_backlog);
-            _backlogEnd -= _backlogStart;
-            _backlogStart = 0;
-        }
-
-        if (_backlogEnd + LengthSize + length > BacklogSize)
-        {
+        if (!_backlog.TryAdd(frame))
             _counters.Drop(DropReason.NoRoom);
-            return;
-        }
-
-        BinaryPrimitives.WriteInt32LittleEndian(_backlog.AsSpan(_backlogEnd), length);
-        frame.CopyTo(_backlog.AsSpan(_backlogEnd + LengthSize));
-        _backlogEnd += LengthSize + length;
     }
 
     /// <summary>The guest has room again.</summary>
     public void OnRoom()
     {
         _isFull = false;
-        while (_backlogStart < _backlogEnd)
+        while (_backlog.TryPeek(out var waiting))
         {
-            var length = BinaryPrimitives.ReadInt32LittleEndian(_backlog.AsSpan(_backlogStart));
-            if (!TrySend(new EthernetFrame(_backlog.AsSpan(_backlogStart + LengthSize, length))))
+            if (!TrySend(new EthernetFrame(waiting)))
                 return;
-            _backlogStart += LengthSize + length;
+            _backlog.Remove();
         }
 
-        _backlogStart = _backlogEnd = 0;
         _loop.OnGuestHasRoom();
     }
 }

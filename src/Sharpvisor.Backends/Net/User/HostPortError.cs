@@ -1,3 +1,4 @@
+// The errors of bind(2) and listen(2), for hostfwd.
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;
 

@@ -1,3 +1,4 @@
+// The other side of a guest's TCP connection: the user's calls of RFC 9293, 3.9.1, as our TCP makes them.
 namespace Sharpvisor.Backends.Net.User;
 
 /// <summary>

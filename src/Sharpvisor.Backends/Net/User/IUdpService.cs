@@ -1,3 +1,4 @@
+// Servers inside the user-mode network that speak UDP (RFC 768).
 using System.Net;
 
 namespace Sharpvisor.Backends.Net.User;

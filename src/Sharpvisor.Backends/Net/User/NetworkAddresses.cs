@@ -1,3 +1,4 @@
+// Which addresses a user-mode network has: as slirp gives them (RFC 1918, RFC 4632 for prefixes).
 using System.Net;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;

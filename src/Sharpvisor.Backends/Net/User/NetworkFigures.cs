@@ -1,3 +1,4 @@
+// What a user-mode network counts. No specification: the names of drops are ours.
 namespace Sharpvisor.Backends.Net.User;
 
 /// <summary>Why a frame of the guest, or one for it, went no further.</summary>

@@ -1,3 +1,4 @@
+// The order of work of a user-mode network: frames, timers, tasks, sockets. No specification.
 using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Net.User;

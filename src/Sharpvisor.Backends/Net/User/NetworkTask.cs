@@ -1,3 +1,4 @@
+// Tasks and deadlines of a user-mode network: a binary heap, in which most deadlines are put off before they come.
 namespace Sharpvisor.Backends.Net.User;
 
 /// <summary>What the network's loop serves: a connection, a flow, a listener. It has work now and then, and one deadline.</summary>

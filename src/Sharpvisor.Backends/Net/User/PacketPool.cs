@@ -1,3 +1,4 @@
+// The memory of a user-mode network for data on its way. No specification: TCP's windows are made of what is free here.
 namespace Sharpvisor.Backends.Net.User;
 
 /// <summary>

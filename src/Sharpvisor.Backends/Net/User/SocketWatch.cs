@@ -1,3 +1,4 @@
+// Sockets with which services ask the host, as DNS does. No specification: how, is between this and SocketPoller.
 using System.Net.Sockets;
 using Sharpvisor.Backends.Net.User.Services;
 using Sharpvisor.Core.Host;

@@ -1,3 +1,4 @@
+// What -netdev user says, as qemu(1) has it; beside that http= and limits.
 using System.Net;
 using Sharpvisor.Backends.Net.User.Services.Content;
 using Sharpvisor.Core.Host;

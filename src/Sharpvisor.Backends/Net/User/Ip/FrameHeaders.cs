@@ -1,3 +1,4 @@
+// Headers for the guest: IEEE 802.3 with types (RFC 894), RFC 791, 3.1.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Net;
 

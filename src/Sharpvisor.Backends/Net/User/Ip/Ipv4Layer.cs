@@ -1,3 +1,4 @@
+// IPv4 from the guest (RFC 791, 3.1; RFC 1122, 3.2): checks, and who gets it.
 using Sharpvisor.Backends.Net.User.Tcp;
 using Sharpvisor.Backends.Net.User.Udp;
 using Sharpvisor.Core.Net;

@@ -1,3 +1,4 @@
+// IPv4 to the guest, with fragments (RFC 791, 3.2).
 using Sharpvisor.Core.Net;
 
 namespace Sharpvisor.Backends.Net.User.Ip;

@@ -1,3 +1,4 @@
+// How a service waits for the host.
 using System.Net.Sockets;
 
 namespace Sharpvisor.Backends.Net.User.Services;

@@ -1,3 +1,4 @@
+// Servers inside the user-mode network that speak TCP (RFC 9293).
 using System.Net;
 
 namespace Sharpvisor.Backends.Net.User.Services;

@@ -1,3 +1,4 @@
+// Puts DHCP, TFTP, DNS and HTTP into a user-mode network; which addresses they have is slirp's choice.
 using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;

@@ -1,3 +1,4 @@
+// The log of what guests ask services for. No specification; what a guest wrote is not trusted.
 using Microsoft.Extensions.Logging;
 
 namespace Sharpvisor.Backends.Net.User.Services;

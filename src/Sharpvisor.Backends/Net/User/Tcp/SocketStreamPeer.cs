@@ -1,3 +1,4 @@
+// The host's socket behind a connection: half-close and reset go through as shutdown(2) and SO_LINGER have them.
 using System.Net.Sockets;
 using Sharpvisor.Core.Host;
 

@@ -1,3 +1,4 @@
+// The receiving half of a connection: RFC 9293, 3.10.7; RFC 5961 for forged segments.
 namespace Sharpvisor.Backends.Net.User.Tcp;
 
 /// <summary>What comes from the guest.</summary>

@@ -1,3 +1,4 @@
+// The sending half of a connection: RFC 9293, 3.8; RFC 6298 for the timer, RFC 7323 for window scaling.
 using System.Security.Cryptography;
 
 namespace Sharpvisor.Backends.Net.User.Tcp;

@@ -1,3 +1,4 @@
+// A TCP connection of the guest: RFC 9293, 3.3 to 3.6.
 using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Net.User.Tcp;

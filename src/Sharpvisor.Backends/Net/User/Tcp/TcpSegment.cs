@@ -1,3 +1,4 @@
+// A TCP segment of the guest: RFC 9293, 3.1 and 3.2.
 using System.Buffers.Binary;
 using Sharpvisor.Backends.Net.User.Ip;
 using Sharpvisor.Core.Host;

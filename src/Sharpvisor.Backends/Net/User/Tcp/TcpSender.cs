@@ -1,3 +1,4 @@
+// TCP segments for the guest (RFC 9293, 3.1), unfinished ones as VIRTIO 1.2, 5.1.6 has them.
 using System.Buffers.Binary;
 using Sharpvisor.Backends.Net.User.Ip;
 using Sharpvisor.Core.Net;

@@ -1,3 +1,4 @@
+// UDP through a socket of the host: RFC 768; one port for all destinations, as RFC 4787, 4.1 wants it.
 using System.Net.Sockets;
 using Sharpvisor.Backends.Net.User.Ip;
 using Sharpvisor.Core.Host;

@@ -1,3 +1,4 @@
+// Deadlines of UDP services on the network's loop.
 using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Net.User.Udp;

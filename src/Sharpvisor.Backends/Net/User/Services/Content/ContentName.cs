@@ -1,3 +1,4 @@
+// Names of files from URLs (RFC 3986, 3.3) and TFTP requests: what would lead out of a folder is none.
 using System.Diagnostics.CodeAnalysis;
 
 namespace Sharpvisor.Backends.Net.User.Services.Content;

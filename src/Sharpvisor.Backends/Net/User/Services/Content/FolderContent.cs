@@ -1,3 +1,4 @@
+// A folder of the host as content; links lead nowhere outside (see Core/Host/HostFolder.cs).
 using Microsoft.Win32.SafeHandles;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;

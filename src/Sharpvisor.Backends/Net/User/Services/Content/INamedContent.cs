@@ -1,3 +1,4 @@
+// What the servers give away. Where it comes from is not their business.
 using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Backends.Net.User.Services.Content;

@@ -1,3 +1,4 @@
+// Content that a program keeps in memory.
 using System.Collections.Concurrent;
 using Sharpvisor.Core.Host;
 

@@ -1,3 +1,4 @@
+// Addresses that were given out (RFC 2131, 4.3.1), as long as the network lives.
 using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Net;
 

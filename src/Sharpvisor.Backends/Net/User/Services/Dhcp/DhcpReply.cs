@@ -1,3 +1,4 @@
+// Messages to clients: RFC 2131, 2 and 4.1; options of RFC 2132.
 using System.Buffers.Binary;
 using System.Text;
 

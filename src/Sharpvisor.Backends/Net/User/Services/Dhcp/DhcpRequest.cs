@@ -1,3 +1,4 @@
+// Messages from clients: RFC 2131, 2; RFC 951 for BOOTP; RFC 3396 and RFC 2132, 9.3 for long and overloaded options.
 using System.Buffers.Binary;
 using System.Text;
 using Sharpvisor.Core.Net;

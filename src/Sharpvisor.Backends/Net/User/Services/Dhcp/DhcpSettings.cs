@@ -1,3 +1,4 @@
+// What a DHCP server is told, and how it fits into options (RFC 2132).
 using System.Globalization;
 using System.Net;
 using System.Text;

@@ -1,3 +1,4 @@
+// Media types (RFC 9110, 8.3).
 namespace Sharpvisor.Backends.Net.User.Services.Http;
 
 /// <summary>What a file is by the end of its name, for a browser and for firmware.</summary>

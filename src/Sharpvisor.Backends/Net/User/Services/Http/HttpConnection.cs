@@ -1,3 +1,4 @@
+// Connections of HTTP/1.1 that stay open: RFC 9112, 9.
 using System.Net;
 
 namespace Sharpvisor.Backends.Net.User.Services.Http;

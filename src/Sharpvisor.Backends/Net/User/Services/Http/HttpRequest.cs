@@ -1,3 +1,4 @@
+// Requests of HTTP/1.1: RFC 9112, 2 to 7; RFC 9110, 5.
 using System.Buffers;
 using System.Globalization;
 using System.Text;

@@ -1,3 +1,4 @@
+// Responses of HTTP/1.1: RFC 9112, 4; RFC 9110, 8, 13 and 14.
 using System.Globalization;
 using System.Text.Unicode;
 using Sharpvisor.Backends.Net.User.Services.Content;

@@ -1,3 +1,4 @@
+// A file as TFTP's blocks, octet or netascii (RFC 1350, 1; RFC 764 for netascii).
 using Sharpvisor.Backends.Net.User.Services.Content;
 
 namespace Sharpvisor.Backends.Net.User.Services.Tftp;

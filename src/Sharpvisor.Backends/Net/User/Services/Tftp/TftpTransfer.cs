@@ -1,3 +1,4 @@
+// A transfer of TFTP: RFC 1350, 2 and 6, with windows of RFC 7440.
 using System.Buffers.Binary;
 using System.Net;
 using System.Text;
