@@ -20,7 +20,7 @@
 #   readers/{libvhdi,libqcow}.so.1   libvhdi1 and libqcow1, which read disk images in another way than we do
 #   tcpdump/{tcpdump,lib}            tcpdump with the libraries it needs, which reads our recordings of frames
 #   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
-#   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks and CD-ROMs, made here
+#   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks, CD-ROMs and pvpanic, made here
 #   demo-disk/disk.img               the demo's home directory, an empty file system at first; never made again
 #   grub-disk/disk.img               a disk whose GRUB starts the cloud kernel with that RAM disk, made here
 #   i386/initrd.img                  the i386 busybox and guest/i386, made here
@@ -294,7 +294,7 @@ disk_root() {
   demo_root "$1"
   mv "$1/init" "$1/init.demo"
   cp "$home/guest/disk/init" "$1/init"
-  modules "$1" scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs
+  modules "$1" scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs pvpanic pvpanic-mmio pvpanic-pci
 }
 virtio_root() {
   demo_root "$1"

@@ -43,6 +43,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly MachineLoop _loop;
     private readonly TaskCompletionSource<MachineExit> _exit = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private MachineActions _actions = new();
+    private readonly TaskCompletionSource _started = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly List<IAsyncDisposable> _companions = [];
     private int _faults;
     private int _disposed;
 
@@ -160,6 +162,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>What has to be held to use a device from outside of it.</summary>
     public MachineGate Gate => _gate;
 
+    /// <summary>Completes when the machine was started.</summary>
+    public Task Started => _started.Task;
+
     /// <summary>Completes when the machine has ended.</summary>
     public Task<MachineExit> Exit => _exit.Task;
 
@@ -208,6 +213,14 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 foreach (var line in _options.Backends.OfType<MemoryCharBackend>())
                     line.End(exit.Message);
             });
+        _started.TrySetResult();
+    }
+
+    /// <summary>Something that works on this machine from outside, and is disposed first when the machine is.</summary>
+    public void AddCompanion(IAsyncDisposable companion)
+    {
+        lock (_companions)
+            _companions.Add(companion);
     }
 
     /// <summary>Waits until the machine has ended by itself or by <see cref="StopAsync"/>.</summary>
@@ -326,6 +339,11 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         if (Interlocked.Exchange(ref _disposed, 1) != 0)
             return;
         await _loop.EndAsync(Stopped("the machine was disposed")).ConfigureAwait(false);
+        IAsyncDisposable[] companions;
+        lock (_companions)
+            companions = [.. _companions];
+        foreach (var companion in companions)
+            await companion.DisposeAsync().ConfigureAwait(false);
         TracePoints.Dispose();
         // Backends first: what the guest said last is still to be written. Then the clock, whose timers use devices.
         foreach (var backend in _options.Backends)
@@ -409,12 +427,19 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     {
         var count = Interlocked.Increment(ref _faults);
         if (count <= DescribedFaults)
-            _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
+            _logger.LogError("triple fault on processor {Index}\n{Description}{CallTrace}", vcpu.Index, vcpu.DescribeFault(), DescribeCalls(vcpu));
         var exit = new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}");
         if (Actions.IsTripleFaultPanic)
             Crash(exit, vcpu.Index);
         else
             Reboot(exit, vcpu.Index);
+    }
+
+    /// <summary>Empty, unless the guest runs Linux. Others may run: of their state nothing is asked.</summary>
+    private string DescribeCalls(IVcpu vcpu)
+    {
+        var snapshot = new ProcessorSnapshot(Debugger, [vcpu.GetState()]);
+        return Kernels.Find(snapshot) is { } kernel ? ContextDump.WriteTrace(snapshot, kernel, 0) : "";
     }
 
     private void Reboot(MachineExit exit, int processor = 0)

@@ -82,6 +82,7 @@ internal sealed class MachineLoop
     /// <param name="end">Called when everything stands, before the machine's exit completes.</param>
     public void Start(bool paused, Func<Exception, MachineExit> describe, Action<MachineExit> end)
     {
+        IsStarted = true; // before a processor asks for anything
         _threads.Start();
         IsPaused = paused;
         if (!paused)
@@ -93,7 +94,8 @@ internal sealed class MachineLoop
         _task = Task.Run(() => RunAsync(describe, end), CancellationToken.None);
     }
 
-    public bool IsStarted => _task is not null;
+    /// <summary>Requests are taken; they wait until the loop has begun.</summary>
+    public bool IsStarted { get; private set; }
 
     /// <summary>Ends the machine, and waits until it has ended. One that was never started has ended at once.</summary>
     public Task EndAsync(MachineExit exit)
@@ -198,7 +200,8 @@ internal sealed class MachineLoop
                 break;
             case RequestKind.Resume when IsPaused:
                 _threads.SetStaying(_debugger.Prepare(request.Resumptions!));
-                IsPaused = false;
+                lock (_debugger.Turn)
+                    IsPaused = false;
                 TellResumed();
                 _clock.Resume();
                 using (_gate.Enter())
@@ -213,7 +216,8 @@ internal sealed class MachineLoop
                 await StandStillAsync().ConfigureAwait(false);
                 ForgetStops();
                 IsSuspended = false;
-                _start(MachineStart.Cold);
+                lock (_debugger.Turn)
+                    _start(MachineStart.Cold);
                 Volatile.Write(ref _resetRequested, 0);
                 Volatile.Write(ref _isShutDown, false);
                 if (_pausedAs is RunState.Shutdown or RunState.GuestPanicked)

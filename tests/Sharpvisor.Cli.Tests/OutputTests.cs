@@ -5,7 +5,7 @@ namespace Sharpvisor.Cli.Tests;
 
 public sealed class OutputTests
 {
-    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor];
+    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor, HelpText.Control];
 
     [Theory]
     [MemberData(nameof(Texts))]

@@ -137,6 +137,50 @@ public sealed class ProcessTests : IDisposable
         await Restored(terminal, code);
     }
 
+    [Fact]
+    public async Task Gdb_attaches_before_the_first_instruction()
+    {
+        TinyGuest.WriteEcho(Kernel);
+        using var tool = Start("dotnet", [.. Tool("-S", "-gdb", "tcp:0.0.0.0:0")]);
+        Assert.Contains("not on loopback only", await ReadUntil(tool.StandardError, "whoever reaches it has this machine"), StringComparison.Ordinal);
+        await Kill(tool.Id, "TERM");
+        Assert.Equal(128 + 15, await ExitCode(tool));
+
+        using var local = Start("dotnet", [.. Tool("-S", "-gdb", "tcp::0")]);
+        await ReadUntil(local.StandardError, "gdb: listens on 127.0.0.1:");
+        var port = int.Parse((await ReadUntil(local.StandardError, "\n")).Trim());
+        using var taken = Start("dotnet", [.. Tool("-gdb", $"tcp::{port}")]);
+        Assert.Contains($"port {port} is in use; give another", await taken.StandardError.ReadToEndAsync(), StringComparison.Ordinal);
+        Assert.Equal(2, await ExitCode(taken));
+
+        using var socket = new System.Net.Sockets.TcpClient("127.0.0.1", port);
+        using var reader = new StreamReader(socket.GetStream());
+        await socket.GetStream().WriteAsync("$?#3f"u8.ToArray());
+        await ReadUntil(reader, "+$T05thread:1;");
+        await socket.GetStream().WriteAsync("+$D#44"u8.ToArray());
+        await ReadUntil(local.StandardOutput, "Hi");
+        await Kill(local.Id, "TERM");
+        Assert.Equal(128 + 15, await ExitCode(local));
+    }
+
+    [Fact]
+    public async Task Gdb_may_be_at_the_other_end_of_a_pipe()
+    {
+        TinyGuest.WriteEcho(Kernel);
+        using var tool = Start("dotnet", [.. Tool("-S", "-gdb", "stdio")]);
+        await tool.StandardInput.WriteAsync("$?#3f");
+        await tool.StandardInput.FlushAsync();
+        await ReadUntil(tool.StandardOutput, "+$T05thread:1;");
+        // Ctrl-C in the terminal of both: gdb says what it means.
+        await Kill(tool.Id, "INT");
+        await tool.StandardInput.WriteAsync("+$qC#b4");
+        await tool.StandardInput.FlushAsync();
+        await ReadUntil(tool.StandardOutput, "+$QC1#");
+        await tool.StandardInput.WriteAsync("+$k#6b");
+        await tool.StandardInput.FlushAsync();
+        Assert.Equal(0, await ExitCode(tool));
+    }
+
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
     /// <summary>Runs the tool on a pseudo terminal of script(1), between two reports of the terminal's mode.</summary>

@@ -4,6 +4,7 @@ using Sharpvisor.Cli.Output;
 using Sharpvisor.Cli.Parsing;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Servers.Control;
+using Sharpvisor.Servers.Gdb;
 using Sharpvisor.Servers.Monitor;
 using Sharpvisor.Servers.Qmp;
 using Sharpvisor.Servers.Vnc;
@@ -33,7 +34,7 @@ internal sealed class ControlServers : IAsyncDisposable
     public QmpServer Qmp { get; }
 
     /// <exception cref="ConfigurationException">One can't be opened.</exception>
-    public static ControlServers Start(RunSettings settings, Machine machine, VncServer? vnc, IEnumerable<IAsyncDisposable> ends, ILogger logger, DebugLog log, Action quit)
+    public static async Task<ControlServers> StartAsync(RunSettings settings, Machine machine, VncServer? vnc, IEnumerable<IAsyncDisposable> ends, ILogger logger, DebugLog log, Action quit)
     {
         var context = new ControlContext(machine, logger)
         {
@@ -57,11 +58,14 @@ internal sealed class ControlServers : IAsyncDisposable
                     servers.Add($"{(spec.Protocol == ControlProtocol.Monitor ? "compat_monitor" : "qmp")}{servers._servers.Count}", spec.What.Split(' ', 2)[^1], server);
             }
 
+            var gdb = new GdbService(machine, logger, servers.AnswerDebuggerAsync);
+            context.StartGdb = gdb.CommandAsync;
+            await gdb.ListenAsync(settings.Gdb).ConfigureAwait(false);
             return servers;
         }
         catch
         {
-            servers.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            await servers.DisposeAsync().ConfigureAwait(false);
             throw;
         }
     }
@@ -84,6 +88,15 @@ internal sealed class ControlServers : IAsyncDisposable
         foreach (var server in _servers)
             await server.DisposeAsync().ConfigureAwait(false);
         await (await _published.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+    }
+
+    /// <summary>gdb's monitor commands.</summary>
+    private async Task<string> AnswerDebuggerAsync(string line)
+    {
+        // Its session would wait for its own end.
+        if (line.TrimStart().StartsWith("gdbserver", StringComparison.Ordinal))
+            return "Error: gdbserver is for other monitors: this one is gdb's\n";
+        return (await Monitor.ExecuteAsync(line).ConfigureAwait(false)).ReplaceLineEndings("\n");
     }
 
     private void Add(string label, string name, ControlServer server)

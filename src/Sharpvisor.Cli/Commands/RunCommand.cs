@@ -56,9 +56,9 @@ internal static class RunCommand
                 if (settings.TraceFilters.Count > 0)
                     machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
-                control = ControlServers.Start(settings, machine, vnc, ends, logger, log, quit);
+                control = await ControlServers.StartAsync(settings, machine, vnc, ends, logger, log, quit).ConfigureAwait(false);
                 profiler = settings.ProfileFrequency is { } frequency ? machine.StartProfile(frequency) : null;
-                return await LiveAsync(machine, control, settings.IsCurses ? quit : null, held, errors).ConfigureAwait(false);
+                return await LiveAsync(machine, control, settings, quit, held, errors).ConfigureAwait(false);
             }
             finally
             {
@@ -205,12 +205,12 @@ internal static class RunCommand
         return VncServer.Start(spec, VncConsole.Of(machine, settings.Name), password, logger);
     }
 
-    private static async Task<int> LiveAsync(Machine machine, ControlServers control, Action? cursesQuit, HeldLines? held, TextWriter errors)
+    private static async Task<int> LiveAsync(Machine machine, ControlServers control, RunSettings settings, Action quit, HeldLines? held, TextWriter errors)
     {
-        var display = cursesQuit is null ? null : CursesDisplay.Open(machine, cursesQuit, held);
+        var display = settings.IsCurses ? CursesDisplay.Open(machine, quit, held) : null;
         try
         {
-            return await LiveAsync(machine, control, display, errors).ConfigureAwait(false);
+            return await LiveAsync(machine, control, display, settings.Gdb is { IsStdio: true }, errors).ConfigureAwait(false);
         }
         finally
         {
@@ -219,7 +219,8 @@ internal static class RunCommand
         }
     }
 
-    private static async Task<int> LiveAsync(Machine machine, ControlServers control, CursesDisplay? display, TextWriter errors)
+    /// <param name="hasDebuggerOnStdio">Ctrl-C in a gdb that has started this process reaches both: it means a stop of the machine, not its end.</param>
+    private static async Task<int> LiveAsync(Machine machine, ControlServers control, CursesDisplay? display, bool hasDebuggerOnStdio, TextWriter errors)
     {
         var signalCode = 0;
         using var start = new CancellationTokenSource();
@@ -233,7 +234,13 @@ internal static class RunCommand
             machine.Stop($"ended by {context.Signal}", ShutdownCause.HostSignal);
         }
 
-        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, context =>
+        {
+            if (!hasDebuggerOnStdio)
+                OnSignal(context);
+            else
+                context.Cancel = true; // gdb sends its own word for it
+        });
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
         using var report = PosixSignalRegistration.Create((PosixSignal)UserSignal1, context =>
         {

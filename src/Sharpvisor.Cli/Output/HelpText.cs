@@ -94,12 +94,27 @@ internal static class HelpText
           -device virtconsole,chardev=ID[,bus=B.0] | virtserialport,chardev=ID,name=N
           -global isa-debugcon.iobase=0xe9  -nographic
 
+        Debugging
+          -s                     gdb attaches by: target remote :1234
+          -gdb tcp:[HOST]:PORT | unix:PATH | pty | stdio | none
+          -monitor WHERE         commands by hand: stdio, pty, none, unix:PATH,server=on
+                                 or tcp:[HOST]:PORT,server=on[,wait=off]; when left out,
+                                 Ctrl-A c on the terminal of the serial port
+          -qmp WHERE             commands and events as JSON, as -monitor; -qmp-pretty
+          -mon chardev=ID[,mode=control][,pretty=on]
+          -device pvpanic | pvpanic-pci   a crash of the guest's kernel is told
+
         How it ends
           -no-reboot  -no-shutdown   end instead of resetting; stay after power-off
-          -action reboot=reset|shutdown,shutdown=poweroff|pause
-          Ctrl-A x on a terminal ends the machine.
+          -action reboot=reset|shutdown,shutdown=poweroff|pause,
+                  panic=shutdown|pause|exit-failure|none
+          -on-poweroff, -on-reboot  destroy|restart|preserve
+          -on-crash [coredump-]destroy|restart|preserve[,core=FILE]   pvpanic, or a
+                                 triple fault
+          Ctrl-A x on a terminal ends the machine; Ctrl-A h shows more.
           Exit code: 0 the guest powered off, or reset under -no-reboot; 2 a wrong
-          flag or file; 3 triple fault under -no-reboot; (v << 1) | 1 by
+          flag or file; 3 triple fault under -no-reboot; 1 crash by exit-failure or
+          -on-crash destroy; (v << 1) | 1 by
           isa-debug-exit; 70 an error of sharpvisor; 128 + N signal N
 
         What it does

@@ -3,6 +3,7 @@
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Servers.Control;
+using Sharpvisor.Servers.Endpoints;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -46,6 +47,8 @@ internal static class RunFlags
         new("display", "none|curses", (s, v) => s.IsCurses = Values.IsCurses(v)),
         new("vga", "std|none", (s, v) => s.HasVga = Values.HasVga(v)),
         new("vnc", "DISPLAY", (s, v) => s.Vnc = VncSpec.Parse(v)),
+        new("gdb", "WHERE", (s, v) => s.Gdb = ServerAddress.Parse(v, "-gdb")),
+        new("s", null, (s, _) => s.Gdb = ServerAddress.Parse("tcp::1234", "-gdb")),
         new("object", "OBJECT", Values.Object),
         new("device", "DEVICE", Values.Device),
         new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
@@ -118,6 +121,8 @@ internal static class RunFlags
             onStdio.Add("-debugcon stdio");
         onStdio.AddRange(settings.Monitors.Where(m => m.Where.IsStdio).Select(m => m.What));
         onStdio.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is { IsStdio: true }).Select(p => p.What));
+        if (settings.Gdb is { IsStdio: true })
+            onStdio.Add("-gdb stdio");
         if (settings.IsCurses)
             onStdio.Add("-display curses");
         // As QEMU: a machine that is told nothing else has its first serial port on stdio.

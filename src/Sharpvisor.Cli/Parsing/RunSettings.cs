@@ -2,6 +2,7 @@ using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Endpoints;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
 
@@ -95,6 +96,9 @@ internal sealed class RunSettings
 
     /// <summary>Where the screen is shown to VNC viewers; null: nowhere.</summary>
     public VncSpec? Vnc { get; set; }
+
+    /// <summary>Where gdb attaches; null: nowhere.</summary>
+    public ServerAddress? Gdb { get; set; }
 
     public List<Secret> Secrets { get; } = [];
 

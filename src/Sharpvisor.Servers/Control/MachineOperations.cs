@@ -15,7 +15,13 @@ public sealed class MachineOperations
 {
     private const int ChunkSize = 64 << 10;
 
+    private const int MaximumPendingKeys = 256;
+    private static readonly TimeSpan KeyLimit = TimeSpan.FromSeconds(5);
+
     private readonly ControlContext _context;
+    private readonly Lock _keyLock = new();
+    private Task _keys = Task.CompletedTask;
+    private int _pendingKeys;
 
     internal MachineOperations(ControlContext context) => _context = context;
 
@@ -91,7 +97,20 @@ public sealed class MachineOperations
         return true;
     });
 
-    public Task SendKeysAsync(IReadOnlyList<Key> keys, TimeSpan hold) => Machine.Keyboard.PressAsync(keys, hold);
+    /// <summary>
+    /// Has keys pressed together, behind those of before, and does not wait for it: a guest that reads no keys would keep
+    /// whoever waits. What it has not taken after some seconds is lost.
+    /// </summary>
+    public void SendKeys(IReadOnlyList<Key> keys, TimeSpan hold)
+    {
+        lock (_keyLock)
+        {
+            if (_pendingKeys >= MaximumPendingKeys)
+                throw new ControlException("the guest does not read the keys that were sent before");
+            _pendingKeys++;
+            _keys = PressAsync(_keys, keys, hold);
+        }
+    }
 
     /// <summary>How much memory the guest is to keep, in bytes.</summary>
     public void SetBalloon(ulong bytes)
@@ -224,6 +243,25 @@ public sealed class MachineOperations
         });
         return true;
     });
+
+    private async Task PressAsync(Task before, IReadOnlyList<Key> keys, TimeSpan hold)
+    {
+        await before.ConfigureAwait(false);
+        using var limit = new CancellationTokenSource(hold + KeyLimit);
+        try
+        {
+            await Machine.Keyboard.PressAsync(keys, hold, limit.Token).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is OperationCanceledException or InvalidOperationException)
+        {
+            // The guest reads none, or the machine has ended.
+        }
+        finally
+        {
+            lock (_keyLock)
+                _pendingKeys--;
+        }
+    }
 
     private static void WriteFile(string path, Action<Stream> write)
     {

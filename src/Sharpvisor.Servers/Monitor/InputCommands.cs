@@ -13,16 +13,16 @@ internal sealed class InputCommands(ControlContext context)
 
     public IEnumerable<MonitorCommand> All =>
     [
-        new(["sendkey"], "keys [hold_ms]", "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", async call =>
+        new(["sendkey"], "keys [hold_ms]", "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", MachineCommands.Text(call =>
         {
             call.CheckCount(2);
             var keys = KeyNames.ParseCombination(call.Word(0));
             var hold = call.OptionalWord(1) is { } text ? MachineCommands.Number(text) : DefaultHold;
             if (keys.Count > 16 || hold > MaximumHold)
                 throw new ControlException($"give up to 16 keys, held up to {MaximumHold} ms");
-            await context.Operations.SendKeysAsync(keys, TimeSpan.FromMilliseconds(hold)).ConfigureAwait(false);
+            context.Operations.SendKeys(keys, TimeSpan.FromMilliseconds(hold));
             return "";
-        }) { Complete = i => i == 0 ? KeyNames.Names : [] },
+        })) { Complete = i => i == 0 ? KeyNames.Names : [] },
         new(["mouse_move"], "dx dy [dz]", "send mouse move events", MachineCommands.Text(call =>
         {
             call.CheckCount(3);

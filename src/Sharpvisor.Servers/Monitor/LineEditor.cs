@@ -112,7 +112,7 @@ internal sealed class LineEditor(List<string> history, Func<string, IReadOnlyLis
     private string Escape(char next)
     {
         _sequence += next;
-        if (_sequence.Length < 16 && (_sequence.Length == 2 ? next is '[' or 'O' : next is (>= '0' and <= '9') or ';'))
+        if (_sequence.Length < 64 && (_sequence.Length == 2 ? next is '[' or 'O' : next is (>= '0' and <= '9') or ';'))
             return "";
         var sequence = _sequence[1..];
         _sequence = "";

@@ -131,7 +131,7 @@ internal sealed partial class QmpCommands
 
     private void AddInput()
     {
-        Add("send-key", ["keys", "hold-time"], async (a, _) =>
+        Add("send-key", ["keys", "hold-time"], a =>
         {
             var keys = a.Objects("keys").Select(ParseKey).ToList();
             if (keys.Count > 16)
@@ -139,8 +139,7 @@ internal sealed partial class QmpCommands
             var hold = a.OptionalInteger("hold-time") ?? DefaultHold;
             if (hold is < 0 or > MaximumHold)
                 throw new ControlException($"Parameter 'hold-time' expects 0 to {MaximumHold} milliseconds");
-            await Operations.SendKeysAsync(keys, TimeSpan.FromMilliseconds(hold)).ConfigureAwait(false);
-            return null;
+            Operations.SendKeys(keys, TimeSpan.FromMilliseconds(hold));
         });
         Add("input-send-event", ["device", "head", "events"], a => SendEvents(a.Objects("events")));
     }

@@ -96,6 +96,12 @@ public sealed class MachineDebugger : IGuestView
     /// <summary>It goes on.</summary>
     public event Action? Resumed;
 
+    /// <summary>
+    /// Held by who uses registers and memory while somebody else may let the machine go on or reset it: with
+    /// <see cref="IsStopped"/> looked at under it, the machine stands still until it is given back. Nobody waits with it.
+    /// </summary>
+    public Lock Turn { get; } = new();
+
     public int ProcessorCount => _machine.Processors.Count;
 
     public bool IsStopped => _machine.IsPaused;

@@ -2,7 +2,10 @@ using Sharpvisor.Backends.Block;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Cli.Parsing;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
+using Sharpvisor.Servers.Control;
+using Sharpvisor.Servers.Endpoints;
 
 namespace Sharpvisor.Cli.Tests.Parsing;
 
@@ -38,12 +41,23 @@ public sealed class RunFlagsTests
     [Fact]
     public void Serial_goes_to_stdio_unless_told_otherwise()
     {
-        Assert.Equal([new CharSpec.Stdio()], Parse().Serial);
-        Assert.Equal([new CharSpec.Stdio()], Parse("-nographic").Serial);
-        Assert.Equal([new CharSpec.Null(), new CharSpec.Stdio()], Parse("-serial", "null", "-serial", "mon:stdio", "-nographic").Serial);
+        Assert.Equal([new CharSpec.Stdio { SharesTerminal = true }], Parse().Serial);
+        Assert.Equal([new CharSpec.Stdio { SharesTerminal = true }], Parse("-nographic").Serial);
+        Assert.Equal([new CharSpec.Null(), new CharSpec.Stdio { HasMonitor = true }], Parse("-serial", "null", "-serial", "mon:stdio", "-nographic").Serial);
         Assert.Empty(Parse("-nodefaults").Serial);
         Assert.Empty(Parse("-debugcon", "stdio").Serial);
         Assert.Equal([new CharSpec.Null()], Parse("-display", "curses").Serial);
+    }
+
+    [Fact]
+    public void Gdb_waits_where_it_is_told()
+    {
+        Assert.Null(Parse().Gdb);
+        Assert.Equal(("", 1234), Parse("-s").Gdb is ServerAddress.Tcp tcp ? (tcp.Host, tcp.Port) : default);
+        Assert.IsType<ServerAddress.Unix>(Parse("-gdb", "unix:/tmp/gdb,server=on,wait=off").Gdb);
+        Assert.Null(Parse("-s", "-gdb", "none").Gdb);
+        Assert.Empty(Parse("-gdb", "stdio").Serial);
+        Assert.Contains("-gdb stdio", Assert.Throws<ConfigurationException>(() => Parse("-gdb", "stdio", "-serial", "stdio")).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -137,7 +151,7 @@ public sealed class RunFlagsTests
             "-device", "virtconsole", "-chardev", "socket,id=c1,host=localhost,port=4555,server=on,wait=off", "-chardev", "stdio,id=c0,mux=on,signal=off",
             "-serial", "chardev:c2", "-chardev", "file,id=c2,path=a,,b", "-debugcon", "chardev:c3", "-chardev", "pty,id=c3");
         var (first, second) = (settings.VirtioDevices[0].Ports, settings.VirtioDevices[1].Ports);
-        Assert.Equal([(true, new CharSpec.Stdio()), (true, null)], first.Select(p => (p.IsConsole, p.Where)));
+        Assert.Equal([(true, new CharSpec.Stdio { HasMonitor = true }), (true, null)], first.Select(p => (p.IsConsole, p.Where)));
         var port = Assert.Single(second);
         Assert.Equal((false, "org.x.0", 5, new CharSpec.Tcp("localhost", 4555, true, false)), (port.IsConsole, port.Name, port.Number!.Value, port.Where));
         Assert.Equal([new CharSpec.FileOutput("a,b")], settings.Serial);
@@ -163,10 +177,32 @@ public sealed class RunFlagsTests
         Assert.True(Parse("-S").StartPaused && !Parse("-no-shutdown").StartPaused);
         Assert.True(Parse("-action", "reboot=shutdown,shutdown=pause,panic=pause").Actions is { Reboot: RebootAction.Shutdown, Shutdown: ShutdownAction.Pause, Panic: PanicAction.Pause });
         Assert.True(Parse("-no-shutdown", "-no-reboot", "-action", "reboot=reset", "-action", "shutdown=poweroff").Actions is { Reboot: RebootAction.Reset, Shutdown: ShutdownAction.PowerOff });
+        Assert.True(Parse("-on-poweroff", "restart", "-on-reboot", "preserve", "-on-crash", "coredump-restart,core=/tmp/x").Actions
+            is { Shutdown: ShutdownAction.Restart, Reboot: RebootAction.Pause, Panic: PanicAction.Restart, CoreFile: "/tmp/x", IsTripleFaultPanic: true });
+        Assert.True(Parse("-on-crash", "preserve").Actions is { Panic: PanicAction.Pause, CoreFile: null });
+        Assert.True(Parse("-on-crash", "coredump-destroy").Actions is { Panic: PanicAction.ExitFailure, CoreFile: "" });
+    }
+
+    [Fact]
+    public void Monitors()
+    {
+        var settings = Parse("-monitor", "unix:/tmp/m,server=on,wait=off", "-qmp", "tcp::4444,server,nowait", "-chardev", "socket,id=c,path=/tmp/q,server=on,wait=off", "-mon", "chardev=c,mode=control,pretty=on");
+        Assert.Equal(
+            [
+                (new CharSpec.Unix("/tmp/m", true, false), ControlProtocol.Monitor), (new CharSpec.Tcp("", 4444, true, false), ControlProtocol.Qmp),
+                ((CharSpec)new CharSpec.Unix("/tmp/q", true, false), ControlProtocol.QmpPretty),
+            ],
+            settings.Monitors.Select(m => (m.Where, m.Protocol)));
+        Assert.Equal(new CharSpec.Stdio(), settings.Serial[0]); // a monitor is elsewhere
+        Assert.Equal(new CharSpec.Stdio { SharesTerminal = true }, Parse().Serial[0]);
+        Assert.Equal(new CharSpec.Stdio { HasMonitor = true }, Parse("-serial", "mon:stdio").Serial[0]);
+        var shared = Parse("-chardev", "stdio,mux=on,id=t", "-serial", "chardev:t", "-mon", "chardev=t");
+        Assert.Equal((new CharSpec.Stdio { HasMonitor = true }, 0), (shared.Serial[0], shared.Monitors.Count));
+        Assert.Contains("two devices on one stdio", Assert.Throws<ConfigurationException>(() => Parse("-monitor", "stdio", "-serial", "stdio")).Message, StringComparison.Ordinal);
     }
 
     [Theory]
-    [InlineData("memory", "m")]
+    [InlineData("mem", "m")]
     [InlineData("cpus", "cpu")]
     [InlineData("init", "initrd")]
     [InlineData("Append", "append")]

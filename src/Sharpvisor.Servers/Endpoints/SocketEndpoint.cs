@@ -1,0 +1,137 @@
+using System.Net;
+using System.Net.Sockets;
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Servers.Endpoints;
+
+/// <summary>A listening TCP or Unix socket.</summary>
+internal sealed class SocketEndpoint : ServerEndpoint
+{
+    private const int Backlog = 16;
+
+    private readonly Socket _socket;
+    private readonly string? _path;
+
+    private SocketEndpoint(Socket socket, string? path)
+    {
+        _socket = socket;
+        _path = path;
+        Name = path ?? socket.LocalEndPoint!.ToString()!;
+    }
+
+    public override string Name { get; }
+
+    public override int Port => _path is null ? ((IPEndPoint)_socket.LocalEndPoint!).Port : 0;
+
+    public override bool TakesSeveral => true;
+
+    public static SocketEndpoint OpenTcp(ServerAddress.Tcp address)
+    {
+        Socket? socket = null;
+        try
+        {
+            var at = Resolve(address.Host);
+            socket = new Socket(at.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+            // Not ReuseAddress: in .NET it is SO_REUSEPORT, too, and two machines would share a port.
+            socket.Bind(new IPEndPoint(at, address.Port));
+            socket.Listen(Backlog);
+            return new SocketEndpoint(socket, null);
+        }
+        catch (SocketException e)
+        {
+            socket?.Dispose();
+            throw new ConfigurationException($"{address.Text}: " + e.SocketErrorCode switch
+            {
+                SocketError.AddressAlreadyInUse => $"port {address.Port} is in use; give another with tcp::PORT, or 0 for any that is free",
+                SocketError.AccessDenied => $"port {address.Port} is not allowed; give one from 1024 on",
+                SocketError.AddressNotAvailable => $"{address.Host} is no address of this host; give another, or none for loopback",
+                _ => $"{e.Message}; check the address",
+            }, e);
+        }
+    }
+
+    public static SocketEndpoint OpenUnix(ServerAddress.Unix address)
+    {
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            var end = new UnixDomainSocketEndPoint(address.Path);
+            RemoveStale(address, end);
+            socket.Bind(end);
+            socket.Listen(Backlog);
+            return new SocketEndpoint(socket, address.Path);
+        }
+        catch (Exception e) when (e is SocketException or ArgumentException or IOException or UnauthorizedAccessException)
+        {
+            socket.Dispose();
+            throw new ConfigurationException($"{address.Text}: cannot listen on {address.Path}: {e.Message.TrimEnd('.')}; check the path", e);
+        }
+    }
+
+    public override async Task<ServerClient?> AcceptAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            var socket = await _socket.AcceptAsync(cancellation).ConfigureAwait(false);
+            var name = "local";
+            if (socket.ProtocolType == ProtocolType.Tcp)
+            {
+                socket.NoDelay = true;
+                socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
+                name = socket.RemoteEndPoint?.ToString() ?? name;
+            }
+
+            return new ServerClient(new NetworkStream(socket, ownsSocket: true), name);
+        }
+        catch (ObjectDisposedException)
+        {
+            return null;
+        }
+        catch (SocketException e)
+        {
+            throw new IOException(e.Message, e);
+        }
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        _socket.Dispose();
+        try
+        {
+            if (_path is not null)
+                File.Delete(_path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Its folder is gone or closed to us: nothing that a next start would stumble over.
+        }
+
+        base.Dispose(disposing);
+    }
+
+    private static IPAddress Resolve(string host)
+    {
+        if (host.Length == 0)
+            return IPAddress.Loopback;
+        return IPAddress.TryParse(host, out var address) ? address : Dns.GetHostAddresses(host).OrderBy(a => a.AddressFamily).First();
+    }
+
+    /// <summary>A socket that nobody listens on any more goes; anything else stays, and is an error.</summary>
+    private static void RemoveStale(ServerAddress.Unix address, UnixDomainSocketEndPoint end)
+    {
+        if (!File.Exists(address.Path))
+            return;
+        using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            probe.Connect(end);
+        }
+        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused && new FileInfo(address.Path) is { Length: 0, LinkTarget: null })
+        {
+            File.Delete(address.Path);
+            return;
+        }
+
+        throw new ConfigurationException($"{address.Text}: {address.Path} is in use; give another path");
+    }
+}
