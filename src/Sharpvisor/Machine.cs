@@ -427,12 +427,19 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     {
         var count = Interlocked.Increment(ref _faults);
         if (count <= DescribedFaults)
-            _logger.LogError("triple fault on processor {Index}\n{Description}", vcpu.Index, vcpu.DescribeFault());
+            _logger.LogError("triple fault on processor {Index}\n{Description}{CallTrace}", vcpu.Index, vcpu.DescribeFault(), DescribeCalls(vcpu));
         var exit = new MachineExit(MachineExitReason.TripleFault, MachineExit.TripleFaultCode, $"triple fault on processor {vcpu.Index}");
         if (Actions.IsTripleFaultPanic)
             Crash(exit, vcpu.Index);
         else
             Reboot(exit, vcpu.Index);
+    }
+
+    /// <summary>Empty, unless the guest runs Linux. Others may run: of their state nothing is asked.</summary>
+    private string DescribeCalls(IVcpu vcpu)
+    {
+        var snapshot = new ProcessorSnapshot(Debugger, [vcpu.GetState()]);
+        return Kernels.Find(snapshot) is { } kernel ? ContextDump.WriteTrace(snapshot, kernel, 0) : "";
     }
 
     private void Reboot(MachineExit exit, int processor = 0)

@@ -84,23 +84,25 @@ public sealed class Profiler : IAsyncDisposable
             _threads.RequestSamples();
             if (elapsed.Elapsed < next)
                 continue;
-            FindKernel();
-            next = elapsed.Elapsed + KernelPeriod;
+            if (FindKernel())
+                next = elapsed.Elapsed + KernelPeriod;
         }
     }
 
     /// <summary>The kernel is looked for while it runs; its modules and page tables are looked at anew each time.</summary>
-    private void FindKernel()
+    /// <returns>False: no processor has been seen yet.</returns>
+    private bool FindKernel()
     {
         CpuState[] states;
         lock (_lock)
             states = [.. _states.OfType<CpuState>()];
         if (states.Length == 0)
-            return;
+            return false;
         var snapshot = new ProcessorSnapshot(_machine.Debugger, states);
         var view = _machine.Kernels.Find(snapshot) is { } kernel ? new KernelView(kernel, snapshot) : null;
         lock (_lock)
             _kernel = view;
+        return true;
     }
 
     /// <summary>On the vCPU's thread.</summary>
