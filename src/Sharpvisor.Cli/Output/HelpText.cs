@@ -97,9 +97,9 @@ internal static class HelpText
         Debugging
           -s                     gdb attaches by: target remote :1234
           -gdb tcp:[HOST]:PORT | unix:PATH | pty | stdio | none
-          -monitor WHERE         commands by hand: stdio, pty, none, unix:PATH,server=on
-                                 or tcp:[HOST]:PORT,server=on[,wait=off]; when left out,
-                                 Ctrl-A c on the terminal of the serial port
+          -monitor WHERE         commands by hand: stdio, pty, none,
+                                 unix:PATH|tcp:[HOST]:PORT,server=on[,wait=off];
+                                 left out: Ctrl-A c on the serial port's terminal
           -qmp WHERE             commands and events as JSON, as -monitor; -qmp-pretty
           -mon chardev=ID[,mode=control][,pretty=on]
           -device pvpanic | pvpanic-pci   a crash of the guest's kernel is told

@@ -37,6 +37,9 @@ public static class MachineDirectory
         {
             if (!Directory.Exists(Path))
                 return [];
+            const UnixFileMode others = (UnixFileMode)0b111_111;
+            if (!OperatingSystem.IsWindows() && (File.GetUnixFileMode(Path) & others) != 0)
+                throw new ConfigurationException($"{Path}: others than this user may look into it, so that its machines may be anybody's; remove it");
             foreach (var path in Directory.EnumerateFiles(Path, "*" + Extension))
             {
                 if (Parse(path) is not { } entry)

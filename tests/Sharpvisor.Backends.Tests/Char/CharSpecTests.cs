@@ -9,7 +9,7 @@ public sealed class CharSpecTests
     public void Values_of_serial_are_read_as_QEMU_reads_them()
     {
         Assert.Equal(new CharSpec.Stdio(), CharSpec.Parse("stdio"));
-        Assert.Equal(new CharSpec.Stdio(), CharSpec.Parse("mon:stdio"));
+        Assert.Equal(new CharSpec.Stdio { HasMonitor = true }, CharSpec.Parse("mon:stdio"));
         Assert.Equal(new CharSpec.Null(), CharSpec.Parse("null"));
         Assert.Equal(new CharSpec.Named("c0"), CharSpec.Parse("chardev:c0"));
         Assert.True(CharSpec.Parse("none").IsNone);
@@ -22,8 +22,8 @@ public sealed class CharSpecTests
     }
 
     [Theory]
-    [InlineData("vc", "-serial vc: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], chardev:ID")]
-    [InlineData("stdio:x", "-serial stdio:x: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], chardev:ID")]
+    [InlineData("vc", "-serial vc: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], unix:PATH[,server=on][,wait=off], chardev:ID")]
+    [InlineData("stdio:x", "-serial stdio:x: unknown; give one of stdio, null, none, file:PATH, pty, tcp:HOST:PORT[,server=on][,wait=off], unix:PATH[,server=on][,wait=off], chardev:ID")]
     [InlineData("file:", "-serial file:: no path; give file:PATH")]
     [InlineData("tcp:localhost", "-serial tcp:localhost: no port; give tcp:HOST:PORT with a port of 1 to 65535")]
     [InlineData("tcp:localhost:70000", "-serial tcp:localhost:70000: no port; give tcp:HOST:PORT with a port of 1 to 65535")]
