@@ -55,7 +55,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         {
             Ports = new AddressSpace("io", 0x10000, _gate, Errors);
             Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors);
-            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model)), options);
+            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model), _logger), options);
             _plan = BootChoice.Plan(options, Memory);
             if (_plan is { Way: BootWay.Firmware })
                 _board.Firmware.AddKernel(_plan);
@@ -74,6 +74,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 Model = model,
                 ProcessorCount = options.ProcessorCount,
                 RegisterPort = _board.RegisterPort,
+                Hypervisor = _board.Xen,
                 Trace = options.Trace,
             };
             var engine = options.Engine ?? CpuEngines.CreateDefault();
