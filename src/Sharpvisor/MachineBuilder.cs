@@ -68,6 +68,9 @@ public sealed class MachineBuilder
     /// <summary>Says how the kernel is started, when that is not to follow from <see cref="WithFirmware()"/>.</summary>
     public MachineBuilder WithKernelBoot(BootWay way) => With(Options with { KernelBoot = way });
 
+    /// <summary>The guest finds itself in a domain of Xen's; the second serial port is its console hvc0.</summary>
+    public MachineBuilder WithXen(int domain) => With(Options with { XenDomain = domain });
+
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));
 

@@ -145,6 +145,9 @@ internal static class Values
                 case "vmport=off":
                     settings.HasVmwarePort = false;
                     break;
+                case "xenpvh" or "type=xenpvh":
+                    settings.XenDomain ??= 1;
+                    break;
                 case "kernel-boot=firmware":
                     settings.KernelBoot = BootWay.Firmware;
                     break;

@@ -342,7 +342,7 @@ internal sealed class PcBoard
         List<int> present = [];
         for (var i = 0; i < options.Serial.Count; i++)
         {
-            if (options.Serial[i] is not { } backend)
+            if (options.Serial[i] is not { } backend || (i == 1 && options.XenDomain is not null))
                 continue;
             var (port, irq) = SerialPorts[i];
             var uart = new Uart16550(_context.Clock, Isa.Share(irq), backend, _context.Gate);
