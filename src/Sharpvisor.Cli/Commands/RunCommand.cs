@@ -90,8 +90,6 @@ internal static class RunCommand
             builder.WithVga(vga);
         if (settings.KernelBoot is { } way)
             builder.WithKernelBoot(way);
-        if (settings.XenDomain is { } domain)
-            builder.WithXen(domain);
         if (settings.NoReboot)
             builder.WithoutReboot();
         if (settings.NoShutdown)

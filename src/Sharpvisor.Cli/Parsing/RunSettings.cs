@@ -39,9 +39,6 @@ internal sealed class RunSettings
     /// <summary>Null: directly where that serves.</summary>
     public BootWay? KernelBoot { get; set; }
 
-    /// <summary>-xen-domid, or 1 on a machine with Xen's interface.</summary>
-    public int? XenDomain { get; set; }
-
     public string? Initrd { get; set; }
 
     public string? Append { get; set; }

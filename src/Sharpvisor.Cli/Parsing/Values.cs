@@ -145,9 +145,6 @@ internal static class Values
                 case "vmport=off":
                     settings.HasVmwarePort = false;
                     break;
-                case "xenpvh" or "type=xenpvh":
-                    settings.XenDomain ??= 1;
-                    break;
                 case "kernel-boot=firmware":
                     settings.KernelBoot = BootWay.Firmware;
                     break;

@@ -75,7 +75,8 @@ public sealed class EventChannels
         if (address == 0)
             return;
         _memory.TrySetBits(address + PendingSelector, ulong.MaxValue, out _);
-        RaiseUpcall(processor);
+        _memory.TrySetBits(address + UpcallPending, 1, out _);
+        _upcall(processor);
     }
 
     /// <summary>True while a processor has events and does not mask them.</summary>

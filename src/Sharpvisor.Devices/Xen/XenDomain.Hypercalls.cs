@@ -121,6 +121,8 @@ public sealed partial class XenDomain
                 if (arguments[4] < 16)
                     return Result(XenError.EINVAL);
                 _upcallVectors[processor] = arguments[4];
+                if (Events.HasUpcall((int)processor))
+                    OnUpcall((int)processor);
                 return 0;
             default:
                 return Unknown(call.Number, "hvm_op", call.Arg1);

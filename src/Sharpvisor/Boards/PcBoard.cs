@@ -126,8 +126,8 @@ internal sealed class PcBoard
         foreach (var card in options.NetworkCards)
             slots.Add(card, card.Create(context));
         AddTestDevices(options);
-        if (options.XenDomain is { } domain)
-            Xen = AddXen(domain, apicBus);
+        if (options.Xen is { } xen)
+            Xen = AddXen(xen, apicBus);
     }
 
     /// <summary>By number of the processor.</summary>
@@ -161,11 +161,14 @@ internal sealed class PcBoard
 
     public void Connect(int index, IProcessorSignals processor) => LocalApics[index].Connect(processor);
 
-    private XenDomain AddXen(int number, IMsiTarget apics)
+    private XenDomain AddXen(XenOptions options, IMsiTarget apics)
     {
         var (memory, _, _, gate, _, errors, control, _, logger) = _context;
-        var domain = new XenDomain(number, LocalApics.Count, memory, apics, control, errors, logger);
-        if (_options.Serial is [_, { } backend, ..])
+        if (options.Domain is < 1 or > XenOptions.LastDomain)
+            throw new ConfigurationException($"Xen domain {options.Domain}: give a number from 1 to {XenOptions.LastDomain}");
+        var domain = new XenDomain(options.Domain, LocalApics.Count, memory, apics, control, errors, logger);
+        domain.OnStore = store => XenStoreTree.Fill(store, options, _options);
+        if (options.Console is { } backend)
         {
             var console = new XenConsole(memory, XenDomain.ConsolePage, backend, gate, errors, domain.NotifyConsole);
             domain.OnConsole = console.Serve;
@@ -342,7 +345,7 @@ internal sealed class PcBoard
         List<int> present = [];
         for (var i = 0; i < options.Serial.Count; i++)
         {
-            if (options.Serial[i] is not { } backend || (i == 1 && options.XenDomain is not null))
+            if (options.Serial[i] is not { } backend)
                 continue;
             var (port, irq) = SerialPorts[i];
             var uart = new Uart16550(_context.Clock, Isa.Share(irq), backend, _context.Gate);
