@@ -28,6 +28,9 @@ public sealed class CpuEnvironment
     /// <summary>A port of which IN sees and changes the general registers; null: there is none.</summary>
     public IRegisterPort? RegisterPort { get; init; }
 
+    /// <summary>Whose CPUID leaves and hypercalls the guest finds; null: those of KVM that the engine has itself.</summary>
+    public IHypervisor? Hypervisor { get; init; }
+
     /// <summary>What <c>-d</c> asked for, and where it goes.</summary>
     public CpuTrace? Trace { get; init; }
 

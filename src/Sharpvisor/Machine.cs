@@ -66,7 +66,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         {
             Ports = new AddressSpace("io", 0x10000, _gate, Errors) { Trace = (TracePoints, TraceKind.Port) };
             Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors) { Trace = (TracePoints, TraceKind.Mmio) };
-            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model)), options);
+            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model), _logger), options);
             _plan = BootChoice.Plan(options, Memory);
             if (_plan is { Way: BootWay.Firmware })
                 _board.Firmware.AddKernel(_plan);
@@ -85,6 +85,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
                 Model = model,
                 ProcessorCount = options.ProcessorCount,
                 RegisterPort = _board.RegisterPort,
+                Hypervisor = _board.Xen,
                 Trace = options.Trace,
                 Points = TracePoints,
             };

@@ -68,6 +68,11 @@ public sealed class MachineBuilder
     /// <summary>Says how the kernel is started, when that is not to follow from <see cref="WithFirmware()"/>.</summary>
     public MachineBuilder WithKernelBoot(BootWay way) => With(Options with { KernelBoot = way });
 
+    /// <summary>The guest finds itself in a domain of Xen's, with event channels, grants and the store.</summary>
+    /// <param name="domain">Its number, 1 to 32751.</param>
+    /// <param name="console">What its console (hvc0) leads to; null: it has none.</param>
+    public MachineBuilder WithXen(int domain, ICharBackend? console = null) => With(Options with { Xen = new XenOptions(domain, console) });
+
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));
 

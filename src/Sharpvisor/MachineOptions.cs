@@ -41,6 +41,9 @@ public sealed record MachineOptions
 
     public BootSource? Kernel { get; init; }
 
+    /// <summary>The Xen domain that the guest finds itself in; null: no Xen.</summary>
+    public XenOptions? Xen { get; init; }
+
     /// <summary>How the kernel is started. Null: through firmware where there is firmware, else directly.</summary>
     public BootWay? KernelBoot { get; init; }
 

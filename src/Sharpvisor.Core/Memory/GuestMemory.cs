@@ -183,6 +183,46 @@ public sealed unsafe partial class GuestMemory : IDisposable
         return source.Length != 0;
     }
 
+    /// <summary>Sets bits of an aligned word that processors change at the same time.</summary>
+    /// <returns>False: it is not aligned, or not RAM.</returns>
+    public bool TrySetBits(ulong gpa, ulong bits, out ulong old)
+    {
+        old = 0;
+        var word = AlignedWord(gpa);
+        if (word == null)
+            return false;
+        old = Interlocked.Or(ref *word, bits);
+        MarkWritten(gpa, sizeof(ulong));
+        return true;
+    }
+
+    /// <summary>Clears bits of an aligned word that processors change at the same time.</summary>
+    /// <returns>False: it is not aligned, or not RAM.</returns>
+    public bool TryClearBits(ulong gpa, ulong bits, out ulong old)
+    {
+        old = 0;
+        var word = AlignedWord(gpa);
+        if (word == null)
+            return false;
+        old = Interlocked.And(ref *word, ~bits);
+        MarkWritten(gpa, sizeof(ulong));
+        return true;
+    }
+
+    /// <summary>Replaces an aligned word if it is what was expected.</summary>
+    /// <param name="old">What it was.</param>
+    /// <returns>False: it is not aligned, or not RAM.</returns>
+    public bool TryCompareExchange(ulong gpa, ulong value, ulong expected, out ulong old)
+    {
+        old = 0;
+        var word = AlignedWord(gpa);
+        if (word == null)
+            return false;
+        old = Interlocked.CompareExchange(ref *word, value, expected);
+        MarkWritten(gpa, sizeof(ulong));
+        return true;
+    }
+
     /// <summary>
     /// A window on memory for input and output without a copy; false when a byte of it can't be both read and written
     /// or when it does not follow the one before in the host. Whoever writes to it says so afterwards by
@@ -262,6 +302,8 @@ public sealed unsafe partial class GuestMemory : IDisposable
             HostMemory.Release(region.Start, region.Size);
         GC.SuppressFinalize(this);
     }
+
+    private ulong* AlignedWord(ulong gpa) => gpa % sizeof(ulong) == 0 ? (ulong*)TryGetRange(gpa, sizeof(ulong)) : null;
 
     /// <summary>The host address of a range of which <see cref="IsRam"/> holds, else null.</summary>
     private byte* TryGetRange(ulong gpa, ulong length)

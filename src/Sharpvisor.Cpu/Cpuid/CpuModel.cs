@@ -102,6 +102,8 @@ public sealed partial class CpuModel
     /// </summary>
     public bool Supports(in Instruction instruction)
     {
+        if (instruction.Mnemonic is Mnemonic.Vmcall or Mnemonic.Vmmcall)
+            return Has(CpuFeature.Hypervisor); // of the guest's hypervisor, not of one that the guest could be
         foreach (var feature in instruction.CpuidFeatures)
         {
             if (!Supports(feature) && !IsHint(instruction.Mnemonic))

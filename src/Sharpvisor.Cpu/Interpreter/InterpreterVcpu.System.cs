@@ -12,11 +12,6 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// <summary>System instructions: SDM vol. 3, chapter 2 and vol. 2 for each.</summary>
 public unsafe partial class InterpreterVcpu
 {
-    /// <summary>What VMCALL answers to an unknown number: Linux' KVM_ENOSYS.</summary>
-    private const long KvmEnosys = -1000;
-
-    private const long KvmEperm = -1;
-
     private bool ExecuteSystem(in Instruction ins, Op* op)
     {
         var c = _c;
@@ -84,7 +79,7 @@ public unsafe partial class InterpreterVcpu
                 c->Arch.Segments[ins.Mnemonic == Mnemonic.Wrfsbase ? FS : GS].Base = segmentBase;
                 return false;
             case Mnemonic.Cpuid:
-                var leaf = _environment.Model.Query((uint)c->Arch.Gpr[0], (uint)c->Arch.Gpr[1], CpuidContext());
+                var leaf = Cpuid((uint)c->Arch.Gpr[0], (uint)c->Arch.Gpr[1]);
                 c->Arch.Gpr[0] = leaf.Eax;
                 c->Arch.Gpr[3] = leaf.Ebx;
                 c->Arch.Gpr[1] = leaf.Ecx;
@@ -219,7 +214,7 @@ public unsafe partial class InterpreterVcpu
                 WriteOperand(in ins, 0, op, 4, c->Arch.Mxcsr);
                 return false;
             case Mnemonic.Vmcall or Mnemonic.Vmmcall:
-                c->Arch.Gpr[0] = (ulong)(c->Cpl != 0 ? KvmEperm : KvmEnosys);
+                ExecuteHypercall();
                 return false;
             default:
                 if (TryExecuteMasked(in ins, op))
@@ -306,6 +301,14 @@ public unsafe partial class InterpreterVcpu
     {
         _debugHeld = true;
         SetShadow();
+    }
+
+    private CpuidLeaf Cpuid(uint leaf, uint subleaf)
+    {
+        if (_environment.Hypervisor is not { } hypervisor || leaf is < 0x4000_0000 or > 0x4000_00FF)
+            return _environment.Model.Query(leaf, subleaf, CpuidContext());
+        var (eax, ebx, ecx, edx) = hypervisor.QueryCpuid(Index, leaf, subleaf);
+        return new CpuidLeaf(eax, ebx, ecx, edx);
     }
 
     private CpuidContext CpuidContext() => new()

@@ -1,3 +1,4 @@
+using Microsoft.Extensions.Logging;
 using Sharpvisor.Core;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -16,4 +17,5 @@ internal sealed record BoardContext(
     Clock Clock,
     GuestErrorLog Errors,
     IMachineControl Control,
-    ulong ProcessorId);
+    ulong ProcessorId,
+    ILogger Logger);

@@ -17,6 +17,7 @@ using Sharpvisor.Devices.Serial;
 using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
+using Sharpvisor.Devices.Xen;
 
 namespace Sharpvisor.Boards;
 
@@ -48,7 +49,7 @@ internal sealed class PcBoard
     {
         _context = context;
         _options = options;
-        var (memory, ports, mmio, gate, clock, errors, control, processorId) = context;
+        var (memory, ports, mmio, gate, clock, errors, control, processorId, logger) = context;
 
         var apicBus = new ApicBus();
         LocalApics = [.. Enumerable.Range(0, options.ProcessorCount).Select(i => new LocalApic(i, clock, apicBus))];
@@ -125,6 +126,8 @@ internal sealed class PcBoard
         foreach (var card in options.NetworkCards)
             slots.Add(card, card.Create(context));
         AddTestDevices(options);
+        if (options.Xen is { } xen)
+            Xen = AddXen(xen, apicBus);
     }
 
     /// <summary>By number of the processor.</summary>
@@ -152,12 +155,31 @@ internal sealed class PcBoard
     /// <summary>Null on a machine without a screen.</summary>
     public StandardVga? Vga { get; }
 
+    /// <summary>Null on a machine without Xen's guest interface.</summary>
+    public XenDomain? Xen { get; }
+
     public IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
-    public IReadOnlyList<IMsrDevice> MsrDevices(int index) => [_kvmClocks[index]];
+    public IReadOnlyList<IMsrDevice> MsrDevices(int index) => Xen is null ? [_kvmClocks[index]] : [Xen];
 
     public void Connect(int index, IProcessorSignals processor) => LocalApics[index].Connect(processor);
+
+    private XenDomain AddXen(XenOptions options, IMsiTarget apics)
+    {
+        var (memory, _, _, gate, _, errors, control, _, logger) = _context;
+        if (options.Domain is < 1 or > XenOptions.LastDomain)
+            throw new ConfigurationException($"Xen domain {options.Domain}: give a number from 1 to {XenOptions.LastDomain}");
+        var domain = new XenDomain(options.Domain, LocalApics.Count, memory, apics, control, errors, logger);
+        domain.OnStore = store => XenStoreTree.Fill(store, options, _options);
+        if (options.Console is { } backend)
+        {
+            var console = new XenConsole(memory, XenDomain.ConsolePage, backend, gate, errors, domain.NotifyConsole);
+            domain.OnConsole = console.Serve;
+        }
+
+        return domain;
+    }
 
     public void PressPowerButton() => _acpiPm.PressPowerButton();
 
@@ -194,6 +216,7 @@ internal sealed class PcBoard
         // PCI first, so that what functions hold on to is let go of before the interrupt controllers forget it.
         Pci.Reset();
         _virtio.Reset();
+        Xen?.Reset();
         foreach (var device in _resettable)
         {
             if (standbyToo || (device != _rtc && device != _acpiPm))

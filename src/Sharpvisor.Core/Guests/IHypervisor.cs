@@ -1,0 +1,32 @@
+namespace Sharpvisor.Core.Guests;
+
+/// <summary>Memory as the code that runs on a processor sees it at this moment, by linear address, with the rights of its kernel.</summary>
+public interface ILinearMemory
+{
+    /// <summary>False: some byte is not mapped to RAM; what was read is not to be used.</summary>
+    bool TryRead(ulong linear, Span<byte> destination);
+
+    /// <summary>False: some byte can't be written; some before it may have been.</summary>
+    bool TryWrite(ulong linear, ReadOnlySpan<byte> source);
+
+    /// <summary>The guest-physical address of one byte.</summary>
+    bool TryTranslate(ulong linear, out ulong physical);
+}
+
+/// <summary>A hypercall: VMCALL or VMMCALL.</summary>
+/// <param name="Processor">Who calls.</param>
+/// <param name="Privilege">CPL, 0 to 3.</param>
+/// <param name="Is64">Numbers and pointers have 64 bits.</param>
+/// <param name="Number">RAX or EAX.</param>
+public readonly record struct Hypercall(int Processor, int Privilege, bool Is64, ulong Number, ulong Arg1, ulong Arg2, ulong Arg3, ulong Arg4, ulong Arg5);
+
+/// <summary>The interface of a hypervisor that a machine offers its guest, in place of the engine's own.</summary>
+public interface IHypervisor
+{
+    /// <summary>Leaves 40000000h to 400000FFh of CPUID. Without the gate; zeroes where there is nothing.</summary>
+    (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf);
+
+    /// <summary>Serves a hypercall, with the machine's gate held.</summary>
+    /// <returns>What RAX gets.</returns>
+    ulong Call(in Hypercall call, ILinearMemory memory);
+}

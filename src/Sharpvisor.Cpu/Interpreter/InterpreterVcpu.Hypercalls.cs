@@ -1,0 +1,75 @@
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Cpu.Paging;
+
+namespace Sharpvisor.Cpu.Interpreter;
+
+/// <summary>VMCALL and VMMCALL (SDM vol. 3, chapter 31; AMD64 APM vol. 3): calls of the machine's hypervisor, or of one that knows no number.</summary>
+public unsafe partial class InterpreterVcpu : ILinearMemory
+{
+    /// <summary>What VMCALL answers to an unknown number: Linux' KVM_ENOSYS.</summary>
+    private const long KvmEnosys = -1000;
+
+    private const long KvmEperm = -1;
+
+    bool ILinearMemory.TryRead(ulong linear, Span<byte> destination)
+    {
+        for (var done = 0; done < destination.Length;)
+        {
+            var at = linear + (ulong)done;
+            var part = Math.Min(destination.Length - done, 4096 - (int)(at & 0xFFF));
+            if (!TryTranslateForHypercall(at, AccessKind.Read, out var physical) || !_memory.TryRead(physical, destination.Slice(done, part)))
+                return false;
+            done += part;
+        }
+
+        return true;
+    }
+
+    bool ILinearMemory.TryWrite(ulong linear, ReadOnlySpan<byte> source)
+    {
+        for (var done = 0; done < source.Length;)
+        {
+            var at = linear + (ulong)done;
+            var part = Math.Min(source.Length - done, 4096 - (int)(at & 0xFFF));
+            if (!TryTranslateForHypercall(at, AccessKind.Write, out var physical) || !_memory.TryWrite(physical, source.Slice(done, part)))
+                return false;
+            done += part;
+        }
+
+        return true;
+    }
+
+    bool ILinearMemory.TryTranslate(ulong linear, out ulong physical) => TryTranslateForHypercall(linear, AccessKind.Write, out physical);
+
+    private void ExecuteHypercall()
+    {
+        var c = _c;
+        if (_environment.Hypervisor is not { } hypervisor)
+        {
+            c->Arch.Gpr[0] = (ulong)(c->Cpl != 0 ? KvmEperm : KvmEnosys);
+            return;
+        }
+
+        ref var gpr = ref c->Arch.Gpr;
+        var call = c->Is64 != 0
+            ? new Hypercall(Index, c->Cpl, true, gpr[0], gpr[7], gpr[6], gpr[2], gpr[10], gpr[8])
+            : new Hypercall(Index, c->Cpl, false, (uint)gpr[0], (uint)gpr[3], (uint)gpr[1], (uint)gpr[2], (uint)gpr[6], (uint)gpr[7]);
+        ulong result;
+        using (_environment.Gate.Enter())
+            result = hypervisor.Call(call, this);
+        gpr[0] = c->Is64 != 0 ? result : (uint)result;
+    }
+
+    /// <summary>A pointer that leads nowhere is the hypervisor's error to report: no fault, and CR2 stays.</summary>
+    private bool TryTranslateForHypercall(ulong linear, AccessKind access, out ulong physical)
+    {
+        physical = 0;
+        if (!IsCanonical(linear))
+            return false;
+        var cr2 = _c->Arch.Cr2;
+        if (TryTranslate(linear, access, CurrentKind, out physical, out _))
+            return true;
+        _c->Arch.Cr2 = cr2;
+        return false;
+    }
+}

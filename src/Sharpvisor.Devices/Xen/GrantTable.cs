@@ -1,0 +1,127 @@
+// The grant table of one domain, version 1: by its entries the domain allows others to reach single pages.
+// Follows: Xen's public header grant_table.h (grant_entry_v1) and common/grant_table.c's behaviour.
+// Leaves out: version 2 (refused, as Linux accepts), transitive and sub-page grants, transfer of pages.
+
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Memory;
+
+namespace Sharpvisor.Devices.Xen;
+
+/// <summary>Used with the machine's gate held.</summary>
+public sealed class GrantTable
+{
+    /// <summary>As many frames as Xen allows a domain by default.</summary>
+    public const int MaximumFrames = 64;
+
+    public const int EntriesPerFrame = GuestMemory.PageSize / EntrySize;
+
+    private const int EntrySize = 8, PageShift = 12;
+
+    // GTF_*: the low 16 bits of an entry; then who may (domid), then the frame.
+    private const ulong TypeMask = 3, PermitAccess = 1, ReadOnly = 4, Reading = 8, Writing = 16;
+
+    private readonly GuestMemory _memory;
+    private readonly GuestErrorLog _errors;
+    private readonly ulong[] _frames = new ulong[MaximumFrames];
+    private readonly Dictionary<uint, Use> _uses = [];
+
+    public GrantTable(GuestMemory memory, GuestErrorLog errors)
+    {
+        _memory = memory;
+        _errors = errors;
+    }
+
+    /// <summary>Frames that the domain has asked for.</summary>
+    public int FrameCount { get; private set; }
+
+    /// <summary>Grants in use.</summary>
+    public int UseCount => _uses.Count;
+
+    /// <summary>Lays a frame of the table at a page of the domain; with it, those before it exist, too.</summary>
+    /// <param name="page">Guest-physical address of memory. What is there becomes the table, cleared.</param>
+    public XenError SetFrame(int index, ulong page)
+    {
+        if (index is < 0 or >= MaximumFrames || page % GuestMemory.PageSize != 0 || !_memory.TryWrite(page, new byte[GuestMemory.PageSize]))
+            return XenError.EINVAL;
+        _frames[index] = page;
+        FrameCount = Math.Max(FrameCount, index + 1);
+        return XenError.None;
+    }
+
+    /// <summary>A reset of the machine: what is in use stays so until it is released, but nothing is granted any more.</summary>
+    public void Reset()
+    {
+        Array.Clear(_frames);
+        FrameCount = 0;
+        _uses.Clear();
+    }
+
+    /// <summary>Takes a granted page in use for a back end. The domain sees that, and must not take it back meanwhile.</summary>
+    /// <param name="page">Guest-physical address of memory.</param>
+    /// <returns>False: it is not granted so; counted as the domain's error.</returns>
+    public bool TryAcquire(uint reference, bool writable, out ulong page)
+    {
+        page = 0;
+        if (!TryEntry(reference, out var entry))
+            return Refuse("a grant reference out of the table");
+        var bits = writable ? Reading | Writing : Reading;
+        while (true)
+        {
+            if (!_memory.TryRead(entry, out ulong value))
+                return Refuse("a grant table that is no memory");
+            if ((value & TypeMask) != PermitAccess || (value >> 16 & 0xFFFF) != EventChannels.BackEnd)
+                return Refuse("a grant that does not permit");
+            if (writable && (value & ReadOnly) != 0)
+                return Refuse("a grant to read that is written by");
+            page = value >> 32 << PageShift;
+            if (!_memory.IsRam(page, GuestMemory.PageSize))
+                return Refuse("a grant of what is no memory");
+            if (_memory.TryCompareExchange(entry, value | bits, value, out var old) && old == value)
+                break;
+        }
+
+        var use = _uses.GetValueOrDefault(reference);
+        _uses[reference] = writable ? use with { Writers = use.Writers + 1 } : use with { Readers = use.Readers + 1 };
+        return true;
+    }
+
+    /// <summary>Ends one use.</summary>
+    /// <exception cref="InvalidOperationException">There is none.</exception>
+    public void Release(uint reference, bool writable)
+    {
+        if (!_uses.TryGetValue(reference, out var use))
+        {
+            if (FrameCount == 0)
+                return; // the machine was reset
+            throw new InvalidOperationException("the grant is not in use");
+        }
+
+        use = writable ? use with { Writers = use.Writers - 1 } : use with { Readers = use.Readers - 1 };
+        if (use is { Readers: < 0 } or { Writers: < 0 })
+            throw new InvalidOperationException("the grant is not in use that way");
+        var bits = (use.Writers == 0 ? Writing : 0) | (use is { Writers: 0, Readers: 0 } ? Reading : 0);
+        if (bits != 0 && TryEntry(reference, out var entry))
+            _memory.TryClearBits(entry, bits, out _);
+        if (use is { Writers: 0, Readers: 0 })
+            _uses.Remove(reference);
+        else
+            _uses[reference] = use;
+    }
+
+    private bool TryEntry(uint reference, out ulong entry)
+    {
+        entry = 0;
+        if (reference >= (uint)(FrameCount * EntriesPerFrame) || _frames[reference / EntriesPerFrame] is not (not 0 and var frame))
+            return false;
+        entry = frame + (reference % EntriesPerFrame * EntrySize);
+        return true;
+    }
+
+    private bool Refuse(string kind)
+    {
+        _errors.Report("xen", kind);
+        return false;
+    }
+
+    private readonly record struct Use(int Readers, int Writers);
+}

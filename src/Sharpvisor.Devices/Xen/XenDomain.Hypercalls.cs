@@ -1,0 +1,349 @@
+using System.Buffers.Binary;
+using System.Text;
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Memory;
+
+namespace Sharpvisor.Devices.Xen;
+
+/// <content>The hypercalls, by their numbers in xen.h.</content>
+public sealed partial class XenDomain
+{
+    private const int Self = EventChannels.Self;
+
+    private bool IsSelf(int domain) => domain == Self || domain == Number;
+
+    private ulong VersionOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int version = 0, extraVersion = 1, capabilities = 3, changeSet = 4, platformParameters = 5, getFeatures = 6, pageSize = 7, guestHandle = 8;
+        const uint autoTranslated = 1 << 2, callbackVector = 1 << 8;
+        switch ((int)call.Arg1)
+        {
+            case version:
+                return Version;
+            case pageSize:
+                return GuestMemory.PageSize;
+            case extraVersion:
+                return WriteText(memory, call.Arg2, ".0-sharpvisor", 16);
+            case capabilities:
+                return WriteText(memory, call.Arg2, "hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ", 1024);
+            case changeSet:
+                return WriteText(memory, call.Arg2, "", 64);
+            case platformParameters:
+                return memory.TryWrite(call.Arg2, stackalloc byte[8]) ? 0 : Result(XenError.EFAULT);
+            case guestHandle:
+                return memory.TryWrite(call.Arg2, stackalloc byte[16]) ? 0 : Result(XenError.EFAULT);
+            case getFeatures:
+                Span<byte> info = stackalloc byte[8];
+                if (!memory.TryRead(call.Arg2, info))
+                    return Result(XenError.EFAULT);
+                var map = BinaryPrimitives.ReadUInt32LittleEndian(info);
+                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | callbackVector : 0);
+                return memory.TryWrite(call.Arg2, info) ? 0 : Result(XenError.EFAULT);
+            default:
+                return Unknown(call.Number, "xen_version", call.Arg1);
+        }
+    }
+
+    private ulong MemoryOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int maximumRamPage = 2, currentReservation = 3, maximumReservation = 4, addToPhysmap = 7;
+        const uint sharedInfo = 0, grantTable = 1;
+        switch ((int)call.Arg1)
+        {
+            case maximumRamPage:
+                return (_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G : _memory.Below4G) / GuestMemory.PageSize;
+            case currentReservation or maximumReservation:
+                return _memory.Size / GuestMemory.PageSize;
+            case addToPhysmap:
+                Span<byte> arguments = stackalloc byte[24];
+                if (!memory.TryRead(call.Arg2, arguments))
+                    return Result(XenError.EFAULT);
+                if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)))
+                    return Result(XenError.ESRCH);
+                var index = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
+                var page = BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]);
+                if (page >= 1UL << 40)
+                    return Result(XenError.EINVAL);
+                return BinaryPrimitives.ReadUInt32LittleEndian(arguments[4..]) switch
+                {
+                    sharedInfo when index == 0 => SetSharedInfo(page * GuestMemory.PageSize),
+                    grantTable when index < GrantTable.MaximumFrames => Result(Grants.SetFrame((int)index, page * GuestMemory.PageSize)),
+                    _ => Result(XenError.EINVAL),
+                };
+            default:
+                return Unknown(call.Number, "memory_op", call.Arg1);
+        }
+    }
+
+    /// <summary>The domain's own page becomes shared_info: Xen would lay another one over it.</summary>
+    private ulong SetSharedInfo(ulong page)
+    {
+        const int maskOffset = 0xA00, maskLength = 512, vcpuInfoSize = 64, vcpusInSharedInfo = 32;
+        var contents = new byte[GuestMemory.PageSize];
+        contents.AsSpan(maskOffset, maskLength).Fill(0xFF); // every port is masked at first
+        if (!_memory.TryWrite(page, contents))
+            return Result(XenError.EINVAL);
+        Events.SharedInfo = page;
+        for (var i = 0; i < Math.Min(_upcallVectors.Length, vcpusInSharedInfo); i++)
+        {
+            if (Events.VcpuInfo(i) == 0)
+                Events.SetVcpuInfo(i, page + (ulong)(i * vcpuInfoSize));
+        }
+
+        return 0;
+    }
+
+    private ulong HvmOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int setParameter = 0, getParameter = 1, setUpcallVector = 23;
+        Span<byte> arguments = stackalloc byte[16];
+        switch ((int)call.Arg1)
+        {
+            case setParameter or getParameter:
+                if (!memory.TryRead(call.Arg2, arguments))
+                    return Result(XenError.EFAULT);
+                if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)))
+                    return Result(XenError.ESRCH);
+                var index = BinaryPrimitives.ReadUInt32LittleEndian(arguments[4..]);
+                if (index >= ParameterCount)
+                    return Result(XenError.EINVAL);
+                if ((int)call.Arg1 == setParameter)
+                    return SetParameter((HvmParam)index, BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]));
+                BinaryPrimitives.WriteUInt64LittleEndian(arguments[8..], _parameters[index]);
+                return memory.TryWrite(call.Arg2, arguments) ? 0 : Result(XenError.EFAULT);
+            case setUpcallVector:
+                if (!memory.TryRead(call.Arg2, arguments[..8]))
+                    return Result(XenError.EFAULT);
+                var processor = BinaryPrimitives.ReadUInt32LittleEndian(arguments);
+                if (processor >= _upcallVectors.Length)
+                    return Result(XenError.ENOENT);
+                if (arguments[4] < 16)
+                    return Result(XenError.EINVAL);
+                _upcallVectors[processor] = arguments[4];
+                if (Events.HasUpcall((int)processor))
+                    OnUpcall((int)processor);
+                return 0;
+            default:
+                return Unknown(call.Number, "hvm_op", call.Arg1);
+        }
+    }
+
+    private ulong SetParameter(HvmParam parameter, ulong value)
+    {
+        if (parameter is HvmParam.StorePage or HvmParam.StorePort or HvmParam.ConsolePage or HvmParam.ConsolePort)
+            return Result(XenError.EPERM);
+        _parameters[(int)parameter] = value;
+        return 0;
+    }
+
+    private ulong VcpuOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int isUp = 3, registerVcpuInfo = 10;
+        if (call.Arg2 >= (ulong)_upcallVectors.Length)
+            return Result(XenError.ENOENT);
+        var processor = (int)call.Arg2;
+        switch ((int)call.Arg1)
+        {
+            case isUp:
+                return 1;
+            case registerVcpuInfo:
+                Span<byte> arguments = stackalloc byte[16];
+                if (!memory.TryRead(call.Arg3, arguments))
+                    return Result(XenError.EFAULT);
+                var page = BinaryPrimitives.ReadUInt64LittleEndian(arguments);
+                var offset = BinaryPrimitives.ReadUInt32LittleEndian(arguments[8..]);
+                return RegisterVcpuInfo(processor, page, offset);
+            default:
+                return Unknown(call.Number, "vcpu_op", call.Arg1);
+        }
+    }
+
+    private ulong RegisterVcpuInfo(int processor, ulong page, uint offset)
+    {
+        const int size = 64;
+        if (offset > GuestMemory.PageSize - size || offset % 8 != 0 || page >= 1UL << 40 || !_memory.IsRam((page * GuestMemory.PageSize) + offset, size))
+            return Result(XenError.EINVAL);
+        var address = (page * GuestMemory.PageSize) + offset;
+        Span<byte> old = stackalloc byte[size];
+        if (Events.VcpuInfo(processor) is not 0 and var before && _memory.TryRead(before, old))
+            _memory.TryWrite(address, old);
+        Events.SetVcpuInfo(processor, address);
+        return 0;
+    }
+
+    private ulong SchedOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int yield = 0, block = 1, shutdown = 2, poll = 3;
+        switch ((int)call.Arg1)
+        {
+            case yield or block or poll:
+                return 0; // a domain looks again whether it waits for something; HLT is how it sleeps
+            case shutdown:
+                Span<byte> reason = stackalloc byte[4];
+                return memory.TryRead(call.Arg2, reason) ? ShutDown(BinaryPrimitives.ReadUInt32LittleEndian(reason)) : Result(XenError.EFAULT);
+            default:
+                return Unknown(call.Number, "sched_op", call.Arg1);
+        }
+    }
+
+    private ulong ShutDown(uint reason)
+    {
+        const uint powerOff = 0, reboot = 1, suspend = 2, crash = 3;
+        switch (reason)
+        {
+            case powerOff:
+                _control.RequestPowerOff("Xen");
+                return 0;
+            case reboot:
+                _control.RequestReset("Xen");
+                return 0;
+            case suspend:
+                return Result(XenError.EOPNOTSUPP);
+            case crash:
+                _control.ReportPanic("Xen", isHandled: false);
+                return 0;
+            default:
+                return Result(XenError.EINVAL);
+        }
+    }
+
+    private ulong ConsoleIo(in Hypercall call, ILinearMemory memory)
+    {
+        const int write = 0, limit = 4096;
+        if ((int)call.Arg1 != write)
+            return Unknown(call.Number, "console_io", call.Arg1);
+        if (call.Arg2 > limit)
+            return Result(XenError.E2BIG);
+        var text = new byte[(int)call.Arg2];
+        if (text.Length > 0 && !memory.TryRead(call.Arg3, text))
+            return Result(XenError.EFAULT);
+        _logger.LogInformation("guest: {Text}", Encoding.Latin1.GetString(text).TrimEnd('\r', '\n'));
+        return 0;
+    }
+
+    private ulong GrantTableOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int querySize = 6, setVersion = 8, getVersion = 10;
+        if (call.Arg3 != 1)
+            return Unknown(call.Number, "grant_table_op of many", call.Arg1);
+        Span<byte> arguments = stackalloc byte[16];
+        switch ((int)call.Arg1)
+        {
+            case querySize:
+                if (!memory.TryRead(call.Arg2, arguments))
+                    return Result(XenError.EFAULT);
+                BinaryPrimitives.WriteInt32LittleEndian(arguments[4..], Grants.FrameCount);
+                BinaryPrimitives.WriteInt32LittleEndian(arguments[8..], GrantTable.MaximumFrames);
+                BinaryPrimitives.WriteInt16LittleEndian(arguments[12..], IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)) ? (short)0 : (short)XenError.EPERM);
+                return memory.TryWrite(call.Arg2, arguments) ? 0 : Result(XenError.EFAULT);
+            case setVersion:
+                if (!memory.TryRead(call.Arg2, arguments[..4]))
+                    return Result(XenError.EFAULT);
+                var accepted = BinaryPrimitives.ReadUInt32LittleEndian(arguments) == 1;
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments, 1);
+                memory.TryWrite(call.Arg2, arguments[..4]);
+                return accepted ? 0 : Result(XenError.EINVAL);
+            case getVersion:
+                if (!memory.TryRead(call.Arg2, arguments[..8]))
+                    return Result(XenError.EFAULT);
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments[4..], 1);
+                return memory.TryWrite(call.Arg2, arguments[..8]) ? 0 : Result(XenError.EFAULT);
+            default:
+                return Unknown(call.Number, "grant_table_op", call.Arg1);
+        }
+    }
+
+    private ulong EventChannelOp(in Hypercall call, ILinearMemory memory)
+    {
+        const int bindInterdomain = 0, bindVirq = 1, close = 3, send = 4, status = 5, allocUnbound = 6, bindIpi = 7, bindVcpu = 8, unmask = 9, reset = 10;
+        const int initControl = 11, setPriority = 13;
+        Span<byte> arguments = stackalloc byte[24];
+        arguments.Clear();
+        var command = (int)call.Arg1;
+        var length = command switch
+        {
+            bindInterdomain or bindVirq => 12,
+            close or send or unmask => 4,
+            status => 24,
+            allocUnbound or bindIpi or bindVcpu => 8,
+            reset => 2,
+            _ => 0,
+        };
+        if (length == 0)
+            return command is initControl or setPriority ? Result(XenError.ENOSYS) : Unknown(call.Number, "event_channel_op", call.Arg1);
+        if (!memory.TryRead(call.Arg2, arguments[..length]))
+            return Result(XenError.EFAULT);
+        var (a, b) = (BinaryPrimitives.ReadUInt32LittleEndian(arguments), BinaryPrimitives.ReadUInt32LittleEndian(arguments[4..]));
+        XenError error;
+        uint port;
+        switch (command)
+        {
+            case bindInterdomain:
+                error = Events.BindInterdomain((ushort)a, b, out port);
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments[8..], port);
+                break;
+            case bindVirq:
+                error = Events.BindVirq((int)a, (int)b, out port);
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments[8..], port);
+                break;
+            case bindIpi:
+                error = Events.BindIpi((int)a, out port);
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments[4..], port);
+                break;
+            case allocUnbound:
+                error = IsSelf((ushort)a) ? Events.AllocateUnbound((ushort)(a >> 16), out port) : NoPort(out port);
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments[4..], port);
+                break;
+            case status:
+                error = IsSelf((ushort)a) ? Events.GetStatus(b, out var found) : Fail(out found);
+                BinaryPrimitives.WriteUInt32LittleEndian(arguments[8..], (uint)found.State);
+                BinaryPrimitives.WriteInt32LittleEndian(arguments[12..], found.Processor);
+                if (found.State is EventChannelState.Interdomain or EventChannelState.Unbound)
+                {
+                    BinaryPrimitives.WriteUInt16LittleEndian(arguments[16..], (ushort)found.Domain);
+                    BinaryPrimitives.WriteUInt32LittleEndian(arguments[20..], found.Detail);
+                }
+                else
+                {
+                    BinaryPrimitives.WriteUInt32LittleEndian(arguments[16..], found.Detail);
+                }
+
+                break;
+            case bindVcpu:
+                return Result(Events.BindProcessor(a, (int)b));
+            case close:
+                return Result(Events.Close(a));
+            case send:
+                return Result(Events.Send(a));
+            case unmask:
+                return Result(Events.Unmask(a));
+            default:
+                if (!IsSelf((ushort)a))
+                    return Result(XenError.ESRCH);
+                Events.Reset();
+                return 0;
+        }
+
+        return error != XenError.None ? Result(error) : memory.TryWrite(call.Arg2, arguments[..length]) ? 0 : Result(XenError.EFAULT);
+    }
+
+    private static XenError NoPort(out uint port)
+    {
+        port = 0;
+        return XenError.EPERM;
+    }
+
+    private static XenError Fail(out EventChannelStatus status)
+    {
+        status = default;
+        return XenError.EPERM;
+    }
+
+    private static ulong WriteText(ILinearMemory memory, ulong address, string text, int size)
+    {
+        var bytes = new byte[size];
+        Encoding.ASCII.GetBytes(text, bytes);
+        return memory.TryWrite(address, bytes) ? 0 : Result(XenError.EFAULT);
+    }
+}

@@ -1,0 +1,204 @@
+// Xen as a guest of it sees it, without Xen: hypercalls, CPUID leaves, shared pages, event channels, grants and the store
+// of one domain that runs in hardware's own modes (HVM and PVH).
+// Follows: Xen's public headers (arch-x86/cpuid.h, xen.h, version.h, memory.h, hvm/hvm_op.h, hvm/params.h, vcpu.h, sched.h,
+// event_channel.h, grant_table.h); the order in which Linux asks is in shared/reference/xen-guest-interface.md.
+// Leaves out: 32-bit callers' structures (they get -ENOSYS), physical interrupts, pvclock and its timers (the domain is not
+// offered them), memory that is given back or taken.
+
+using System.Buffers.Binary;
+using System.Numerics;
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Devices.Xen.Store;
+
+namespace Sharpvisor.Devices.Xen;
+
+/// <summary>HVM_PARAM_*.</summary>
+public enum HvmParam
+{
+    CallbackIrq = 0,
+    StorePage = 1,
+    StorePort = 2,
+    ConsolePage = 17,
+    ConsolePort = 18,
+}
+
+/// <summary>One domain. Used with the machine's gate held, but for CPUID.</summary>
+public sealed partial class XenDomain : IHypervisor, IMsrDevice
+{
+    /// <summary>4.17, which Debian 12 has.</summary>
+    public const uint Version = (4 << 16) | 17;
+
+    /// <summary>Pages that the domain finds by HVM parameters; in the range that Xen uses for them.</summary>
+    public const ulong SpecialPages = 0xFEFF_8000;
+
+    private const int ParameterCount = 64, SpecialPageCount = 8, StoreIndex = 4, ConsoleIndex = 5;
+    private const uint HypercallMsr = 0x4000_0000, FirstLeaf = 0x4000_0000, LastLeaf = FirstLeaf + 5;
+
+    private readonly GuestMemory _memory;
+    private readonly GuestErrorLog _errors;
+    private readonly ILogger _logger;
+    private readonly IMachineControl _control;
+    private readonly IMsiTarget _apics;
+    private readonly byte[] _upcallVectors;
+    private readonly ulong[] _parameters = new ulong[ParameterCount];
+    private readonly HashSet<ulong> _unknown = [];
+    private XenStoreRing? _storeRing;
+
+    /// <param name="number">The domain's number, 1 to 32751.</param>
+    /// <param name="apics">Where vectors for processors are sent; the destination is the processor's number.</param>
+    public XenDomain(int number, int processorCount, GuestMemory memory, IMsiTarget apics, IMachineControl control, GuestErrorLog errors, ILogger logger)
+    {
+        Number = number;
+        _memory = memory;
+        _apics = apics;
+        _control = control;
+        _errors = errors;
+        _logger = logger;
+        _upcallVectors = new byte[processorCount];
+        Events = new EventChannels(memory, errors, number, processorCount, OnUpcall);
+        Grants = new GrantTable(memory, errors);
+        memory.Map(SpecialPages, memory.AddRegion("xen", SpecialPageCount * GuestMemory.PageSize));
+    }
+
+    public int Number { get; }
+
+    public EventChannels Events { get; }
+
+    public GrantTable Grants { get; }
+
+    public XenStore Store { get; private set; } = new();
+
+    public static ulong ConsolePage => SpecialPages + (ConsoleIndex * GuestMemory.PageSize);
+
+    /// <summary>The console's ring is served by this.</summary>
+    public Action? OnConsole { get; set; }
+
+    /// <summary>Fills the store of a domain that begins; called after each reset.</summary>
+    public Action<XenStore>? OnStore { get; set; }
+
+    /// <summary>Raises the event channel of the console.</summary>
+    public void NotifyConsole() => Events.Notify((uint)_parameters[(int)HvmParam.ConsolePort]);
+
+    /// <summary>Power-on and reset: a new domain with the same number.</summary>
+    public void Reset()
+    {
+        Events.Reset();
+        Events.SharedInfo = 0;
+        for (var i = 0; i < _upcallVectors.Length; i++)
+            Events.SetVcpuInfo(i, 0);
+        Grants.Reset();
+        Array.Clear(_upcallVectors);
+        Array.Clear(_parameters);
+        var zeroes = new byte[GuestMemory.PageSize];
+        for (var i = 0; i < SpecialPageCount; i++)
+            _memory.TryWrite(SpecialPages + (ulong)(i * GuestMemory.PageSize), zeroes);
+        Store = new XenStore();
+        OnStore?.Invoke(Store);
+
+        const ulong storePage = SpecialPages + (StoreIndex * GuestMemory.PageSize);
+        Events.AllocateUnbound(EventChannels.BackEnd, out var storePort);
+        _storeRing = new XenStoreRing(Store, Number, _memory, storePage, _errors, () => Events.Notify(storePort));
+        Events.TryConnect(storePort, _storeRing.Serve);
+        _parameters[(int)HvmParam.StorePage] = storePage / GuestMemory.PageSize;
+        _parameters[(int)HvmParam.StorePort] = storePort;
+        if (OnConsole is not { } onConsole)
+            return;
+        Events.AllocateUnbound(EventChannels.BackEnd, out var consolePort);
+        Events.TryConnect(consolePort, onConsole);
+        _parameters[(int)HvmParam.ConsolePage] = ConsolePage / GuestMemory.PageSize;
+        _parameters[(int)HvmParam.ConsolePort] = consolePort;
+    }
+
+    public (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf)
+    {
+        const uint hypercallPages = 1, vcpuId = 1 << 3, domainId = 1 << 4, extendedDestination = 1 << 5, upcallVector = 1 << 6;
+        return leaf switch
+        {
+            FirstLeaf => (LastLeaf, Word("XenV"), Word("MMXe"), Word("nVMM")),
+            FirstLeaf + 1 => (Version, 0, 0, 0),
+            FirstLeaf + 2 => (hypercallPages, HypercallMsr, 0, 0),
+            FirstLeaf + 3 when subleaf == 0 => (0, 0, 0, 0),
+            FirstLeaf + 4 => (vcpuId | domainId | extendedDestination | upcallVector, (uint)processor, (uint)Number, 0),
+            FirstLeaf + 5 => (0, (uint)(64 - BitOperations.LeadingZeroCount(_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G - 1 : uint.MaxValue)), 0, 0),
+            _ => default,
+        };
+    }
+
+    public bool TryReadMsr(uint msr, out ulong value)
+    {
+        value = 0;
+        return msr == HypercallMsr;
+    }
+
+    /// <summary>The domain names a page of its memory: it becomes the hypercall page, 32 bytes a call.</summary>
+    public bool TryWriteMsr(uint msr, ulong value)
+    {
+        const int stub = 32, iret = 23;
+        if (msr != HypercallMsr)
+            return false;
+        if ((value & (GuestMemory.PageSize - 1)) != 0)
+            return true; // another page than the first: ignored, as Xen does
+        Span<byte> page = stackalloc byte[GuestMemory.PageSize];
+        page.Clear();
+        for (var i = 0; i < page.Length / stub; i++)
+        {
+            var code = page[(i * stub)..];
+            if (i == iret)
+            {
+                (code[0], code[1]) = (0x0F, 0x0B); // ud2: only for domains without hardware's help
+                continue;
+            }
+
+            code[0] = 0xB8; // mov eax, i
+            BinaryPrimitives.WriteInt32LittleEndian(code[1..], i);
+            (code[5], code[6], code[7], code[8]) = (0x0F, 0x01, 0xC1, 0xC3); // vmcall; ret
+        }
+
+        if (!_memory.TryWrite(value, page))
+            _errors.Report("xen", "a hypercall page that is no memory");
+        return true;
+    }
+
+    public ulong Call(in Hypercall call, ILinearMemory memory)
+    {
+        if (call.Privilege != 0)
+            return Result(XenError.EPERM);
+        if (!call.Is64)
+            return Unknown(call.Number, "32-bit");
+        return call.Number switch
+        {
+            12 => MemoryOp(call, memory),
+            17 => VersionOp(call, memory),
+            18 => ConsoleIo(call, memory),
+            20 => GrantTableOp(call, memory),
+            21 => 0, // vm_assist: nothing of it concerns a domain with page tables of its own
+            24 => VcpuOp(call, memory),
+            29 => SchedOp(call, memory),
+            32 => EventChannelOp(call, memory),
+            34 => HvmOp(call, memory),
+            _ => Unknown(call.Number, "hypercall"),
+        };
+    }
+
+    private static uint Word(string text) => BinaryPrimitives.ReadUInt32LittleEndian(System.Text.Encoding.ASCII.GetBytes(text));
+
+    private static ulong Result(XenError error) => (ulong)(long)error;
+
+    /// <summary>What there is not: said once each.</summary>
+    private ulong Unknown(ulong number, string kind, ulong command = 0)
+    {
+        if (_unknown.Count < 256 && _unknown.Add((number << 32) | (uint)command))
+            _errors.Report("xen", $"{kind} {number} {command} is not there");
+        return Result(XenError.ENOSYS);
+    }
+
+    private void OnUpcall(int processor)
+    {
+        const ulong apicAddress = 0xFEE0_0000;
+        if (_upcallVectors[processor] is not 0 and var vector)
+            _apics.Send(apicAddress | ((ulong)processor << 12), vector);
+    }
+}

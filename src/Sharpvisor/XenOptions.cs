@@ -1,0 +1,12 @@
+using Sharpvisor.Core.Char;
+
+namespace Sharpvisor;
+
+/// <summary>The Xen domain that a guest finds itself in.</summary>
+/// <param name="Domain">Its number, 1 to <see cref="LastDomain"/>.</param>
+/// <param name="Console">What its console (hvc0) leads to; null: it has none.</param>
+public sealed record XenOptions(int Domain, ICharBackend? Console)
+{
+    /// <summary>Numbers from DOMID_FIRST_RESERVED on mean something else.</summary>
+    public const int LastDomain = 0x7FEF;
+}

@@ -1,0 +1,277 @@
+using System.Buffers.Binary;
+using System.Text;
+using Microsoft.Extensions.Logging.Abstractions;
+using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Interrupts;
+using Sharpvisor.Core.Memory;
+using Sharpvisor.Devices.Xen;
+
+namespace Sharpvisor.Devices.Tests.Xen;
+
+public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMachineControl
+{
+    private const int Domain = 7;
+    private const ulong Arguments = 0x8000, Nowhere = 0xFFFF_8000_0000_0000;
+    private const long Fault = -14, Invalid = -22, NotThere = -38, NoEntry = -2, NoProcess = -3;
+
+    private readonly GuestMemory _memory = new(1 << 20);
+    private readonly GuestErrorLog _errors = new(NullLogger.Instance);
+    private readonly XenDomain _domain;
+    private readonly List<(ulong Address, uint Data)> _messages = [];
+    private readonly List<string> _asked = [];
+
+    public XenDomainTests()
+    {
+        _domain = new XenDomain(Domain, 2, _memory, this, this, _errors, NullLogger.Instance);
+        _domain.Reset();
+    }
+
+    public void Dispose() => _memory.Dispose();
+
+    [Fact]
+    public void Cpuid_says_Xen_and_who_the_processor_is()
+    {
+        var (eax, ebx, ecx, edx) = _domain.QueryCpuid(1, 0x4000_0000, 0);
+        Span<byte> name = stackalloc byte[12];
+        BinaryPrimitives.WriteUInt32LittleEndian(name, ebx);
+        BinaryPrimitives.WriteUInt32LittleEndian(name[4..], ecx);
+        BinaryPrimitives.WriteUInt32LittleEndian(name[8..], edx);
+        Assert.Equal("XenVMMXenVMM", Encoding.ASCII.GetString(name));
+        Assert.Equal(0x4000_0005u, eax);
+        Assert.Equal((1u, 7u), (_domain.QueryCpuid(1, 0x4000_0004, 0).Ebx, _domain.QueryCpuid(1, 0x4000_0004, 0).Ecx));
+        Assert.Equal(default, _domain.QueryCpuid(0, 0x4000_0010, 0));
+    }
+
+    [Fact]
+    public void The_hypercall_page_holds_calls()
+    {
+        Assert.True(_domain.TryWriteMsr(0x4000_0000, 0x3000));
+        var stub = new byte[9];
+        _memory.TryRead(0x3000 + (32 * 17), stub);
+        Assert.Equal([0xB8, 17, 0, 0, 0, 0x0F, 0x01, 0xC1, 0xC3], stub);
+        Assert.True(_domain.TryWriteMsr(0x4000_0000, 0xFEE0_0000));
+        Assert.Single(_errors.Counts);
+        Assert.False(_domain.TryWriteMsr(0x4000_0001, 0));
+    }
+
+    [Fact]
+    public void Features_and_version()
+    {
+        Assert.Equal(4 << 16 | 17, Call(17, 0, 0));
+        Put32(0, 0);
+        Assert.Equal(0, Call(17, 6, Arguments));
+        Assert.Equal(1u << 2 | 1u << 8, Get32(4));
+        Put32(0, 1);
+        Call(17, 6, Arguments);
+        Assert.Equal(0u, Get32(4));
+        Assert.Equal(Fault, Call(17, 6, Nowhere));
+        Assert.Equal(NotThere, Call(17, 99, Arguments));
+    }
+
+    [Fact]
+    public void Only_the_kernel_may_call()
+    {
+        Assert.Equal(-1, (long)_domain.Call(new Hypercall(0, 3, true, 17, 0, 0, 0, 0, 0), this));
+        Assert.Equal(NotThere, (long)_domain.Call(new Hypercall(0, 0, false, 17, 0, 0, 0, 0, 0), this));
+        Assert.Equal(NotThere, Call(55, 0, 0));
+    }
+
+    [Fact]
+    public void Events_reach_the_processor_by_its_vector()
+    {
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        RegisterVcpuInfo(1, 0x11, 0x40);
+        Assert.Empty(_messages);
+        Put32(0, 1);
+        Put32(4, 0xF3);
+        Assert.Equal(0, Call(34, 23, Arguments));
+        Assert.Equal((0xFEE0_0000UL | 1 << 12, 0xF3u), Assert.Single(_messages)); // at once: something may have come before
+        RegisterVcpuInfo(1, 0x11, 0x40);
+        Assert.Equal(2, _messages.Count);
+        Take(0x11040);
+
+        Put32(0, 1);
+        Assert.Equal(0, Call(32, 7, Arguments)); // bind_ipi
+        var port = Get32(4);
+        Put32(0, port);
+        Assert.Equal(0, Call(32, 9, Arguments)); // unmask: the mask was all ones
+        Assert.Equal(0, Call(32, 4, Arguments)); // send
+        Assert.Single(_messages);
+        Assert.Equal(0, Call(32, 3, Arguments)); // close
+        Assert.Equal(Invalid, Call(32, 4, Arguments));
+    }
+
+    [Fact]
+    public void Parameters_lead_to_the_pages()
+    {
+        Assert.Equal(0xFEFFCUL, GetParameter(1));
+        Assert.NotEqual(0UL, GetParameter(2));
+        Assert.Equal(0UL, GetParameter(17)); // no console here
+        Put16(0, 0x7FF0);
+        Put32(4, 1000);
+        Assert.Equal(Invalid, Call(34, 1, Arguments));
+        Put16(0, 5);
+        Put32(4, 1);
+        Assert.Equal(NoProcess, Call(34, 1, Arguments));
+        Put16(0, 0x7FF0);
+        Assert.Equal(-1, Call(34, 0, Arguments)); // whose page the store is, is not the domain's to say
+    }
+
+    [Fact]
+    public void The_store_answers_on_its_page()
+    {
+        const ulong page = 0xFEFF_C000;
+        var port = (uint)GetParameter(2);
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        byte[] request = [10, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, (byte)'7', 0];
+        Assert.True(_memory.TryWrite(page, request));
+        Assert.True(_memory.TryWrite(page + 2052, (uint)request.Length));
+        Put32(0, port);
+        Assert.Equal(0, Call(32, 4, Arguments));
+        var answer = new byte[16 + 16];
+        _memory.TryRead(page + 1024, answer);
+        Assert.Equal("/local/domain/7\0", Encoding.ASCII.GetString(answer, 16, 16));
+        Assert.True(_domain.Events.IsPending(port));
+    }
+
+    [Fact]
+    public void Grant_table_of_version_1()
+    {
+        Put32(0, 0x7FF0);
+        Assert.Equal(0, Call(20, 6, Arguments, 1));
+        Assert.Equal((0u, 64u), (Get32(4), Get32(8)));
+        Put32(0, 2);
+        Assert.Equal(Invalid, Call(20, 8, Arguments, 1));
+        Assert.Equal(1u, Get32(0));
+        Assert.Equal(0, Call(20, 8, Arguments, 1));
+        AddToPhysmap(space: 1, index: 1, page: 0x20);
+        AddToPhysmap(space: 1, index: 0, page: 0x21);
+        Assert.Equal(2, _domain.Grants.FrameCount);
+        Assert.Equal(Invalid, TryAddToPhysmap(1, 64, 0x22));
+        Assert.Equal(Invalid, TryAddToPhysmap(1, 2, 0xFEE00));
+        Assert.Equal(Invalid, TryAddToPhysmap(9, 0, 0x22));
+        Assert.Equal(Invalid, TryAddToPhysmap(0, 1, 0x22));
+        Assert.Equal(Invalid, TryAddToPhysmap(0, 0, ulong.MaxValue));
+    }
+
+    [Fact]
+    public void A_domain_shuts_down()
+    {
+        foreach (var reason in (uint[])[0, 1, 3])
+        {
+            Put32(0, reason);
+            Assert.Equal(0, Call(29, 2, Arguments));
+        }
+
+        Assert.Equal(["off", "reset", "panic"], _asked);
+        Put32(0, 9);
+        Assert.Equal(Invalid, Call(29, 2, Arguments));
+        Assert.Equal(Fault, Call(29, 2, Nowhere));
+    }
+
+    [Fact]
+    public void Processors_that_are_none()
+    {
+        Assert.Equal(NoEntry, Call(24, 10, 2, Arguments));
+        Assert.Equal(NoEntry, Call(24, 3, ulong.MaxValue, 0));
+        Put64(0, 0x11);
+        Put32(8, 0xFF0);
+        Assert.Equal(Invalid, Call(24, 10, 0, Arguments)); // over the end of its page
+        Put32(8, 4);
+        Assert.Equal(Invalid, Call(24, 10, 0, Arguments)); // not aligned
+        Put32(0, 5);
+        Put32(4, 0xF3);
+        Assert.Equal(NoEntry, Call(34, 23, Arguments));
+    }
+
+    [Fact]
+    public void Random_hypercalls_harm_nobody()
+    {
+        var count = int.TryParse(Environment.GetEnvironmentVariable("SHARPVISOR_FUZZ_COUNT"), out var n) ? n : 50_000;
+        var random = new Random(815);
+        ulong[] pointers = [Arguments, Arguments + 0xFFD, 0xFFFF8, Nowhere, 0, ulong.MaxValue, 0xFEE0_0000, 0x10_0000 - 4];
+        ulong[] numbers = [12, 17, 18, 20, 21, 24, 29, 32, 34];
+        var bytes = new byte[32];
+        for (var i = 0; i < count; i++)
+        {
+            random.NextBytes(bytes);
+            if (random.Next(2) == 0)
+                bytes.AsSpan(random.Next(4)).Clear();
+            _memory.TryWrite(Arguments, bytes);
+            var number = random.Next(20) == 0 ? (ulong)random.NextInt64() : numbers[random.Next(numbers.Length)];
+            Call(number, (ulong)random.Next(32), random.Next(3) == 0 ? (ulong)random.NextInt64() : pointers[random.Next(pointers.Length)], random.Next(2) == 0 ? 1 : pointers[random.Next(pointers.Length)]);
+            if (i % 1000 == 0)
+                _domain.Reset();
+        }
+    }
+
+    bool ILinearMemory.TryRead(ulong linear, Span<byte> destination) => _memory.TryRead(linear, destination);
+
+    bool ILinearMemory.TryWrite(ulong linear, ReadOnlySpan<byte> source) => _memory.TryWrite(linear, source);
+
+    bool ILinearMemory.TryTranslate(ulong linear, out ulong physical)
+    {
+        physical = linear;
+        return _memory.IsRam(linear, 1);
+    }
+
+    void IMsiTarget.Send(ulong address, uint data) => _messages.Add((address, data));
+
+    void IMachineControl.RequestReset(string source) => _asked.Add("reset");
+
+    void IMachineControl.RequestPowerOff(string source) => _asked.Add("off");
+
+    void IMachineControl.RequestSuspend(string source) => _asked.Add("suspend");
+
+    void IMachineControl.RequestWakeUp(string source) => _asked.Add("wake");
+
+    void IMachineControl.RequestExit(int exitCode, string source) => _asked.Add("exit");
+
+    void IMachineControl.ReportPanic(string source, bool isHandled) => _asked.Add("panic");
+
+    void IMachineControl.RequestPause(string reason) => _asked.Add("pause");
+
+    private long Call(ulong number, ulong a, ulong b, ulong c = 0) => (long)_domain.Call(new Hypercall(0, 0, true, number, a, b, c, 0, 0), this);
+
+    private void AddToPhysmap(uint space, ulong index, ulong page) => Assert.Equal(0, TryAddToPhysmap(space, index, page));
+
+    private long TryAddToPhysmap(uint space, ulong index, ulong page)
+    {
+        Put32(0, 0x7FF0);
+        Put32(4, space);
+        Put64(8, index);
+        Put64(16, page);
+        return Call(12, 7, Arguments);
+    }
+
+    private void RegisterVcpuInfo(ulong processor, ulong page, uint offset)
+    {
+        Put64(0, page);
+        Put32(8, offset);
+        Assert.Equal(0, Call(24, 10, processor, Arguments));
+    }
+
+    private ulong GetParameter(uint index)
+    {
+        Put32(0, 0x7FF0);
+        Put32(4, index);
+        Assert.Equal(0, Call(34, 1, Arguments));
+        return _memory.TryRead(Arguments + 8, out ulong value) ? value : throw new InvalidOperationException();
+    }
+
+    /// <summary>The processor has seen its events.</summary>
+    private void Take(ulong vcpuInfo)
+    {
+        _memory.TryWrite(vcpuInfo, (byte)0);
+        _memory.TryWrite(vcpuInfo + 8, 0UL);
+        _messages.Clear();
+    }
+
+    private void Put16(uint offset, ushort value) => _memory.TryWrite(Arguments + offset, value);
+
+    private void Put32(uint offset, uint value) => _memory.TryWrite(Arguments + offset, value);
+
+    private void Put64(uint offset, ulong value) => _memory.TryWrite(Arguments + offset, value);
+
+    private uint Get32(uint offset) => _memory.TryRead(Arguments + offset, out uint value) ? value : throw new InvalidOperationException();
+}
