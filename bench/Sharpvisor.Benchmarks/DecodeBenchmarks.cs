@@ -21,7 +21,7 @@ public unsafe class DecodeBenchmarks
     {
         _machine = new BareMachine(new InterpreterEngine());
         _bytes = _machine.Load(Programs.Endless(Programs.Body(Block)));
-        _decoder = new BlockDecoder(_machine.Environment.Model, smp: false);
+        _decoder = new BlockDecoder(_machine.Environment.Model);
     }
 
     [GlobalCleanup]

@@ -50,23 +50,7 @@ internal sealed class SocketEndpoint : ServerEndpoint
         }
     }
 
-    public static SocketEndpoint OpenUnix(ServerAddress.Unix address)
-    {
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            var end = new UnixDomainSocketEndPoint(address.Path);
-            RemoveStale(address, end);
-            socket.Bind(end);
-            socket.Listen(Backlog);
-            return new SocketEndpoint(socket, address.Path);
-        }
-        catch (Exception e) when (e is SocketException or ArgumentException or IOException or UnauthorizedAccessException)
-        {
-            socket.Dispose();
-            throw new ConfigurationException($"{address.Text}: cannot listen on {address.Path}: {e.Message.TrimEnd('.')}; check the path", e);
-        }
-    }
+    public static SocketEndpoint OpenUnix(ServerAddress.Unix address) => new(UnixListener.Open(address.Text, address.Path, Backlog), address.Path);
 
     public override async Task<ServerClient?> AcceptAsync(CancellationToken cancellation)
     {
@@ -96,16 +80,8 @@ internal sealed class SocketEndpoint : ServerEndpoint
     protected override void Dispose(bool disposing)
     {
         _socket.Dispose();
-        try
-        {
-            if (_path is not null)
-                File.Delete(_path);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // Its folder is gone or closed to us: nothing that a next start would stumble over.
-        }
-
+        if (_path is not null)
+            UnixListener.Remove(_path);
         base.Dispose(disposing);
     }
 
@@ -114,24 +90,5 @@ internal sealed class SocketEndpoint : ServerEndpoint
         if (host.Length == 0)
             return IPAddress.Loopback;
         return IPAddress.TryParse(host, out var address) ? address : Dns.GetHostAddresses(host).OrderBy(a => a.AddressFamily).First();
-    }
-
-    /// <summary>A socket that nobody listens on any more goes; anything else stays, and is an error.</summary>
-    private static void RemoveStale(ServerAddress.Unix address, UnixDomainSocketEndPoint end)
-    {
-        if (!File.Exists(address.Path))
-            return;
-        using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            probe.Connect(end);
-        }
-        catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionRefused && new FileInfo(address.Path) is { Length: 0, LinkTarget: null })
-        {
-            File.Delete(address.Path);
-            return;
-        }
-
-        throw new ConfigurationException($"{address.Text}: {address.Path} is in use; give another path");
     }
 }

@@ -1,7 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Core.Host;
+using Sharpvisor.Servers.Endpoints;
 
 namespace Sharpvisor.Servers.Vnc;
 
@@ -27,7 +27,7 @@ internal sealed class VncListener : IDisposable
     public static VncListener Open(VncSpec spec)
     {
         if (spec.UnixPath is { } path)
-            return new VncListener([OpenUnix(spec, path)], [], path);
+            return new VncListener([UnixListener.Open($"-vnc {spec.Text}", path, Backlog)], [], path);
         var addresses = Resolve(spec);
         for (var port = spec.Port; ; port++)
         {
@@ -56,16 +56,8 @@ internal sealed class VncListener : IDisposable
     {
         foreach (var socket in Sockets.Concat(WebSockets))
             socket.Dispose();
-        if (_path is null)
-            return;
-        try
-        {
-            File.Delete(_path);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // Its folder is gone or closed to us: nothing that a next start would stumble over.
-        }
+        if (_path is not null)
+            UnixListener.Remove(_path);
     }
 
     private static string Describe(VncSpec spec, bool isWeb, int port, SocketException error)
@@ -130,23 +122,6 @@ internal sealed class VncListener : IDisposable
                 socket.Dispose();
             sockets.Clear();
             throw failure;
-        }
-    }
-
-    private static Socket OpenUnix(VncSpec spec, string path)
-    {
-        var end = UnixSocketPath.Claim($"-vnc {spec.Text}", path);
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            socket.Bind(end);
-            socket.Listen(Backlog);
-            return socket;
-        }
-        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
-        {
-            socket.Dispose();
-            throw new ConfigurationException($"-vnc {spec.Text}: cannot listen on {path}: {e.Message.TrimEnd('.')}; check the path", e);
         }
     }
 }
