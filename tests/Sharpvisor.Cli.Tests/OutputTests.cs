@@ -5,7 +5,7 @@ namespace Sharpvisor.Cli.Tests;
 
 public sealed class OutputTests
 {
-    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor, HelpText.Control];
+    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor, HelpText.Control, HelpText.Context, HelpText.Profile];
 
     [Theory]
     [MemberData(nameof(Texts))]
@@ -26,6 +26,8 @@ public sealed class OutputTests
     [InlineData("demo --help", "sharpvisor demo")]
     [InlineData("image --help", "sharpvisor image")]
     [InlineData("doctor --help", "sharpvisor doctor")]
+    [InlineData("ctx --help", "sharpvisor ctx")]
+    [InlineData("profile --help", "sharpvisor profile")]
     [InlineData("--version", "sharpvisor 0.")]
     public async Task Each_verb_has_help(string commandLine, string start)
     {
