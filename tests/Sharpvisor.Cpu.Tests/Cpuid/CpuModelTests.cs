@@ -180,7 +180,7 @@ public class CpuModelTests
     [InlineData("F30F1EFA", true, true)] // endbr64, at least as a nop
     [InlineData("0F1AC1", true, true)] // bndldx
     [InlineData("0F01C8", false, false)] // monitor
-    [InlineData("0F01C1", false, false)] // vmcall
+    [InlineData("0F01C1", true, true)] // vmcall: of the hypervisor that CPUID names
     [InlineData("C7F800000000", false, false)] // xbegin
     [InlineData("660F38F8 01", false, false)] // movdir64b
     [InlineData("0F0FC19E", false, false)] // pfadd
