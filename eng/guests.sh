@@ -27,6 +27,9 @@
 #   soak/initrd.img                  busybox, tcc and guest/soak, made here
 #
 # Each directory appears complete, by one rename; a second start goes on where the first one was interrupted.
+#
+#   eng/guests.sh         all of them
+#   eng/guests.sh demo    only what the demo needs: cloud, busybox, e2fs, demo, demo-disk
 set -euo pipefail
 home=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 guests=$home/.cache/guests
@@ -40,15 +43,20 @@ fail() {
 }
 say() { echo "guests: $*" >&2; }
 
-images=(demo disk i386 soak virtio)
+part=${1:-all}
+[[ $part == all || $part == demo ]] || fail "usage: eng/guests.sh [demo]"
+images=(disk i386 soak virtio) # besides the demo's
 # FILE SOURCE...: is newer than this script and all of the sources; a directory's time tells of removed files.
 is_current() { [[ -f $1 && -z $(find "${@:2}" "$home/eng/guests.sh" -newer "$1" -print -quit) ]]; }
-image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1"; } # NAME
+image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1" "$guests/cloud/version"; } # NAME
 grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/grub" "$guests"/disk/initrd.img; }
 have() { [[ -e $guests/$1 ]]; }
+demo_there() { have cloud && have busybox && have e2fs && image_is_current demo && have demo-disk; }
 all_there() {
   local name
-  for name in cloud generic newer busybox busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc e2fs readers tcpdump demo-disk; do have $name || return 1; done
+  demo_there || return 1
+  [[ $part == all ]] || return 0
+  for name in generic newer busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc readers tcpdump; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -63,19 +71,36 @@ exec {lock}>"$guests/lock"
 flock "$lock"
 : >"$log"
 
-# apt with the system's package lists; after private_lists, with lists of our own.
-apt_options=(-q -o "APT::Sandbox::User=" -o "Acquire::Retries=3")
+# apt with the system's package lists; after private_lists, with lists of our own. One set of lists for each architecture:
+# where a mirror is being written to, apt drops all of an archive's lists for one that does not match.
+apt_of_system=(-q -o "APT::Sandbox::User=" -o "Acquire::Retries=3")
+apt_options=("${apt_of_system[@]}")
+architecture=amd64
+use_lists() { # ARCHITECTURE
+  local state=$guests/.apt/$1
+  architecture=$1
+  apt_options=("${apt_of_system[@]}")
+  [[ ! -d $state ]] || apt_options+=(-o "Dir::State=$state" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state/cache"
+    -o "APT::Architecture=$1" -o "APT::Architectures::=$1")
+}
 private_lists() {
-  local state=$guests/.apt
-  [[ ${private:-} != done ]] || return 1
-  private=done
-  say "updating package lists"
+  local state=$guests/.apt/$architecture attempt
+  [[ ! -e $state/updated ]] || return 1
+  say "updating package lists ($architecture)"
   mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
   : >"$state/status"
-  apt_options+=(-o "Dir::State=$state" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state/cache"
-    -o "APT::Architecture=amd64" -o "APT::Architectures::=amd64" -o "APT::Architectures::=i386")
-  apt-get "${apt_options[@]}" update >>"$log" 2>&1 || say "some package lists could not be updated (see $log)"
+  use_lists "$architecture"
+  for attempt in 1 2 3; do
+    if apt-get "${apt_options[@]}" -o APT::Update::Error-Mode=any update >>"$log" 2>&1; then
+      touch "$state/updated"
+      return
+    fi
+    ((attempt == 3)) || sleep 10
+  done
+  touch "$state/updated"
+  say "some package lists could not be updated, older ones or none are used instead (see $log)"
 }
+rm -rf "$guests/.apt" # of a start that was interrupted
 
 depends() { # METAPACKAGE: the real package behind it
   apt-cache "${apt_options[@]}" depends "$1" 2>>"$log" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1
@@ -124,17 +149,109 @@ kernel() { # DIRECTORY METAPACKAGE
   publish "$1"
 }
 
-have cloud || kernel cloud linux-image-cloud-amd64
-have generic || kernel generic linux-image-amd64
-have newer || kernel newer linux-image-6.12-cloud-amd64
 busybox() { # DIRECTORY PACKAGE
   fetch "$1" named "$2"
   stage "$1"
   mv "$(find "$work/$1.d" -type f -path '*bin/busybox' | head -1)" "$work/$1.new/busybox"
   publish "$1"
 }
-have busybox || busybox busybox busybox-static:amd64
-have busybox32 || busybox busybox32 busybox-static:i386
+libraries() { # PACKAGE: those that it names; the C library is everywhere
+  apt-cache "${apt_options[@]}" depends "$1" 2>>"$log" | sed -n 's/^ *\(Pre\)\?Depends: \(lib.*\)/\2/p' | grep -v '^libc6'
+}
+with_libraries() { # DIRECTORY PACKAGE PROGRAM...: programs of a package, and in lib the libraries that it needs
+  local directory=$1 package=$2 library program
+  stage "$directory"
+  mkdir "$work/$directory.new/lib"
+  fetch "$package" named "$package:amd64"
+  for library in $(libraries "$package"); do
+    fetch "$library" named "$library:amd64"
+    find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/$directory.new/lib" {} +
+    rm -rf "${work:?}/$library.d"
+  done
+  for program in "${@:3}"; do
+    mv "$(find "$work/$package.d" -name "$program" -path '*bin/*')" "$work/$directory.new/"
+  done
+  rm -rf "${work:?}/$package.d"
+}
+program() { # DIRECTORY PROGRAM ARGUMENT...: runs what with_libraries has fetched
+  LD_LIBRARY_PATH=$guests/$1/lib "$guests/$1/$2" "${@:3}" >>"$log" 2>&1 || fail "$2 failed: $(tail -1 "$log")"
+}
+# Sorted and owned by root, so that the same files make the same image. Not compressed: an interpreted guest reads
+# 8 MB faster than it unpacks 3.
+pack() { # NAME ROOT
+  stage "$1"
+  (cd "$2" && find . | LC_ALL=C sort | "$guests/busybox/busybox" cpio -o -H newc -R 0:0 2>>"$log") >"$work/$1.new/initrd.img"
+  publish "$1"
+}
+busybox_root() { # DIRECTORY BUSYBOX: makes the root that a guest needs
+  local root=$1
+  rm -rf "$root"
+  mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc,proc,sys,dev,tmp,run,root}
+  cp "$2" "$root/bin/busybox"
+  "$guests/busybox/busybox" --list-full | while read -r applet; do
+    [[ $applet == bin/busybox || -z $applet ]] && continue
+    mkdir -p "$root/$(dirname "$applet")"
+    ln -sf /bin/busybox "$root/$applet"
+  done
+  ln -sf busybox "$root/bin/sh"
+  echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
+  echo 'root:x:0:' >"$root/etc/group"
+  chmod 755 "$root/bin/busybox"
+}
+
+demo_root() {
+  busybox_root "$1" "$guests/busybox/busybox"
+  cp "$home/guest/demo/init" "$1/init"
+  cp "$home/guest/demo/profile" "$1/etc/profile"
+  cp "$home/guest/demo/dhcp" "$1/etc/dhcp"
+  chmod 755 "$1/etc/dhcp"
+  modules "$1" virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng failover net_failover virtio_net
+}
+modules() { # ROOT NAME...: of the cloud kernel
+  local name
+  mkdir -p "$1/modules"
+  for name in "${@:2}"; do
+    cp "$(find "$guests/cloud/modules" -name "$name.ko")" "$1/modules/"
+  done
+  cp "$guests/cloud/version" "$1/modules/"
+}
+image() { # NAME
+  ! image_is_current "$1" || return 0
+  say "making $1/initrd.img"
+  "${1}_root" "$work/root"
+  chmod 755 "$work/root/init"
+  pack "$1" "$work/root"
+}
+finish() {
+  rm -rf "$work" "$guests/.apt"
+  say "ready in $guests ($(du -sh "$guests" | cut -f1))"
+  exit 0
+}
+
+have cloud || kernel cloud linux-image-cloud-amd64
+have busybox || busybox busybox busybox-static
+if ! have e2fs; then
+  with_libraries e2fs e2fsprogs mke2fs e2fsck
+  publish e2fs
+fi
+
+image demo
+if ! have demo-disk; then
+  say "making demo-disk/disk.img"
+  stage demo-disk
+  program e2fs mke2fs -q -t ext4 -m 0 -J size=4 -L sharpvisor-home "$work/demo-disk.new/disk.img" 256M
+  publish demo-disk
+fi
+
+[[ $part == all ]] || finish
+
+have generic || kernel generic linux-image-amd64
+have newer || kernel newer linux-image-6.12-cloud-amd64
+if ! have busybox32; then
+  use_lists i386
+  busybox busybox32 busybox-static:i386
+  use_lists amd64
+fi
 if ! have installer; then
   fetch installer installer_name
   stage installer
@@ -188,38 +305,12 @@ if ! have memtest; then
   publish memtest
 fi
 
-libraries() { # PACKAGE: those that it names; the C library is everywhere
-  apt-cache "${apt_options[@]}" depends "$1" 2>>"$log" | sed -n 's/^ *\(Pre\)\?Depends: \(lib.*\)/\2/p' | grep -v '^libc6'
-}
-with_libraries() { # DIRECTORY PACKAGE PROGRAM...: programs of a package, and in lib the libraries that it needs
-  local directory=$1 package=$2 library program
-  stage "$directory"
-  mkdir "$work/$directory.new/lib"
-  fetch "$package" named "$package:amd64"
-  for library in $(libraries "$package"); do
-    fetch "$library" named "$library:amd64"
-    find "$work/$library.d" -name '*.so.*' -exec cp -a -t "$work/$directory.new/lib" {} +
-    rm -rf "${work:?}/$library.d"
-  done
-  for program in "${@:3}"; do
-    mv "$(find "$work/$package.d" -name "$program" -path '*bin/*')" "$work/$directory.new/"
-  done
-  rm -rf "${work:?}/$package.d"
-}
-program() { # DIRECTORY PROGRAM ARGUMENT...: runs what with_libraries has fetched
-  LD_LIBRARY_PATH=$guests/$1/lib "$guests/$1/$2" "${@:3}" >>"$log" 2>&1 || fail "$2 failed: $(tail -1 "$log")"
-}
 if ! have grub; then
   with_libraries grub grub-common grub-mkimage
   fetch grub named grub-pc-bin:amd64
   mv "$work/grub.d/usr/lib/grub/i386-pc" "$work/grub.new/"
   publish grub
 fi
-if ! have e2fs; then
-  with_libraries e2fs e2fsprogs mke2fs e2fsck
-  publish e2fs
-fi
-
 if ! have readers; then
   stage readers
   for package in libvhdi1 libqcow1; do
@@ -251,45 +342,6 @@ if ! have tcc; then
   publish tcc
 fi
 
-# Sorted and owned by root, so that the same files make the same image. Not compressed: an interpreted guest reads
-# 8 MB faster than it unpacks 3.
-pack() { # NAME ROOT
-  stage "$1"
-  (cd "$2" && find . | LC_ALL=C sort | "$guests/busybox/busybox" cpio -o -H newc -R 0:0 2>>"$log") >"$work/$1.new/initrd.img"
-  publish "$1"
-}
-busybox_root() { # DIRECTORY BUSYBOX: makes the root that a guest needs
-  local root=$1
-  rm -rf "$root"
-  mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc,proc,sys,dev,tmp,run,root}
-  cp "$2" "$root/bin/busybox"
-  "$guests/busybox/busybox" --list-full | while read -r applet; do
-    [[ $applet == bin/busybox || -z $applet ]] && continue
-    mkdir -p "$root/$(dirname "$applet")"
-    ln -sf /bin/busybox "$root/$applet"
-  done
-  ln -sf busybox "$root/bin/sh"
-  echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
-  echo 'root:x:0:' >"$root/etc/group"
-  chmod 755 "$root/bin/busybox"
-}
-
-demo_root() {
-  busybox_root "$1" "$guests/busybox/busybox"
-  cp "$home/guest/demo/init" "$1/init"
-  cp "$home/guest/demo/profile" "$1/etc/profile"
-  cp "$home/guest/demo/dhcp" "$1/etc/dhcp"
-  chmod 755 "$1/etc/dhcp"
-  modules "$1" virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk virtio-rng failover net_failover virtio_net
-}
-modules() { # ROOT NAME...: of the cloud kernel
-  local name
-  mkdir -p "$1/modules"
-  for name in "${@:2}"; do
-    cp "$(find "$guests/cloud/modules" -name "$name.ko")" "$1/modules/"
-  done
-  cp "$guests/cloud/version" "$1/modules/"
-}
 disk_root() {
   demo_root "$1"
   mv "$1/init" "$1/init.demo"
@@ -334,20 +386,7 @@ soak_root() {
   cp "$home"/guest/soak/* "$1/soak/"
   mv "$1/soak/init" "$1/init"
 }
-for image in "${images[@]}"; do
-  image_is_current "$image" && continue
-  say "making $image/initrd.img"
-  "${image}_root" "$work/root"
-  chmod 755 "$work/root/init"
-  pack "$image" "$work/root"
-done
-
-if ! have demo-disk; then
-  say "making demo-disk/disk.img"
-  stage demo-disk
-  program e2fs mke2fs -q -t ext4 -m 0 -J size=4 -L sharpvisor-home "$work/demo-disk.new/disk.img" 256M
-  publish demo-disk
-fi
+for image in "${images[@]}"; do image "$image"; done
 
 # A PC's disk: GRUB's boot.img in the master boot record, its core in the sectors behind, a partition with GRUB's modules
 # and configuration, a kernel and a RAM disk. Both images look for what follows them in the next sector by themselves.
@@ -375,5 +414,4 @@ if ! grub_disk_is_current; then
   truncate -s $(((first + sectors) * 512)) "$disk"
   publish grub-disk
 fi
-rm -rf "$work" "$guests/.apt"
-say "ready in $guests ($(du -sh "$guests" | cut -f1))"
+finish
