@@ -98,10 +98,10 @@ internal static class NicValues
         }
     }
 
-    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is.</summary>
+    /// <summary>As QEMU: a machine with PCI about whose network nothing is said has a NIC on a user network, what -nic user is.</summary>
     public static void AddDefault(RunSettings settings)
     {
-        if (settings is { Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
+        if (settings is { Machine: not MachineKind.XenPvh, Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
             Nic(settings, NetdevValues.UserKind);
     }
 
