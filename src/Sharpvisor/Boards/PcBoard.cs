@@ -18,6 +18,7 @@ using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor.Boards;
 
@@ -126,6 +127,7 @@ internal sealed class PcBoard
         foreach (var card in options.NetworkCards)
             slots.Add(card, card.Create(context));
         AddTestDevices(options);
+        XenDevices.Check(options);
         if (options.Xen is { } xen)
             Xen = AddXen(xen, apicBus);
     }
@@ -158,6 +160,9 @@ internal sealed class PcBoard
     /// <summary>Null on a machine without Xen's guest interface.</summary>
     public XenDomain? Xen { get; }
 
+    /// <summary>Its back ends.</summary>
+    public XenBus? XenBus { get; private set; }
+
     public IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
@@ -171,7 +176,12 @@ internal sealed class PcBoard
         if (options.Domain is < 1 or > XenOptions.LastDomain)
             throw new ConfigurationException($"Xen domain {options.Domain}: give a number from 1 to {XenOptions.LastDomain}");
         var domain = new XenDomain(options.Domain, LocalApics.Count, memory, apics, control, errors, logger);
-        domain.OnStore = store => XenStoreTree.Fill(store, options, _options);
+        var bus = XenBus = XenDevices.CreateBus(domain, _context, _options);
+        domain.OnStore = store =>
+        {
+            XenStoreTree.Fill(store, options, _options);
+            bus.Start(store);
+        };
         if (options.Console is { } backend)
         {
             var console = new XenConsole(memory, XenDomain.ConsolePage, backend, gate, errors, domain.NotifyConsole);

@@ -33,7 +33,7 @@ public abstract class XenBackEnd
     public XenbusState State { get; private set; }
 
     /// <summary>The domain is to have it; false: it is to give it back.</summary>
-    public bool IsOnline { get; private set; } = true;
+    public bool IsOnline { get; internal set; } = true;
 
     /// <summary>The domain has given it back, and all that was said of it in the store is gone.</summary>
     public Action? Forgotten { get; set; }

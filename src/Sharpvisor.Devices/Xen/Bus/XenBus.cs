@@ -47,7 +47,7 @@ public sealed class XenBus : IGateWork
     {
         if (_devices.Exists(d => d.Kind == device.Kind && d.Number == device.Number))
             throw new ConfigurationException($"{device.Name}: the domain has a {device.Kind} {device.Number} already; give another number");
-        device.Bus = this;
+        (device.Bus, device.IsOnline) = (this, true);
         _devices.Add(device);
         if (_store is not null)
             Start(device);
