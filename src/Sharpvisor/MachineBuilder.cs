@@ -70,8 +70,10 @@ public sealed class MachineBuilder
 
     /// <summary>The guest finds itself in a domain of Xen's, with event channels, grants and the store.</summary>
     /// <param name="domain">Its number, 1 to 32751.</param>
-    /// <param name="console">What its console (hvc0) leads to; null: it has none.</param>
-    public MachineBuilder WithXen(int domain, ICharBackend? console = null) => With(Options with { Xen = new XenOptions(domain, console) });
+    /// <param name="console">What its console (hvc0) leads to; null: nowhere.</param>
+    /// <param name="kind">The machine around the domain: a PC, or none.</param>
+    public MachineBuilder WithXen(int domain = XenOptions.DefaultDomain, ICharBackend? console = null, MachineKind kind = MachineKind.XenHvm) =>
+        With(Options with { Kind = kind, Xen = new XenOptions(domain, console) });
 
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));

@@ -17,6 +17,8 @@ public sealed record MachineOptions
 
     public string Name { get; init; } = "sharpvisor";
 
+    public MachineKind Kind { get; init; }
+
     /// <summary>Bytes of RAM.</summary>
     public ulong MemorySize { get; init; } = 512UL << 20;
 
@@ -122,6 +124,7 @@ public sealed record MachineOptions
     internal IEnumerable<IAsyncDisposable> Backends =>
     [
         .. Serial.OfType<IAsyncDisposable>(), .. DebugConsole is { } console ? [console.Backend] : Array.Empty<IAsyncDisposable>(),
+        .. Xen is { Console: { } xenConsole } ? [xenConsole] : Array.Empty<IAsyncDisposable>(),
         .. PciDevices.SelectMany(d => d.Backends), .. XenDevices.SelectMany(d => d.Backends), .. Drives,
     ];
 

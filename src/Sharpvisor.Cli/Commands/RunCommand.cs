@@ -133,6 +133,8 @@ internal static class RunCommand
         List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];
         if (settings.DebugConsole is { } console)
             wanted.Add((console, "debugcon"));
+        if (settings.XenConsole?.Where is { } xenConsole)
+            wanted.Add((xenConsole, "xencons"));
         wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null).Select(p => (p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
         foreach (var (spec, label) in wanted.Where(w => !w.Spec.IsNone).OrderBy(w => w.Spec.IsStdio))
         {
@@ -147,6 +149,12 @@ internal static class RunCommand
             builder.WithSerial(opened.GetValueOrDefault(spec));
         if (settings.Serial.Count == 0)
             builder.WithSerial(null);
+        if (settings.Machine != MachineKind.Pc)
+        {
+            var where = settings.XenConsole?.Where;
+            builder.WithXen(settings.XenDomain ?? XenOptions.DefaultDomain, where is null ? null : opened.GetValueOrDefault(where), settings.Machine);
+        }
+
         if (settings.DebugConsole is { IsNone: false } debug)
             builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
         foreach (var virtio in settings.VirtioDevices)

@@ -47,8 +47,9 @@ public sealed partial class XenDomain
 
     private ulong MemoryOp(in Hypercall call, ILinearMemory memory)
     {
-        const int maximumRamPage = 2, currentReservation = 3, maximumReservation = 4, addToPhysmap = 7;
+        const int maximumRamPage = 2, currentReservation = 3, maximumReservation = 4, addToPhysmap = 7, removeFromPhysmap = 15;
         const uint sharedInfo = 0, grantTable = 1;
+        Span<byte> arguments = stackalloc byte[24];
         switch ((int)call.Arg1)
         {
             case maximumRamPage:
@@ -56,27 +57,57 @@ public sealed partial class XenDomain
             case currentReservation or maximumReservation:
                 return _memory.Size / GuestMemory.PageSize;
             case addToPhysmap:
-                Span<byte> arguments = stackalloc byte[24];
                 if (!memory.TryRead(call.Arg2, arguments))
                     return Result(XenError.EFAULT);
                 if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)))
                     return Result(XenError.ESRCH);
                 var index = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
                 var page = BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]);
-                if (page >= 1UL << 40)
+                if (page >= GuestMemory.MapLimit / GuestMemory.PageSize)
                     return Result(XenError.EINVAL);
+                page *= GuestMemory.PageSize;
                 return BinaryPrimitives.ReadUInt32LittleEndian(arguments[4..]) switch
                 {
-                    sharedInfo when index == 0 => SetSharedInfo(page * GuestMemory.PageSize),
-                    grantTable when index < GrantTable.MaximumFrames => Result(Grants.SetFrame((int)index, page * GuestMemory.PageSize)),
+                    sharedInfo when index == 0 => Overlay(0, page) ? SetSharedInfo(page) : Result(XenError.EINVAL),
+                    grantTable when index < GrantTable.MaximumFrames => Overlay(1 + (int)index, page) ? Result(Grants.SetFrame((int)index, page)) : Result(XenError.EINVAL),
                     _ => Result(XenError.EINVAL),
                 };
+            case removeFromPhysmap:
+                if (!memory.TryRead(call.Arg2, arguments[..16]))
+                    return Result(XenError.EFAULT);
+                if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)))
+                    return Result(XenError.ESRCH);
+                page = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
+                return Array.FindIndex(_overlays, o => o?.Start == page * GuestMemory.PageSize) is >= 0 and var found
+                    ? RemoveOverlay(found)
+                    : Result(XenError.EINVAL);
             default:
                 return Unknown(call.Number, "memory_op", call.Arg1);
         }
     }
 
-    /// <summary>The domain's own page becomes shared_info: Xen would lay another one over it.</summary>
+    /// <summary>
+    /// Lays a page of Xen's own where the domain has none. A page of its RAM is used as it is: Xen would hide it, which
+    /// no domain waits for.
+    /// </summary>
+    private bool Overlay(int index, ulong page)
+    {
+        RemoveOverlay(index);
+        if (_memory.IsRam(page, GuestMemory.PageSize))
+            return true;
+        var offset = (ulong)index * GuestMemory.PageSize;
+        _overlays[index] = _memory.Map(page, GuestMemory.PageSize, _overlay, offset, _overlay, offset, isOnTop: true);
+        return true;
+    }
+
+    private ulong RemoveOverlay(int index)
+    {
+        if (_overlays[index] is { } mapping)
+            _memory.Unmap(mapping);
+        _overlays[index] = null;
+        return 0;
+    }
+
     private ulong SetSharedInfo(ulong page)
     {
         const int maskOffset = 0xA00, maskLength = 512, vcpuInfoSize = 64, vcpusInSharedInfo = 32;
@@ -121,8 +152,7 @@ public sealed partial class XenDomain
                 if (arguments[4] < 16)
                     return Result(XenError.EINVAL);
                 _upcallVectors[processor] = arguments[4];
-                if (Events.HasUpcall((int)processor))
-                    OnUpcall((int)processor);
+                TellAgain((int)processor);
                 return 0;
             default:
                 return Unknown(call.Number, "hvm_op", call.Arg1);
@@ -218,7 +248,7 @@ public sealed partial class XenDomain
         var text = new byte[(int)call.Arg2];
         if (text.Length > 0 && !memory.TryRead(call.Arg3, text))
             return Result(XenError.EFAULT);
-        _logger.LogInformation("guest: {Text}", Encoding.Latin1.GetString(text).TrimEnd('\r', '\n'));
+        _log.Add(text);
         return 0;
     }
 

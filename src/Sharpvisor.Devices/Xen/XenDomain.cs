@@ -11,6 +11,7 @@ using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Xen.Store;
 
 namespace Sharpvisor.Devices.Xen;
@@ -41,15 +42,20 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
     private readonly GuestErrorLog _errors;
     private readonly ILogger _logger;
     private readonly IMachineControl _control;
-    private readonly IMsiTarget _apics;
+    private readonly IReadOnlyList<LocalApic> _apics;
     private readonly byte[] _upcallVectors;
     private readonly ulong[] _parameters = new ulong[ParameterCount];
     private readonly HashSet<ulong> _unknown = [];
+    private readonly XenLog _log;
+
+    /// <summary>Pages of Xen's own that the domain has laid where it has no memory: shared_info, then the frames of the grant table.</summary>
+    private readonly MemoryRegion _overlay;
+    private readonly MemoryMapping?[] _overlays = new MemoryMapping?[1 + GrantTable.MaximumFrames];
     private XenStoreRing? _storeRing;
 
     /// <param name="number">The domain's number, 1 to 32751.</param>
-    /// <param name="apics">Where vectors for processors are sent; the destination is the processor's number.</param>
-    public XenDomain(int number, int processorCount, GuestMemory memory, IMsiTarget apics, IMachineControl control, GuestErrorLog errors, ILogger logger)
+    /// <param name="apics">Of each processor.</param>
+    public XenDomain(int number, IReadOnlyList<LocalApic> apics, GuestMemory memory, IMachineControl control, GuestErrorLog errors, ILogger logger)
     {
         Number = number;
         _memory = memory;
@@ -57,9 +63,13 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
         _control = control;
         _errors = errors;
         _logger = logger;
-        _upcallVectors = new byte[processorCount];
-        Events = new EventChannels(memory, errors, number, processorCount, OnUpcall);
+        _log = new XenLog(logger);
+        _upcallVectors = new byte[apics.Count];
+        _overlay = memory.AddRegion("xen-overlay", (ulong)_overlays.Length * GuestMemory.PageSize);
+        Events = new EventChannels(memory, errors, number, apics.Count, OnUpcall);
         Grants = new GrantTable(memory, errors);
+        foreach (var apic in apics)
+            apic.Initialized += () => TellAgain(apic.Index);
         memory.Map(SpecialPages, memory.AddRegion("xen", SpecialPageCount * GuestMemory.PageSize));
     }
 
@@ -90,6 +100,8 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
         for (var i = 0; i < _upcallVectors.Length; i++)
             Events.SetVcpuInfo(i, 0);
         Grants.Reset();
+        for (var i = 0; i < _overlays.Length; i++)
+            RemoveOverlay(i);
         Array.Clear(_upcallVectors);
         Array.Clear(_parameters);
         var zeroes = new byte[GuestMemory.PageSize];
@@ -197,8 +209,14 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
 
     private void OnUpcall(int processor)
     {
-        const ulong apicAddress = 0xFEE0_0000;
         if (_upcallVectors[processor] is not 0 and var vector)
-            _apics.Send(apicAddress | ((ulong)processor << 12), vector);
+            _apics[processor].Inject(vector);
+    }
+
+    /// <summary>A flag that is set is not raised again by later events: whoever has lost the interrupt would never hear of them.</summary>
+    private void TellAgain(int processor)
+    {
+        if (Events.HasUpcall(processor))
+            OnUpcall(processor);
     }
 }

@@ -1,6 +1,8 @@
 // The board of a PC: who sits at which address and on which interrupt. The places are those of the IBM PC AT and of
 // QEMU's pc machine (I440FX with PIIX), where every operating system looks for them.
 // Leaves out: floppy, parallel port.
+using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -129,7 +131,7 @@ internal sealed class PcBoard
         AddTestDevices(options);
         XenDevices.Check(options);
         if (options.Xen is { } xen)
-            Xen = AddXen(xen, apicBus);
+            Xen = AddXen(xen);
     }
 
     /// <summary>By number of the processor.</summary>
@@ -170,25 +172,41 @@ internal sealed class PcBoard
 
     public void Connect(int index, IProcessorSignals processor) => LocalApics[index].Connect(processor);
 
-    private XenDomain AddXen(XenOptions options, IMsiTarget apics)
+    private XenDomain AddXen(XenOptions options)
     {
         var (memory, _, _, gate, _, errors, control, _, logger) = _context;
         if (options.Domain is < 1 or > XenOptions.LastDomain)
             throw new ConfigurationException($"Xen domain {options.Domain}: give a number from 1 to {XenOptions.LastDomain}");
-        var domain = new XenDomain(options.Domain, LocalApics.Count, memory, apics, control, errors, logger);
+        var domain = new XenDomain(options.Domain, LocalApics, memory, control, errors, logger);
+        var platform = new XenPlatform(Unplug, logger);
+        Pci.AddToFreeSlot(platform, FirstFreeSlot);
+        MapPorts(XenPlatform.UnplugPort, XenPlatform.UnplugLength, platform.UnplugPorts, "xen-unplug");
         var bus = XenBus = XenDevices.CreateBus(domain, _context, _options);
         domain.OnStore = store =>
         {
             XenStoreTree.Fill(store, options, _options);
             bus.Start(store);
         };
-        if (options.Console is { } backend)
+        var console = new XenConsole(memory, XenDomain.ConsolePage, options.Console ?? new NullCharBackend(), gate, errors, domain.NotifyConsole);
+        domain.OnConsole = console.Serve;
+        return domain;
+    }
+
+    private void Unplug(XenUnplug what)
+    {
+        const int networkClass = 2;
+        _context.Logger.LogInformation("the guest takes emulated devices away: {What}", what);
+        for (var place = 0; place < 4; place++)
         {
-            var console = new XenConsole(memory, XenDomain.ConsolePage, backend, gate, errors, domain.NotifyConsole);
-            domain.OnConsole = console.Serve;
+            var isTaken = what.HasFlag(XenUnplug.Disks) || (what.HasFlag(XenUnplug.AuxiliaryDisks) && place > 0);
+            if (isTaken && Ide.Channels[place / 2].Devices[place % 2] is AtaDisk)
+                Ide.Channels[place / 2].Unplug(place % 2);
         }
 
-        return domain;
+        if (!what.HasFlag(XenUnplug.Nics))
+            return;
+        foreach (var nic in Pci.Functions.Where(f => f.Config.Get8(PciRegister.ClassCode + 2) == networkClass).ToList())
+            Pci.Unplug(nic);
     }
 
     public void PressPowerButton() => _acpiPm.PressPowerButton();

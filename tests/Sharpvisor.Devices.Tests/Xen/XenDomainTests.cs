@@ -2,13 +2,14 @@ using System.Buffers.Binary;
 using System.Text;
 using Microsoft.Extensions.Logging.Abstractions;
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Testing.Time;
 
 namespace Sharpvisor.Devices.Tests.Xen;
 
-public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMachineControl
+public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
 {
     private const int Domain = 7;
     private const ulong Arguments = 0x8000, Nowhere = 0xFFFF_8000_0000_0000;
@@ -17,12 +18,16 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMa
     private readonly GuestMemory _memory = new(1 << 20);
     private readonly GuestErrorLog _errors = new(NullLogger.Instance);
     private readonly XenDomain _domain;
-    private readonly List<(ulong Address, uint Data)> _messages = [];
+    private readonly LocalApic[] _apics;
     private readonly List<string> _asked = [];
 
     public XenDomainTests()
     {
-        _domain = new XenDomain(Domain, 2, _memory, this, this, _errors, NullLogger.Instance);
+        var bus = new ApicBus();
+        _apics = [.. Enumerable.Range(0, 2).Select(i => new LocalApic(i, new ManualClock(), bus))];
+        foreach (var apic in _apics)
+            apic.Reset();
+        _domain = new XenDomain(Domain, _apics, _memory, this, _errors, NullLogger.Instance);
         _domain.Reset();
     }
 
@@ -81,13 +86,13 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMa
     {
         AddToPhysmap(space: 0, index: 0, page: 0x10);
         RegisterVcpuInfo(1, 0x11, 0x40);
-        Assert.Empty(_messages);
+        Assert.Equal(-1, _apics[1].AcknowledgeInterrupt());
         Put32(0, 1);
         Put32(4, 0xF3);
         Assert.Equal(0, Call(34, 23, Arguments));
-        Assert.Equal((0xFEE0_0000UL | 1 << 12, 0xF3u), Assert.Single(_messages)); // at once: something may have come before
+        Assert.Equal(0xF3, Interrupt(1)); // at once: something may have come before
         RegisterVcpuInfo(1, 0x11, 0x40);
-        Assert.Equal(2, _messages.Count);
+        Assert.Equal(0xF3, Interrupt(1));
         Take(0x11040);
 
         Put32(0, 1);
@@ -96,9 +101,23 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMa
         Put32(0, port);
         Assert.Equal(0, Call(32, 9, Arguments)); // unmask: the mask was all ones
         Assert.Equal(0, Call(32, 4, Arguments)); // send
-        Assert.Single(_messages);
+        Assert.Equal(0xF3, Interrupt(1));
         Assert.Equal(0, Call(32, 3, Arguments)); // close
         Assert.Equal(Invalid, Call(32, 4, Arguments));
+    }
+
+    [Fact]
+    public void An_INIT_loses_no_event()
+    {
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        Put32(0, 1);
+        Put32(4, 0xF3);
+        Assert.Equal(0, Call(34, 23, Arguments));
+        RegisterVcpuInfo(1, 0x11, 0x40);
+        _apics[0].Write(0xF0, 4, 0x1FF);
+        _apics[0].Write(0x310, 4, 1 << 24);
+        _apics[0].Write(0x300, 4, 0x4500); // INIT to processor 1
+        Assert.Equal(0xF3, Interrupt(1));
     }
 
     [Fact]
@@ -148,10 +167,31 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMa
         AddToPhysmap(space: 1, index: 0, page: 0x21);
         Assert.Equal(2, _domain.Grants.FrameCount);
         Assert.Equal(Invalid, TryAddToPhysmap(1, 64, 0x22));
-        Assert.Equal(Invalid, TryAddToPhysmap(1, 2, 0xFEE00));
         Assert.Equal(Invalid, TryAddToPhysmap(9, 0, 0x22));
         Assert.Equal(Invalid, TryAddToPhysmap(0, 1, 0x22));
         Assert.Equal(Invalid, TryAddToPhysmap(0, 0, ulong.MaxValue));
+    }
+
+    [Fact]
+    public void Where_there_is_no_memory_Xen_lays_its_own()
+    {
+        const ulong page = 0x12_3456;
+        Assert.False(_memory.IsRam(page << 12, 4096));
+        AddToPhysmap(space: 1, index: 2, page);
+        Assert.True(_memory.TryWrite((page << 12) + 8, 0x55AAUL));
+        AddToPhysmap(space: 1, index: 2, page + 1); // moved
+        Assert.False(_memory.IsRam(page << 12, 4096));
+        Put32(0, 0x7FF0);
+        Put64(8, page);
+        Assert.Equal(Invalid, Call(12, 15, Arguments));
+        Put64(8, page + 1);
+        Assert.Equal(0, Call(12, 15, Arguments));
+        Assert.False(_memory.IsRam((page + 1) << 12, 4096));
+        AddToPhysmap(space: 0, index: 0, page);
+        Assert.True(_memory.TryRead((page << 12) + 0xA00, out ulong mask));
+        Assert.Equal(ulong.MaxValue, mask);
+        _domain.Reset();
+        Assert.False(_memory.IsRam(page << 12, 4096));
     }
 
     [Fact]
@@ -215,8 +255,6 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMa
         return _memory.IsRam(linear, 1);
     }
 
-    void IMsiTarget.Send(ulong address, uint data) => _messages.Add((address, data));
-
     void IMachineControl.RequestReset(string source) => _asked.Add("reset");
 
     void IMachineControl.RequestPowerOff(string source) => _asked.Add("off");
@@ -259,12 +297,19 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMsiTarget, IMa
         return _memory.TryRead(Arguments + 8, out ulong value) ? value : throw new InvalidOperationException();
     }
 
+    /// <summary>The vector that a processor takes, -1 for none; it is through with it at once.</summary>
+    private int Interrupt(int processor)
+    {
+        var vector = _apics[processor].AcknowledgeInterrupt();
+        _apics[processor].Write(0xB0, 4, 0);
+        return vector;
+    }
+
     /// <summary>The processor has seen its events.</summary>
     private void Take(ulong vcpuInfo)
     {
         _memory.TryWrite(vcpuInfo, (byte)0);
         _memory.TryWrite(vcpuInfo + 8, 0UL);
-        _messages.Clear();
     }
 
     private void Put16(uint offset, ushort value) => _memory.TryWrite(Arguments + offset, value);

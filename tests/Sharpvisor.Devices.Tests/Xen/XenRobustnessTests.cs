@@ -140,7 +140,7 @@ public sealed class XenRobustnessTests : IDisposable
                         _bench.Memory.TryWrite(header + (ulong)random.Next(16), (uint)random.Next(300));
                         break;
                     default:
-                        var frame = TestFrames.Make(62 + random.Next(2000), random.Next(2) == 0, random.Next(2) == 0, random.Next(2) == 0);
+                        var frame = TestFrames.Make(90 + random.Next(2000), random.Next(2) == 0, random.Next(2) == 0, random.Next(2) == 0);
                         frame[12 + random.Next(50)] ^= (byte)random.Next(4);
                         front.Send(frame, (ushort)(random.Next(2) * NetFront.Blank), random.Next(3) == 0 ? NetFront.Segments((ushort)random.Next(3000), (byte)random.Next(4)) : null, 100 + random.Next(4000), random.Next(97));
                         break;

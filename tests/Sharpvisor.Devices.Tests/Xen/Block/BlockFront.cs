@@ -25,6 +25,7 @@ internal sealed class BlockFront
         _is64 = is64;
         Ring = new FrontRing(bench, 1 << (order ?? 0), is64 ? 112 : 108);
         Port = bench.MakePort();
+        bench.Erase($"{bench.FrontOf(disk)}/ring-page-order"); // of the driver before
         if (order is not null)
             bench.SetFront(disk, "ring-page-order", order);
         for (var i = 0; i < Ring.References.Length; i++)
