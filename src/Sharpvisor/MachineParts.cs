@@ -38,11 +38,13 @@ public sealed class MachineParts
         [
             .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", ((PcBoard)board).Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
             .. options.VirtioDevices.OfType<VirtioDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
+            .. options.XenDevices.OfType<XenDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
         ];
         Nics =
         [
             .. options.VirtioDevices.OfType<VirtioNic>().Select(n => new MachineNic(n.Kind, n.Options.Address, n.Backend)),
             .. options.NetworkCards.Select(c => new MachineNic(c.Kind, c.Address, c.Backend)),
+            .. options.XenDevices.OfType<XenNic>().Select(n => new MachineNic(n.Kind, n.Address, n.Backend)),
         ];
         Chars =
         [

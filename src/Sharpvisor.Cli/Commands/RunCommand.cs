@@ -125,6 +125,9 @@ internal static class RunCommand
         foreach (var (virtio, spec) in settings.VirtioDevices.Where(d => d.Drive is not null).Select(d => (d, d.Drive!)))
             disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
 
+        foreach (var (spec, i) in settings.Drives.Where(d => d.Interface == DriveInterface.Xen).Select((d, i) => (d, i)))
+            builder.WithXenDevice(new XenDisk(OpenDrive(spec, spec.Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = spec.IsCdrom });
+
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
         List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];

@@ -8,6 +8,7 @@ using Sharpvisor.Devices.Ps2;
 using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor.Boards;
 
@@ -19,6 +20,9 @@ internal abstract class Board
 
     /// <summary>Null on a machine without Xen's guest interface.</summary>
     public XenDomain? Xen { get; protected init; }
+
+    /// <summary>Its back ends.</summary>
+    public XenBus? XenBus { get; private set; }
 
     /// <summary>Null on a machine without PCI, without the PC's interrupt controllers …</summary>
     public virtual PciBus? Pci => null;
@@ -70,12 +74,17 @@ internal abstract class Board
 
     /// <summary>Makes the domain that the guest finds itself in.</summary>
     /// <exception cref="Core.Guests.ConfigurationException">There is no domain of that number.</exception>
-    protected static XenDomain CreateDomain(BoardContext context, MachineOptions options, XenOptions xen, IReadOnlyList<LocalApic> apics)
+    protected XenDomain CreateDomain(BoardContext context, MachineOptions options, XenOptions xen, IReadOnlyList<LocalApic> apics)
     {
         if (xen.Domain is < 1 or > XenOptions.LastDomain)
             throw new Core.Guests.ConfigurationException($"Xen domain {xen.Domain}: give a number from 1 to {XenOptions.LastDomain}");
         var domain = new XenDomain(xen.Domain, apics, context.Memory, context.Clock, context.Control, context.Errors, context.Logger);
-        domain.OnStore = store => XenStoreTree.Fill(store, xen, options);
+        var bus = XenBus = XenDevices.CreateBus(domain, context, options);
+        domain.OnStore = store =>
+        {
+            XenStoreTree.Fill(store, xen, options);
+            bus.Start(store);
+        };
         var console = new XenConsole(context.Memory, XenDomain.ConsolePage, xen.Console ?? new Backends.Char.NullCharBackend(), context.Gate, context.Errors, domain.NotifyConsole);
         domain.OnConsole = console.Serve;
         return domain;

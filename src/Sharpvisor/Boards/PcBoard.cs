@@ -134,6 +134,7 @@ internal sealed class PcBoard : Board
         foreach (var card in options.NetworkCards)
             slots.Add(card, card.Create(context));
         AddTestDevices(options);
+        XenDevices.Check(options);
         if (options.Xen is { } xen)
             Xen = AddXen(xen);
     }
