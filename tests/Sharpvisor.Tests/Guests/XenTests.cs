@@ -1,4 +1,5 @@
 using Sharpvisor.Backends.Char;
+using Sharpvisor.Core.Tracing;
 
 namespace Sharpvisor.Tests.Guests;
 
@@ -47,6 +48,49 @@ public sealed class XenTests
         {
             await console.WriteLineAsync(command, limit.Token);
             return await console.ExpectAsync(":~# ", limit.Token);
+        }
+    }
+
+    // Each call and its command, where it is made first, with its result, up to when the kernel has a clock and a timer; then
+    // what else there is, whose order depends on interrupts. In words: features, shared_info, pagetable_dying (not there),
+    // version, vcpu_info, FIFO events (not there), the vector, parameters, timers, VIRQ_TIMER, priorities (not there);
+    // vm_assist, IPIs, events, the grant table.
+    private const string PvhCalls = "17:6=0 12:7=0 34:9=-38 17:0=262161 17:1=0 24:10=0 32:11=-38 34:23=0 34:0=0 34:1=0 32:4=0 24:7=0 24:13=0 24:5=0 32:1=0 32:13=-38";
+    private const string HvmCalls = "17:6=0 12:7=0 34:9=-38 24:10=0 32:11=-38 34:23=0 34:0=0 34:1=0 24:7=0 24:13=0 24:5=0 32:1=0 32:13=-38";
+    private const string LaterCalls = "20:6=0 20:8=0 21:0=0 24:8=0 24:9=0 32:4=0 32:6=0 32:7=0 32:8=0 32:9=0";
+
+    [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
+    [InlineData(MachineKind.XenPvh, PvhCalls)]
+    [InlineData(MachineKind.XenHvm, HvmCalls)]
+    public async Task The_hypercalls_of_a_boot(MachineKind kind, string first)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var console = new MemoryCharBackend();
+        List<string> lines = [];
+        await using var machine = Machine.CreateBuilder()
+            .WithXen(1, console, kind)
+            .WithEngine(GuestEngines.Create("translator"))
+            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+            .WithInitrd(GuestCache.Open("demo/initrd.img"))
+            .WithCommandLine("console=hvc0 quiet")
+            .WithSerial(null)
+            .Build();
+        machine.TracePoints.Set([TraceFilter.Parse("hypercall")], lines.Add);
+        await machine.StartAsync(limit.Token);
+        await console.ExpectAsync(":~# ", limit.Token);
+        await machine.PauseAsync(limit.Token);
+        var calls = lines.Select(Describe).Distinct().ToList();
+        var count = first.Split(' ').Length;
+        Assert.Equal(first, string.Join(' ', calls.Take(count)));
+        Assert.Subset(LaterCalls.Split(' ').ToHashSet(), calls.Skip(count).ToHashSet());
+        Assert.Contains("20:6=0", calls);
+
+        // "... hypercall cpu 0 nr 12 args 0x7 0x... result 0"
+        static string Describe(string line)
+        {
+            var words = line.Split(' ');
+            var at = Array.IndexOf(words, "nr");
+            return $"{words[at + 1]}:{Convert.ToInt64(words[at + 3], 16)}={words[^1]}";
         }
     }
 }
