@@ -6,6 +6,7 @@ using Sharpvisor.Core.Net;
 using Sharpvisor.Devices.Ide;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Pci;
+using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor;
 
@@ -33,6 +34,7 @@ public sealed class MachineParts
         Pic = board.Pic;
         IoApic = board.IoApic;
         LocalApics = board.LocalApics;
+        XenBus = board.XenBus;
         Disks =
         [
             .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", board.Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
@@ -64,6 +66,9 @@ public sealed class MachineParts
     public IoApic IoApic { get; }
 
     public IReadOnlyList<LocalApic> LocalApics { get; }
+
+    /// <summary>The devices of the machine's Xen domain; null: it is none.</summary>
+    public XenBus? XenBus { get; }
 
     public IReadOnlyList<MachineDisk> Disks { get; }
 

@@ -71,6 +71,23 @@ public sealed class XenDeviceTests : IDisposable
             Assert.Equal(_data, await received);
         }
 
+        Assert.Contains($"persistent grants: {(isPersistent ? "enabled" : "disabled")}; indirect descriptors: enabled", await Run("dmesg | grep blkfront:"), StringComparison.Ordinal);
+        await Run("rmmod xen_netfront; insmod /modules/xen-netfront.ko; sleep 1; ip link set eth0 up; udhcpc -i eth0 -q -n -t 5 -T 1 -s /etc/dhcp >/dev/null");
+        Assert.Contains("hello from the network", await Run("wget -q -O- http://10.0.2.2/hello"), StringComparison.Ordinal);
+
+        // The disk is taken out, and put in again.
+        var bus = machine.Parts.XenBus!;
+        var disk = bus.Devices.Single(d => d.Kind == "vbd");
+        var isOut = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        disk.Forgotten = isOut.SetResult;
+        using (machine.Gate.Enter())
+            bus.Remove(disk);
+        await isOut.Task.WaitAsync(limit.Token);
+        Assert.Contains("No such file", await Run("ls /dev/xvda"), StringComparison.Ordinal);
+        using (machine.Gate.Enter())
+            bus.Add(disk);
+        Assert.Contains("0 errors", await Run("for i in 1 2 3 4 5 6 7 8 9; do [ -b /dev/xvda ] || sleep 0.3; done; e2fsck -fn /dev/xvda; echo $? errors"), StringComparison.Ordinal);
+
         Assert.Contains("\r\n0\r\n", await Run("dmesg | grep -ci -e 'i/o error' -e 'xen.*fail' -e timeout -e warning"), StringComparison.Ordinal);
         await console.WriteLineAsync("poweroff", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);

@@ -93,6 +93,7 @@ public abstract class XenBackEnd
     /// <summary>Does what the front end's state asks for.</summary>
     internal void Follow()
     {
+        IsOnline = IsOnline && Bus!.Read(Path + "/online") == "1"; // a tool says so by the store, too
         var front = ReadState();
         switch (front)
         {

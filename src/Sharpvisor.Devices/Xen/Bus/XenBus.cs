@@ -108,6 +108,7 @@ public sealed class XenBus : IGateWork
         if (_store is null)
             return;
         _store.Unwatch(XenStore.PrivilegedDomain, device.FrontEndPathIn(Domain) + "/state", Token);
+        _store.Unwatch(XenStore.PrivilegedDomain, device.PathIn(Domain) + "/online", Token);
         _store.Remove(XenStore.PrivilegedDomain, 0, device.FrontEndPathIn(Domain));
         _store.Remove(XenStore.PrivilegedDomain, 0, device.PathIn(Domain));
         device.OnForgotten();
@@ -140,6 +141,7 @@ public sealed class XenBus : IGateWork
             Put($"{back}/{key}", value, XenStore.PrivilegedDomain, Domain.Number);
         device.Begin();
         _store!.Watch(XenStore.PrivilegedDomain, front + "/state", null, Token, (_, _) => Mark(device));
+        _store.Watch(XenStore.PrivilegedDomain, back + "/online", null, Token, (_, _) => Mark(device));
 
         void Put(string path, string value, int owner, int reader)
         {
