@@ -99,11 +99,11 @@ internal static class NicValues
         }
     }
 
-    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is.</summary>
+    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is; without PCI, one of Xen's.</summary>
     public static void AddDefault(RunSettings settings)
     {
         if (settings is { Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
-            Nic(settings, NetdevValues.UserKind);
+            Nic(settings, settings.Machine == MachineKind.XenPvh ? $"{NetdevValues.UserKind},model={Xen}" : NetdevValues.UserKind);
     }
 
     /// <summary>Connects what belongs together, and checks that cables have two ends.</summary>
