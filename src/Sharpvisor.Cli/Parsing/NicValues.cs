@@ -99,11 +99,14 @@ internal static class NicValues
         }
     }
 
-    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is; without PCI, one of Xen's.</summary>
+    /// <summary>
+    /// As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is. A domain of
+    /// Xen's has Xen's, for its drivers take all others away.
+    /// </summary>
     public static void AddDefault(RunSettings settings)
     {
         if (settings is { Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
-            Nic(settings, settings.Machine == MachineKind.XenPvh ? $"{NetdevValues.UserKind},model={Xen}" : NetdevValues.UserKind);
+            Nic(settings, settings.Machine == MachineKind.Pc ? NetdevValues.UserKind : $"{NetdevValues.UserKind},model={Xen}");
     }
 
     /// <summary>Connects what belongs together, and checks that cables have two ends.</summary>

@@ -58,10 +58,11 @@ public sealed class NetFlagsTests
     }
 
     [Fact]
-    public void A_PVH_domain_has_a_NIC_of_Xen()
+    public void A_domain_has_a_NIC_of_Xen_unless_something_else_is_said()
     {
         Assert.Equal("xen", Assert.Single(RunFlags.Parse(["-machine", "xenpvh"]).Nics).Model);
-        Assert.Equal("virtio-net-pci", Assert.Single(RunFlags.Parse(["-machine", "xenfv"]).Nics).Model);
+        Assert.Equal("xen", Assert.Single(RunFlags.Parse(["-machine", "xenfv"]).Nics).Model);
+        Assert.Equal("virtio-net-pci", Assert.Single(RunFlags.Parse(["-machine", "xenfv", "-nic", "user"]).Nics).Model);
     }
 
     [Fact]

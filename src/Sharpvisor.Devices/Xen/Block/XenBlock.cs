@@ -78,7 +78,7 @@ public sealed class XenBlock : XenBackEnd
             return "no event channel";
         if (SharedRing.TryMap(Bus!.Memory, Bus.Domain.Grants, references, layout.EntrySize) is not { } ring)
             return "a ring that is not granted";
-        var connection = new XenBlockConnection(ring, layout, port, _options.OffersPersistentGrants && ReadFrontNumber("feature-persistent") == 1);
+        var connection = new XenBlockConnection(Bus.Memory, ring, layout, port, _options.OffersPersistentGrants && ReadFrontNumber("feature-persistent") == 1);
         if (!Bus.Domain.Events.TryConnect(port, () => Serve(connection), () => connection.Port = 0))
         {
             ring.Unmap();
@@ -338,8 +338,8 @@ public sealed class XenBlock : XenBackEnd
         }
 
         connection.InFlight--;
-        if (request.Operation == XenBlockOperation.Read && Bus is { } bus)
-            request.MarkWritten(bus.Memory);
+        if (request.Operation == XenBlockOperation.Read)
+            request.MarkWritten(connection.Memory);
         if (connection.Barrier == request)
             connection.Barrier = null;
         Finish(request, error switch

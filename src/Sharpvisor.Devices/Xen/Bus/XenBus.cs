@@ -17,11 +17,15 @@ public sealed class XenBus : IGateWork
 {
     private const string Token = "backend";
 
+    /// <summary>A guest may connect and break the protocol again and again.</summary>
+    private const int LoggedFailures = 10;
+
     private readonly MachineGate _gate;
     private readonly List<XenBackEnd> _devices = [];
     private readonly Queue<XenBackEnd> _changed = new();
     private readonly ILogger _logger;
     private XenStore? _store;
+    private int _failures;
 
     public XenBus(XenDomain domain, GuestMemory memory, MachineGate gate, GuestErrorLog errors, ILogger logger)
     {
@@ -123,7 +127,8 @@ public sealed class XenBus : IGateWork
     internal void Report(XenBackEnd device, string kind, string detail)
     {
         Errors.Report(device.Name, kind, detail);
-        _logger.LogWarning("{Device}: {Kind} {Detail}: it is closed", device.Name, kind, detail);
+        if (_failures++ < LoggedFailures)
+            _logger.LogWarning("{Device}: {Kind} {Detail}: it is closed", device.Name, kind, detail);
         Write($"/local/domain/{Number(XenStore.PrivilegedDomain)}/error/backend/{device.Kind}/{Number(Domain.Number)}/{Number(device.Number)}/error", $"22 {kind} {detail}".TrimEnd());
     }
 
