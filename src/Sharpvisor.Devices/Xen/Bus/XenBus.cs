@@ -118,8 +118,12 @@ public sealed class XenBus : IGateWork
         device.OnForgotten();
     }
 
-    internal string? Read(string path) =>
-        _store is not null && _store.Read(XenStore.PrivilegedDomain, 0, path, out var value) == StoreError.None ? Encoding.ASCII.GetString(value.Span).TrimEnd('\0') : null;
+    internal string? Read(string path)
+    {
+        ReadOnlyMemory<byte> value = default;
+        var error = _store?.Read(XenStore.PrivilegedDomain, 0, path, out value);
+        return error == StoreError.None ? Encoding.ASCII.GetString(value.Span).TrimEnd('\0') : null;
+    }
 
     internal void Write(string path, string value) => _store?.Write(XenStore.PrivilegedDomain, 0, path, Encoding.UTF8.GetBytes(value));
 
@@ -129,7 +133,8 @@ public sealed class XenBus : IGateWork
         Errors.Report(device.Name, kind, detail);
         if (_failures++ < LoggedFailures)
             _logger.LogWarning("{Device}: {Kind} {Detail}: it is closed", device.Name, kind, detail);
-        Write($"/local/domain/{Number(XenStore.PrivilegedDomain)}/error/backend/{device.Kind}/{Number(Domain.Number)}/{Number(device.Number)}/error", $"22 {kind} {detail}".TrimEnd());
+        var path = $"{StorePath.HomeOf(XenStore.PrivilegedDomain)}/error/backend/{device.Kind}/{Number(Domain.Number)}/{Number(device.Number)}/error";
+        Write(path, $"22 {kind} {detail}".TrimEnd());
     }
 
     internal static string Number(long value) => value.ToString(CultureInfo.InvariantCulture);
