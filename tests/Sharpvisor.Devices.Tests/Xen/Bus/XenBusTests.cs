@@ -1,6 +1,6 @@
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Tests.Xen.Block;
+using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Block;
 using Sharpvisor.Devices.Xen.Bus;
 using Sharpvisor.Testing.Block;
