@@ -6,6 +6,7 @@ using Sharpvisor.Core.Net;
 using Sharpvisor.Devices.Ide;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Pci;
+using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor;
 
@@ -33,6 +34,7 @@ public sealed class MachineParts
         Pic = board.Pic;
         IoApic = board.IoApic;
         LocalApics = board.LocalApics;
+        XenBus = board.XenBus;
         HasKeyboard = board.Keyboard is not null;
         Disks =
         [
@@ -68,6 +70,9 @@ public sealed class MachineParts
     public bool HasKeyboard { get; }
 
     public IReadOnlyList<LocalApic> LocalApics { get; }
+
+    /// <summary>The devices of the machine's Xen domain; null: it is none.</summary>
+    public XenBus? XenBus { get; }
 
     public IReadOnlyList<MachineDisk> Disks { get; }
 

@@ -48,7 +48,7 @@ internal static class HelpText
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
-          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|none][,index=N]
+          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|xen|none][,index=N]
                  [,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
                  [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
           -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]

@@ -45,6 +45,10 @@ internal static class XenValues
             return;
         if (settings.XenDomain is not null)
             throw new ConfigurationException("-xen-domid: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
+        if (settings.Drives.Find(d => d.Interface == DriveInterface.Xen) is { } drive)
+            throw new ConfigurationException($"{drive.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too, or if=virtio");
+        if (settings.Nics.Find(n => n.Model == NicValues.Xen) is { } nic)
+            throw new ConfigurationException($"{nic.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too, or model=virtio");
         if (settings.XenConsole is { } console)
             throw new ConfigurationException($"{console.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
     }

@@ -21,7 +21,7 @@ internal abstract class Board
     /// <summary>Null on a machine without Xen's guest interface.</summary>
     public XenDomain? Xen { get; protected init; }
 
-    /// <summary>Its back ends.</summary>
+    /// <summary>The devices of that domain.</summary>
     public XenBus? XenBus { get; private set; }
 
     /// <summary>Null on a machine without PCI, without the PC's interrupt controllers …</summary>
@@ -73,7 +73,7 @@ internal abstract class Board
     public abstract uint ActAsResumingFirmware();
 
     /// <summary>Makes the domain that the guest finds itself in.</summary>
-    /// <exception cref="Core.Guests.ConfigurationException">There is no domain of that number.</exception>
+    /// <exception cref="Core.Guests.ConfigurationException">There is no domain of that number, or one of its devices is not all there.</exception>
     protected XenDomain CreateDomain(BoardContext context, MachineOptions options, XenOptions xen, IReadOnlyList<LocalApic> apics)
     {
         if (xen.Domain is < 1 or > XenOptions.LastDomain)

@@ -48,6 +48,23 @@ public sealed class NetFlagsTests
     [InlineData("-net", "user", "-net", "nic,model=e1000")]
     public void An_e1000(params string[] args) => Assert.IsType<E1000Card>(Create(Assert.Single(RunFlags.Parse(args).Nics)));
 
+    [Theory]
+    [InlineData("-machine", "xenfv", "-nic", "user,model=xen,mac=52:54:00:00:00:07")]
+    [InlineData("-net", "user", "-net", "nic,model=xen,macaddr=52:54:00:00:00:07", "-machine", "xenpvh")]
+    public void A_NIC_of_Xen(params string[] args)
+    {
+        var nic = Assert.Single(RunFlags.Parse(args).Nics);
+        Assert.Equal("52:54:00:00:00:07", Assert.IsType<XenNic>(nic.Create(null, nic.Address!.Value, null)).Address.ToString());
+    }
+
+    [Fact]
+    public void A_domain_has_a_NIC_of_Xen_unless_something_else_is_said()
+    {
+        Assert.Equal("xen", Assert.Single(RunFlags.Parse(["-machine", "xenpvh"]).Nics).Model);
+        Assert.Equal("xen", Assert.Single(RunFlags.Parse(["-machine", "xenfv"]).Nics).Model);
+        Assert.Equal("virtio-net-pci", Assert.Single(RunFlags.Parse(["-machine", "xenfv", "-nic", "user"]).Nics).Model);
+    }
+
     [Fact]
     public void The_line_of_the_mission_is_understood()
     {

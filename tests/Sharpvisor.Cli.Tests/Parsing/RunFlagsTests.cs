@@ -159,6 +159,25 @@ public sealed class RunFlagsTests
     }
 
     [Fact]
+    public void Disks_of_Xen_in_their_order()
+    {
+        var settings = Parse("-machine", "xenfv", "-drive", "file=a,if=xen,werror=stop", "-drive", "file=c", "-drive", "file=b,if=xen,media=cdrom");
+        var disks = settings.Drives.FindAll(d => d.Interface == DriveInterface.Xen);
+        Assert.Equal([("a", false, false), ("b", true, true)], disks.Select(d => (d.File!, d.IsCdrom, d.Options.IsReadOnly)));
+        Assert.Equal(ErrorPolicy.Stop, disks[0].Options.WriteErrors);
+        Assert.Equal("c", Assert.Single(settings.PlacedDrives).Drive.File);
+    }
+
+    [Theory]
+    [InlineData("-machine xenfv or", "-drive", "file=a,if=xen")]
+    [InlineData("-machine xenfv or", "-nic", "user,model=xen")]
+    [InlineData("is not empty", "-machine", "xenfv", "-drive", "if=xen,media=cdrom")]
+    [InlineData("serial=", "-machine", "xenfv", "-drive", "if=xen,file=a,serial=1")]
+    [InlineData("bootindex=", "-machine", "xenfv", "-nic", "user,model=xen,bootindex=1")]
+    public void Mistakes_with_devices_of_Xen(string message, params string[] args) =>
+        Assert.Contains(message, Assert.Throws<ConfigurationException>(() => Parse(args)).Message, StringComparison.Ordinal);
+
+    [Fact]
     public void Block_nodes_and_temporary_disks()
     {
         var settings = Parse(

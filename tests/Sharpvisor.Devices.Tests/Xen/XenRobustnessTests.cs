@@ -152,7 +152,11 @@ public sealed class XenRobustnessTests : IDisposable
                 random.NextBytes(received);
                 var offload = new FrameOffload
                 {
-                    NeedsChecksum = random.Next(2) == 0, ChecksumStart = (ushort)random.Next(70), ChecksumOffset = (ushort)random.Next(20), Segmentation = (Segmentation)random.Next(6), SegmentSize = (ushort)random.Next(2000),
+                    NeedsChecksum = random.Next(2) == 0,
+                    ChecksumStart = (ushort)random.Next(70),
+                    ChecksumOffset = (ushort)random.Next(20),
+                    Segmentation = (Segmentation)random.Next(6),
+                    SegmentSize = (ushort)random.Next(2000),
                 };
                 nic.TryReceive(new EthernetFrame(received.AsSpan(0, 60), received.AsSpan(60)) { Offload = offload });
                 front.TakeSent();

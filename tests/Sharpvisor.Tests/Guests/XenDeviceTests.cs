@@ -29,10 +29,10 @@ public sealed class XenDeviceTests : IDisposable
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
     [GuestTheory("cloud/vmlinuz", "xen/initrd.img")]
-    [EngineData(1, "", false)]
-    [InlineData("translator", 2, "xen-blkfront=max_ring_page_order=4,max_indirect_segments=256", false)]
-    [InlineData("translator", 2, "", true)]
-    public async Task Linux_drives_a_disk_and_a_nic(string engine, int processors, string arguments, bool isPersistent)
+    [EngineData(1, MachineKind.XenHvm, "", false)]
+    [InlineData("translator", 2, MachineKind.XenPvh, "xen-blkfront=max_ring_page_order=4,max_indirect_segments=256", false)]
+    [InlineData("translator", 2, MachineKind.XenHvm, "", true)]
+    public async Task Linux_drives_a_disk_and_a_nic(string engine, int processors, MachineKind kind, string arguments, bool isPersistent)
     {
         using var limit = new CancellationTokenSource(Limit);
         var path = Path.Combine(_directory, "disk.img");
@@ -44,10 +44,10 @@ public sealed class XenDeviceTests : IDisposable
             .WithMemory(256 << 20)
             .WithProcessors(processors)
             .WithEngine(GuestEngines.Create(engine))
-            .WithXen(7, console)
+            .WithXen(7, console, kind)
             .WithKernel(GuestCache.Open("cloud/vmlinuz"))
             .WithInitrd(GuestCache.Open("xen/initrd.img"))
-            .WithCommandLine($"console=ttyS0 console=hvc0 {arguments}")
+            .WithCommandLine($"console=hvc0 {arguments}")
             .WithXenDevice(new XenDisk(drive) { OffersPersistentGrants = isPersistent })
             .WithXenDevice(new XenNic(network))
             .WithoutReboot()
@@ -70,6 +70,23 @@ public sealed class XenDeviceTests : IDisposable
             await Run($"nc 10.0.2.2 {((IPEndPoint)listener.LocalEndpoint).Port} </tmp/data");
             Assert.Equal(_data, await received);
         }
+
+        Assert.Contains($"persistent grants: {(isPersistent ? "enabled" : "disabled")}; indirect descriptors: enabled", await Run("dmesg | grep blkfront:"), StringComparison.Ordinal);
+        await Run("rmmod xen_netfront; insmod /modules/xen-netfront.ko; sleep 1; ip link set eth0 up; udhcpc -i eth0 -q -n -t 5 -T 1 -s /etc/dhcp >/dev/null");
+        Assert.Contains("hello from the network", await Run("wget -q -O- http://10.0.2.2/hello"), StringComparison.Ordinal);
+
+        // The disk is taken out, and put in again.
+        var bus = machine.Parts.XenBus!;
+        var disk = bus.Devices.Single(d => d.Kind == "vbd");
+        var isOut = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        disk.Forgotten = isOut.SetResult;
+        using (machine.Gate.Enter())
+            bus.Remove(disk);
+        await isOut.Task.WaitAsync(limit.Token);
+        Assert.Contains("No such file", await Run("ls /dev/xvda"), StringComparison.Ordinal);
+        using (machine.Gate.Enter())
+            bus.Add(disk);
+        Assert.Contains("0 errors", await Run("for i in 1 2 3 4 5 6 7 8 9; do [ -b /dev/xvda ] || sleep 0.3; done; e2fsck -fn /dev/xvda; echo $? errors"), StringComparison.Ordinal);
 
         Assert.Contains("\r\n0\r\n", await Run("dmesg | grep -ci -e 'i/o error' -e 'xen.*fail' -e timeout -e warning"), StringComparison.Ordinal);
         await console.WriteLineAsync("poweroff", limit.Token);

@@ -17,7 +17,8 @@ public sealed class XenBlock : XenBackEnd
     internal const int MaximumSegments = 256;
 
     private const int MaximumDirectSegments = 11, SegmentSize = 8, SectorsPerPage = GuestMemory.PageSize / IBlockImage.SectorSize;
-    private const int SegmentsPerPage = GuestMemory.PageSize / SegmentSize, MaximumIndirectPages = (MaximumSegments + SegmentsPerPage - 1) / SegmentsPerPage;
+    private const int SegmentsPerPage = GuestMemory.PageSize / SegmentSize;
+    private const int MaximumIndirectPages = (MaximumSegments + SegmentsPerPage - 1) / SegmentsPerPage;
     private const int MaximumRingOrder = 4;
 
     private readonly IBlockDrive _drive;
@@ -46,16 +47,22 @@ public sealed class XenBlock : XenBackEnd
     {
         List<(string, string)> keys =
         [
-            ("dev", _diskName), ("mode", IsReadOnly ? "r" : "w"), ("device-type", DeviceType), ("removable", _options.IsCdrom ? "1" : "0"), ("bootable", "1"),
+            ("dev", _diskName), ("mode", IsReadOnly ? "r" : "w"), ("device-type", DeviceType),
+            ("removable", _options.IsCdrom ? "1" : "0"), ("bootable", "1"),
             ("feature-flush-cache", "1"), ("feature-barrier", "1"), ("feature-persistent", _options.OffersPersistentGrants ? "1" : "0"),
             ("feature-max-indirect-segments", XenBus.Number(MaximumSegments)), ("max-ring-page-order", XenBus.Number(MaximumRingOrder)),
         ];
         if (CanDiscard)
-            keys.AddRange([("feature-discard", "1"), ("discard-granularity", XenBus.Number(IBlockImage.SectorSize)), ("discard-alignment", "0"), ("discard-secure", "0")]);
+        {
+            var granularity = XenBus.Number(IBlockImage.SectorSize);
+            keys.AddRange([("feature-discard", "1"), ("discard-granularity", granularity), ("discard-alignment", "0"), ("discard-secure", "0")]);
+        }
+
         return keys;
     }
 
-    protected override IEnumerable<(string Key, string Value)> DescribeFrontEnd() => [("virtual-device", XenBus.Number(Number)), ("device-type", DeviceType)];
+    protected override IEnumerable<(string Key, string Value)> DescribeFrontEnd() =>
+        [("virtual-device", XenBus.Number(Number)), ("device-type", DeviceType)];
 
     protected override string? TryConnect()
     {
@@ -78,7 +85,8 @@ public sealed class XenBlock : XenBackEnd
             return "no event channel";
         if (SharedRing.TryMap(Bus!.Memory, Bus.Domain.Grants, references, layout.EntrySize) is not { } ring)
             return "a ring that is not granted";
-        var connection = new XenBlockConnection(ring, layout, port, _options.OffersPersistentGrants && ReadFrontNumber("feature-persistent") == 1);
+        var isPersistent = _options.OffersPersistentGrants && ReadFrontNumber("feature-persistent") == 1;
+        var connection = new XenBlockConnection(Bus.Memory, ring, layout, port, isPersistent);
         if (!Bus.Domain.Events.TryConnect(port, () => Serve(connection), () => connection.Port = 0))
         {
             ring.Unmap();
@@ -164,7 +172,8 @@ public sealed class XenBlock : XenBackEnd
             }
 
             // What goes to the drive takes its time; a guest that is refused at once could keep us here.
-            Bus!.Errors.Report(Name, status == XenBlockStatus.Error ? "a request that makes no sense" : "an operation that was not offered", $"{request.Operation}");
+            var kind = status == XenBlockStatus.Error ? "a request that makes no sense" : "an operation that was not offered";
+            Bus!.Errors.Report(Name, kind, $"{request.Operation}");
             Finish(request, status);
             if (++refused <= 4 * connection.Ring.Size)
                 continue;
@@ -226,7 +235,8 @@ public sealed class XenBlock : XenBackEnd
                 return XenBlockStatus.Unsupported;
         }
 
-        var (isWrite, isFlush) = (request.Operation != XenBlockOperation.Read, request.Operation is XenBlockOperation.WriteBarrier or XenBlockOperation.FlushDiskCache);
+        var isWrite = request.Operation != XenBlockOperation.Read;
+        var isFlush = request.Operation is XenBlockOperation.WriteBarrier or XenBlockOperation.FlushDiskCache;
         request.FlushesFirst = isFlush;
         if (segments.IsEmpty)
             return isFlush ? XenBlockStatus.Okay : XenBlockStatus.Error;
@@ -261,8 +271,9 @@ public sealed class XenBlock : XenBackEnd
         {
             var reference = BinaryPrimitives.ReadUInt32LittleEndian(segments);
             var (first, last) = (segments[4], segments[5]);
-            if (first > last || last >= SectorsPerPage || !TryHold(request, reference, isWrite, out var page)
-                || !request.TryAdd(Bus!.Memory, page + ((ulong)first * IBlockImage.SectorSize), (last - first + 1) * IBlockImage.SectorSize))
+            if (first > last || last >= SectorsPerPage || !TryHold(request, reference, isWrite, out var page))
+                return false;
+            if (!request.TryAdd(Bus!.Memory, page + ((ulong)first * IBlockImage.SectorSize), (last - first + 1) * IBlockImage.SectorSize))
                 return false;
         }
 
@@ -338,8 +349,8 @@ public sealed class XenBlock : XenBackEnd
         }
 
         connection.InFlight--;
-        if (request.Operation == XenBlockOperation.Read && Bus is { } bus)
-            request.MarkWritten(bus.Memory);
+        if (request.Operation == XenBlockOperation.Read)
+            request.MarkWritten(connection.Memory);
         if (connection.Barrier == request)
             connection.Barrier = null;
         Finish(request, error switch

@@ -1,12 +1,15 @@
+using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor.Devices.Xen.Block;
 
 /// <summary>What a disk has of its front end's, from the connection to its end.</summary>
-internal sealed class XenBlockConnection(SharedRing ring, XenBlockLayout layout, uint port, bool isPersistent)
+internal sealed class XenBlockConnection(GuestMemory memory, SharedRing ring, XenBlockLayout layout, uint port, bool isPersistent)
 {
     /// <summary>As many as Linux's back end keeps for a ring of one page with indirect requests.</summary>
     public const int PersistentLimit = 1056;
+
+    public GuestMemory Memory => memory;
 
     public SharedRing Ring => ring;
 

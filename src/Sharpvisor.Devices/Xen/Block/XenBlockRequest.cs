@@ -51,7 +51,8 @@ internal sealed class XenBlockRequest
     public bool TryAdd(GuestMemory memory, ulong address, int length)
     {
         Length += length;
-        if (_runCount > 0 && _runs[_runCount - 1] is var last && last.Address + (ulong)last.Length == address && memory.TrySlice(last.Address, last.Length + length, out var both))
+        if (_runCount > 0 && _runs[_runCount - 1] is var last && last.Address + (ulong)last.Length == address
+            && memory.TrySlice(last.Address, last.Length + length, out var both))
         {
             _runs[_runCount - 1] = (last.Address, last.Length + length);
             _pieces[_runCount - 1] = both;

@@ -54,16 +54,19 @@ public abstract class XenBackEnd
     internal string PathIn(XenDomain domain) =>
         string.Create(CultureInfo.InvariantCulture, $"{StorePath.HomeOf(XenStore.PrivilegedDomain)}/backend/{Kind}/{domain.Number}/{Number}");
 
-    internal string FrontEndPathIn(XenDomain domain) => string.Create(CultureInfo.InvariantCulture, $"{StorePath.HomeOf(domain.Number)}/device/{Kind}/{Number}");
+    internal string FrontEndPathIn(XenDomain domain) =>
+        string.Create(CultureInfo.InvariantCulture, $"{StorePath.HomeOf(domain.Number)}/device/{Kind}/{Number}");
 
     internal IEnumerable<(string Key, string Value)> FrontEndKeys(string back) =>
     [
-        ("backend", back), ("backend-id", XenBus.Number(XenStore.PrivilegedDomain)), ("state", XenBus.Number((int)XenbusState.Initialising)), .. DescribeFrontEnd(),
+        ("backend", back), ("backend-id", XenBus.Number(XenStore.PrivilegedDomain)),
+        ("state", XenBus.Number((int)XenbusState.Initialising)), .. DescribeFrontEnd(),
     ];
 
     internal IEnumerable<(string Key, string Value)> BackEndKeys(string front) =>
     [
-        ("frontend", front), ("frontend-id", XenBus.Number(Bus!.Domain.Number)), ("online", "1"), ("state", XenBus.Number((int)XenbusState.Initialising)), .. Describe(),
+        ("frontend", front), ("frontend-id", XenBus.Number(Bus!.Domain.Number)), ("online", "1"),
+        ("state", XenBus.Number((int)XenbusState.Initialising)), .. Describe(),
     ];
 
     /// <summary>All keys are there.</summary>
@@ -93,6 +96,7 @@ public abstract class XenBackEnd
     /// <summary>Does what the front end's state asks for.</summary>
     internal void Follow()
     {
+        IsOnline = IsOnline && Bus!.Read(Path + "/online") == "1"; // a tool says so by the store, too
         var front = ReadState();
         switch (front)
         {

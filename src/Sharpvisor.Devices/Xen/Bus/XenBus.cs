@@ -17,11 +17,15 @@ public sealed class XenBus : IGateWork
 {
     private const string Token = "backend";
 
+    /// <summary>A guest may connect and break the protocol again and again.</summary>
+    private const int LoggedFailures = 10;
+
     private readonly MachineGate _gate;
     private readonly List<XenBackEnd> _devices = [];
     private readonly Queue<XenBackEnd> _changed = new();
     private readonly ILogger _logger;
     private XenStore? _store;
+    private int _failures;
 
     public XenBus(XenDomain domain, GuestMemory memory, MachineGate gate, GuestErrorLog errors, ILogger logger)
     {
@@ -108,13 +112,18 @@ public sealed class XenBus : IGateWork
         if (_store is null)
             return;
         _store.Unwatch(XenStore.PrivilegedDomain, device.FrontEndPathIn(Domain) + "/state", Token);
+        _store.Unwatch(XenStore.PrivilegedDomain, device.PathIn(Domain) + "/online", Token);
         _store.Remove(XenStore.PrivilegedDomain, 0, device.FrontEndPathIn(Domain));
         _store.Remove(XenStore.PrivilegedDomain, 0, device.PathIn(Domain));
         device.OnForgotten();
     }
 
-    internal string? Read(string path) =>
-        _store is not null && _store.Read(XenStore.PrivilegedDomain, 0, path, out var value) == StoreError.None ? Encoding.ASCII.GetString(value.Span).TrimEnd('\0') : null;
+    internal string? Read(string path)
+    {
+        ReadOnlyMemory<byte> value = default;
+        var error = _store?.Read(XenStore.PrivilegedDomain, 0, path, out value);
+        return error == StoreError.None ? Encoding.ASCII.GetString(value.Span).TrimEnd('\0') : null;
+    }
 
     internal void Write(string path, string value) => _store?.Write(XenStore.PrivilegedDomain, 0, path, Encoding.UTF8.GetBytes(value));
 
@@ -122,8 +131,10 @@ public sealed class XenBus : IGateWork
     internal void Report(XenBackEnd device, string kind, string detail)
     {
         Errors.Report(device.Name, kind, detail);
-        _logger.LogWarning("{Device}: {Kind} {Detail}: it is closed", device.Name, kind, detail);
-        Write($"/local/domain/{Number(XenStore.PrivilegedDomain)}/error/backend/{device.Kind}/{Number(Domain.Number)}/{Number(device.Number)}/error", $"22 {kind} {detail}".TrimEnd());
+        if (_failures++ < LoggedFailures)
+            _logger.LogWarning("{Device}: {Kind} {Detail}: it is closed", device.Name, kind, detail);
+        var path = $"{StorePath.HomeOf(XenStore.PrivilegedDomain)}/error/backend/{device.Kind}/{Number(Domain.Number)}/{Number(device.Number)}/error";
+        Write(path, $"22 {kind} {detail}".TrimEnd());
     }
 
     internal static string Number(long value) => value.ToString(CultureInfo.InvariantCulture);
@@ -140,6 +151,7 @@ public sealed class XenBus : IGateWork
             Put($"{back}/{key}", value, XenStore.PrivilegedDomain, Domain.Number);
         device.Begin();
         _store!.Watch(XenStore.PrivilegedDomain, front + "/state", null, Token, (_, _) => Mark(device));
+        _store.Watch(XenStore.PrivilegedDomain, back + "/online", null, Token, (_, _) => Mark(device));
 
         void Put(string path, string value, int owner, int reader)
         {

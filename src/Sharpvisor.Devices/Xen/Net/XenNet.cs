@@ -95,7 +95,8 @@ public sealed class XenNet : XenBackEnd, INetworkDevice
 
     internal bool TryAcquire(uint reference, out GrantedPage page) => Bus!.Domain.Grants.TryAcquire(reference, writable: true, out page);
 
-    internal bool TryWriteGranted(in GrantedPage page, int offset, ReadOnlySpan<byte> source) => Bus!.Memory.TryWrite(page.Page + (ulong)offset, source);
+    internal bool TryWriteGranted(in GrantedPage page, int offset, ReadOnlySpan<byte> source) =>
+        Bus!.Memory.TryWrite(page.Page + (ulong)offset, source);
 
     internal void Release(in GrantedPage page) => Bus!.Domain.Grants.Release(page);
 
@@ -105,12 +106,14 @@ public sealed class XenNet : XenBackEnd, INetworkDevice
         return
         [
             ("mac", Address.ToString()), ("handle", XenBus.Number(Number)), ("type", "vif"), ("hotplug-status", "connected"),
-            ("feature-rx-copy", "1"), ("feature-rx-flip", "0"), ("feature-sg", "1"), ("feature-split-event-channels", "1"), ("feature-ipv6-csum-offload", "1"),
+            ("feature-rx-copy", "1"), ("feature-rx-flip", "0"), ("feature-sg", "1"),
+            ("feature-split-event-channels", "1"), ("feature-ipv6-csum-offload", "1"),
             ("feature-gso-tcpv4", offloads), ("feature-gso-tcpv6", offloads),
         ];
     }
 
-    protected override IEnumerable<(string Key, string Value)> DescribeFrontEnd() => [("mac", Address.ToString()), ("handle", XenBus.Number(Number)), ("mtu", "1500")];
+    protected override IEnumerable<(string Key, string Value)> DescribeFrontEnd() =>
+        [("mac", Address.ToString()), ("handle", XenBus.Number(Number)), ("mtu", "1500")];
 
     protected override string? TryConnect()
     {

@@ -102,7 +102,11 @@ internal sealed class XenNetReceiver(XenNet device, SharedRing ring, XenNetRecei
     {
         var (isGood, left, piece) = (true, frame.Length, 0);
         var source = frame.First;
-        var flags = (ushort)(frame.Offload.NeedsChecksum ? XenNetLayout.ReceiveChecksumBlank | XenNetLayout.ReceiveValidated : frame.Offload.IsValid ? XenNetLayout.ReceiveValidated : 0);
+        ushort flags = 0;
+        if (frame.Offload.NeedsChecksum)
+            flags = XenNetLayout.ReceiveChecksumBlank | XenNetLayout.ReceiveValidated;
+        else if (frame.Offload.IsValid)
+            flags = XenNetLayout.ReceiveValidated;
         if (isSegments)
             flags |= XenNetLayout.ReceiveExtra;
         Span<byte> answer = stackalloc byte[XenNetLayout.ReceiveEntry];

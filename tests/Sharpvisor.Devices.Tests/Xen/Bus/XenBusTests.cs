@@ -1,6 +1,6 @@
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Tests.Xen.Block;
+using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Block;
 using Sharpvisor.Devices.Xen.Bus;
 using Sharpvisor.Testing.Block;
@@ -119,6 +119,23 @@ public sealed class XenBusTests : IDisposable
         Assert.Equal([_disk], _bench.Bus.Devices);
         _bench.Add(second);
         Assert.Throws<ConfigurationException>(() => _bench.Add(new XenBlock(new MemoryDrive(64), new XenBlockOptions { Index = 1 })));
+    }
+
+    [Fact]
+    public void A_tool_takes_a_device_out_by_the_store()
+    {
+        new BlockFront(_bench, _disk).Connect();
+        using (_bench.Gate.Enter())
+        {
+            _bench.Domain.Store.Begin(0, out var transaction);
+            _bench.Domain.Store.Write(0, transaction, "/local/domain/0/backend/vbd/7/51712/online", "0"u8.ToArray());
+            _bench.Domain.Store.Write(0, transaction, "/local/domain/0/backend/vbd/7/51712/state", "5"u8.ToArray());
+            _bench.Domain.Store.End(0, transaction, commit: true);
+        }
+
+        Assert.Equal((XenbusState.Closing, false), (_bench.BackState(_disk), _disk.IsOnline));
+        _bench.SetState(_disk, XenbusState.Closed);
+        Assert.Empty(_bench.Bus.Devices);
     }
 
     [Fact]

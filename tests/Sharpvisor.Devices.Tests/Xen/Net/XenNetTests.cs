@@ -92,7 +92,12 @@ public sealed class XenNetTests : IDisposable
         Assert.Equal(
             new FrameOffload
             {
-                NeedsChecksum = true, ChecksumStart = (ushort)start, ChecksumOffset = 16, Segmentation = isIPv6 ? Segmentation.Tcp6 : Segmentation.Tcp4, SegmentSize = 1448, HeaderLength = (ushort)(start + 20),
+                NeedsChecksum = true,
+                ChecksumStart = (ushort)start,
+                ChecksumOffset = 16,
+                Segmentation = isIPv6 ? Segmentation.Tcp6 : Segmentation.Tcp4,
+                SegmentSize = 1448,
+                HeaderLength = (ushort)(start + 20),
             },
             _packet.Offload);
         var sent = front.TakeSent();
