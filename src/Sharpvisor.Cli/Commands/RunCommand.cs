@@ -122,15 +122,19 @@ internal static class RunCommand
         foreach (var placed in settings.PlacedDrives)
             builder.WithIdeDrive(OpenDrive(placed, ends, logger));
         var disks = new Dictionary<VirtioSpec, BlockDrive>(ReferenceEqualityComparer.Instance);
-        foreach (var (virtio, spec) in settings.VirtioDevices.Where(d => d.Drive is not null).Select(d => (d, d.Drive!)))
-            disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
+        foreach (var virtio in settings.VirtioDevices)
+        {
+            if (virtio.Drive is { } spec)
+                disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
+        }
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
-        List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];
+        List<WantedChar> wanted = [.. settings.Serial.Select((s, i) => new WantedChar(s, $"serial{i}"))];
         if (settings.DebugConsole is { } console)
-            wanted.Add((console, "debugcon"));
-        wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null).Select(p => (p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
+            wanted.Add(new WantedChar(console, "debugcon"));
+        wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null)
+            .Select(p => new WantedChar(p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
         foreach (var (spec, label) in wanted.Where(w => !w.Spec.IsNone).OrderBy(w => w.Spec.IsStdio))
         {
             var backend = spec.Open(logger, quit);
@@ -302,6 +306,9 @@ internal static class RunCommand
             // The machine has ended, or its guest has powered off.
         }
     }
+
+    /// <summary>A character device to be opened. A class: code for lists of value types is compiled at each start.</summary>
+    private sealed record WantedChar(CharSpec Spec, string Label);
 
     private static int NumberOf(PosixSignal signal) => signal switch
     {
