@@ -142,7 +142,7 @@ public sealed class ProcessTests : IDisposable
     {
         TinyGuest.WriteEcho(Kernel);
         using var tool = Start("dotnet", [.. Tool("-S", "-gdb", "tcp:0.0.0.0:0")]);
-        Assert.Contains("not on loopback only", await ReadUntil(tool.StandardError, "whoever reaches it has this machine"), StringComparison.Ordinal);
+        Assert.Contains("not on loopback only", await ReadUntil(tool.StandardError, "whoever reaches it has this machine and can use files of this user"), StringComparison.Ordinal);
         await Kill(tool.Id, "TERM");
         Assert.Equal(128 + 15, await ExitCode(tool));
 
