@@ -109,20 +109,15 @@ internal sealed class ControlServers : IAsyncDisposable
         Context.Chars.Add(new ControlChar(label, name));
     }
 
-    /// <summary>Items of -d that can be chosen while the machine runs.</summary>
-    private static void SetLog(Machine machine, string items, DebugLog log)
+    /// <summary>Items of -d instead of those of before. Events are traced besides what is: trace-event ends that.</summary>
+    private static void SetLog(Machine machine, string text, DebugLog log)
     {
-        var errors = false;
-        foreach (var item in items.Split(','))
-        {
-            errors = item switch
-            {
-                "guest_errors" or "unimp" => true,
-                "none" => errors,
-                _ => throw new ControlException($"log: \"{item}\" can be chosen at the start only (-d {item}); there are guest_errors, unimp and none"),
-            };
-        }
-
-        machine.Errors.Trace = errors ? log.WriteLine : null;
+        var items = new LogItems();
+        foreach (var item in text.Split(',').Where(i => i != "none"))
+            items.Add(item, "log");
+        machine.LoggedKinds = items.Kinds;
+        machine.Errors.Trace = items.HasGuestErrors ? log.WriteLine : null;
+        if (items.Events.Count > 0)
+            machine.TracePoints.Set([.. machine.TracePoints.Filters, .. items.Events], log.WriteLine);
     }
 }

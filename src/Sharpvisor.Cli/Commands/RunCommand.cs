@@ -53,8 +53,8 @@ internal static class RunCommand
                 using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
-                if (settings.TraceFilters.Count > 0)
-                    machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
+                if (settings.Log.Events.Count > 0)
+                    machine.TracePoints.Set(settings.Log.Events, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
                 control = await ControlServers.StartAsync(settings, machine, vnc, ends, logger, log, quit).ConfigureAwait(false);
                 profiler = settings.ProfileFrequency is { } frequency ? machine.StartProfile(frequency) : null;
@@ -116,8 +116,7 @@ internal static class RunCommand
             builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)
             builder.WithDebugExit(exit.Port, exit.Count);
-        if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
-            builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
+        builder.WithTrace(new CpuTrace(settings.Log.Kinds, log.WriteLine), settings.Log.HasGuestErrors ? log.WriteLine : null);
 
         foreach (var placed in settings.PlacedDrives)
             builder.WithIdeDrive(OpenDrive(placed, ends, logger));
