@@ -1,3 +1,4 @@
+// The event BALLOON_CHANGE (qapi/machine.json of QEMU).
 namespace Sharpvisor.Servers.Control;
 
 /// <summary>Tells how large a guest's memory has become, at most once a second (QEMU's limit of BALLOON_CHANGE), with the last size.</summary>

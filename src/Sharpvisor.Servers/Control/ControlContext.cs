@@ -1,3 +1,4 @@
+// What monitors and QMP share. Events have the names and data of QEMU's schema (qapi/run-state.json and others).
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Servers.Vnc;

@@ -1,3 +1,4 @@
+// QEMU's server=off: we connect, and serve whoever listens there.
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;

@@ -1,3 +1,4 @@
+// A character backend (a terminal, a pseudo terminal) as the stream of a server's clients, one after the other.
 using System.Threading.Channels;
 using Sharpvisor.Core;
 using Sharpvisor.Core.Char;

@@ -1,3 +1,5 @@
+// The one way in which servers are reached, whatever they talk: gdb, monitors, QMP, the control socket. VNC has listeners of
+// its own, several at a time.
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;

@@ -1,3 +1,4 @@
+// TCP (loopback when no host is given) and Unix sockets that clients connect to.
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;

@@ -1,3 +1,4 @@
+// Unix sockets (unix(7)) by path: made, found alive, removed.
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;

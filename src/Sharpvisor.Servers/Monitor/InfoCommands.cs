@@ -1,3 +1,4 @@
+// info of QEMU's monitor (hmp-commands-info.hx), with its text where scripts read it.
 using System.Globalization;
 using System.Text;
 using Sharpvisor.Backends.Block;

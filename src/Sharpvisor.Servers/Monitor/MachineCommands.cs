@@ -1,3 +1,4 @@
+// Commands of QEMU's monitor (hmp-commands.hx) for the machine as a whole.
 using Sharpvisor.Servers.Control;
 
 namespace Sharpvisor.Servers.Monitor;

@@ -1,3 +1,4 @@
+// x, xp, print, i, o, memsave and dumps of QEMU's monitor (hmp-commands.hx).
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Debugging;
 using Sharpvisor.Servers.Control;

@@ -1,3 +1,4 @@
+// query-* of QEMU's schema (qapi/*.json), each with the members that mean something here.
 using System.Text.Json;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Devices.Pci;
