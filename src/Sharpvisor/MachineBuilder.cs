@@ -70,8 +70,10 @@ public sealed class MachineBuilder
 
     /// <summary>The guest finds itself in a domain of Xen's, with event channels, grants and the store.</summary>
     /// <param name="domain">Its number, 1 to 32751.</param>
-    /// <param name="console">What its console (hvc0) leads to; null: it has none.</param>
-    public MachineBuilder WithXen(int domain, ICharBackend? console = null) => With(Options with { Xen = new XenOptions(domain, console) });
+    /// <param name="console">What its console (hvc0) leads to; null: nowhere.</param>
+    /// <param name="kind">The machine around the domain: a PC, or none.</param>
+    public MachineBuilder WithXen(int domain = XenOptions.DefaultDomain, ICharBackend? console = null, MachineKind kind = MachineKind.XenHvm) =>
+        With(Options with { Kind = kind, Xen = new XenOptions(domain, console) });
 
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));
@@ -139,6 +141,19 @@ public sealed class MachineBuilder
     /// </summary>
     public MachineBuilder WithVirtioDevice(VirtioPciDevice device) => With(Options with { VirtioDevices = [.. Options.VirtioDevices, device] });
 
+    /// <summary>Adds a disk of the guest's Xen domain.</summary>
+    /// <param name="path">A file or a block device. It is the machine's alone while it is open.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">It can't be opened.</exception>
+    public MachineBuilder WithXenDisk(string path, DriveOptions? options = null)
+    {
+        options ??= new DriveOptions { Format = ImageFormat.Raw };
+        var name = XenDisk.NameOf(Options.XenDevices.OfType<XenDisk>().Count());
+        return WithXenDevice(new XenDisk(BlockDrive.Open(name, path, options, Options.Logger)));
+    }
+
+    /// <summary>Adds a device of the guest's Xen domain: a <see cref="XenDisk"/> or a <see cref="XenNic"/>.</summary>
+    public MachineBuilder WithXenDevice(XenDevice device) => With(Options with { XenDevices = [.. Options.XenDevices, device] });
+
     /// <summary>A NIC that guests have a driver for though they have none of virtio.</summary>
     public MachineBuilder WithNetworkCard(E1000Card card) => With(Options with { NetworkCards = [.. Options.NetworkCards, card] });
 
@@ -192,7 +207,7 @@ public sealed class MachineBuilder
     /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together. All that the machine was to own is closed.</exception>
     public Machine Build()
     {
-        var options = Options.Serial.Count > 0 ? Options : Options with { Serial = [new MemoryCharBackend()] };
+        var options = WithDefaultConsole(Options);
         try
         {
             return new Machine(options);
@@ -206,6 +221,14 @@ public sealed class MachineBuilder
             throw;
         }
     }
+
+    /// <summary>Who wants to see what the guest says and has not said where: <see cref="Machine.Serial"/>.</summary>
+    private static MachineOptions WithDefaultConsole(MachineOptions options) => options switch
+    {
+        { Kind: MachineKind.XenPvh, Serial.Count: 0, Xen: { Console: null } xen } => options with { Xen = xen with { Console = new MemoryCharBackend() } },
+        { Kind: not MachineKind.XenPvh, Serial.Count: 0 } => options with { Serial = [new MemoryCharBackend()] },
+        _ => options,
+    };
 
     /// <summary>Makes the machine and starts it.</summary>
     /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together.</exception>

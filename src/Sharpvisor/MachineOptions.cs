@@ -17,6 +17,8 @@ public sealed record MachineOptions
 
     public string Name { get; init; } = "sharpvisor";
 
+    public MachineKind Kind { get; init; }
+
     /// <summary>Bytes of RAM.</summary>
     public ulong MemorySize { get; init; } = 512UL << 20;
 
@@ -66,6 +68,9 @@ public sealed record MachineOptions
     /// <summary>NICs that are not virtio's, which get their places behind those.</summary>
     public IReadOnlyList<E1000Card> NetworkCards { get; init; } = [];
 
+    /// <summary>What the guest finds in the store of its Xen domain.</summary>
+    public IReadOnlyList<XenDevice> XenDevices { get; init; } = [];
+
     /// <summary>All that is plugged in.</summary>
     internal IEnumerable<PciDevice> PciDevices => VirtioDevices.Concat<PciDevice>(NetworkCards);
 
@@ -113,13 +118,14 @@ public sealed record MachineOptions
 
     public ILogger Logger { get; init; } = NullLogger.Instance;
 
-    internal IEnumerable<BlockDrive> Drives => [.. IdeDrives.Select(d => d.Drive), .. VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive)];
+    internal IEnumerable<BlockDrive> Drives => [.. IdeDrives.Select(d => d.Drive), .. VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive), .. XenDevices.OfType<XenDisk>().Select(d => d.Drive)];
 
     /// <summary>What of the host's is used while the machine runs, the guest's last words first. The machine's own.</summary>
     internal IEnumerable<IAsyncDisposable> Backends =>
     [
         .. Serial.OfType<IAsyncDisposable>(), .. DebugConsole is { } console ? [console.Backend] : Array.Empty<IAsyncDisposable>(),
-        .. PciDevices.SelectMany(d => d.Backends), .. Drives,
+        .. Xen is { Console: { } xenConsole } ? [xenConsole] : Array.Empty<IAsyncDisposable>(),
+        .. PciDevices.SelectMany(d => d.Backends), .. XenDevices.SelectMany(d => d.Backends), .. Drives,
     ];
 
     /// <summary>What is read when the machine starts and at each reset. The machine's own, too.</summary>

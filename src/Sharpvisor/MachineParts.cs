@@ -26,27 +26,31 @@ public sealed record MachineChar(string Label, ICharBackend Backend);
 /// <summary>What a machine is put together from, for whoever shows it. Devices are used under <see cref="Machine.Gate"/>.</summary>
 public sealed class MachineParts
 {
-    internal MachineParts(MachineOptions options, PcBoard board)
+    internal MachineParts(MachineOptions options, Board board)
     {
         Options = options;
         Pci = board.Pci;
         Pic = board.Pic;
         IoApic = board.IoApic;
         LocalApics = board.LocalApics;
+        HasKeyboard = board.Keyboard is not null;
         Disks =
         [
-            .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", board.Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
+            .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", ((PcBoard)board).Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
             .. options.VirtioDevices.OfType<VirtioDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
+            .. options.XenDevices.OfType<XenDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
         ];
         Nics =
         [
             .. options.VirtioDevices.OfType<VirtioNic>().Select(n => new MachineNic(n.Kind, n.Options.Address, n.Backend)),
             .. options.NetworkCards.Select(c => new MachineNic(c.Kind, c.Address, c.Backend)),
+            .. options.XenDevices.OfType<XenNic>().Select(n => new MachineNic(n.Kind, n.Address, n.Backend)),
         ];
         Chars =
         [
             .. options.Serial.Select((backend, i) => backend is null ? null : new MachineChar($"serial{i}", backend)).OfType<MachineChar>(),
             .. options.DebugConsole is { } console ? [new MachineChar("debugcon", console.Backend)] : Array.Empty<MachineChar>(),
+            .. options.Xen is { Console: { } xen } ? [new MachineChar("xencons", xen)] : Array.Empty<MachineChar>(),
             .. options.VirtioDevices.OfType<VirtioSerialBus>().SelectMany(b => b.Ports).Where(p => p.Backend is not null)
                 .Select((p, i) => new MachineChar(p.Name ?? $"virtconsole{i}", p.Backend!)),
         ];
@@ -54,11 +58,14 @@ public sealed class MachineParts
 
     public MachineOptions Options { get; }
 
-    public PciBus Pci { get; }
+    /// <summary>Null on a machine without it, as those below.</summary>
+    public PciBus? Pci { get; }
 
-    public Pic Pic { get; }
+    public Pic? Pic { get; }
 
-    public IoApic IoApic { get; }
+    public IoApic? IoApic { get; }
+
+    public bool HasKeyboard { get; }
 
     public IReadOnlyList<LocalApic> LocalApics { get; }
 

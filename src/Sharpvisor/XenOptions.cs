@@ -4,9 +4,9 @@ namespace Sharpvisor;
 
 /// <summary>The Xen domain that a guest finds itself in.</summary>
 /// <param name="Domain">Its number, 1 to <see cref="LastDomain"/>.</param>
-/// <param name="Console">What its console (hvc0) leads to; null: it has none.</param>
+/// <param name="Console">What its console (hvc0) leads to; null: nowhere.</param>
 public sealed record XenOptions(int Domain, ICharBackend? Console)
 {
     /// <summary>Numbers from DOMID_FIRST_RESERVED on mean something else.</summary>
-    public const int LastDomain = 0x7FEF;
+    public const int DefaultDomain = 1, LastDomain = 0x7FEF;
 }

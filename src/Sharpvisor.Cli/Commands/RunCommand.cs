@@ -127,11 +127,17 @@ internal static class RunCommand
                 disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
         }
 
+        List<DriveSpec> xenDrives = [.. settings.Drives.Where(d => d.Interface == DriveInterface.Xen)];
+        for (var i = 0; i < xenDrives.Count; i++)
+            builder.WithXenDevice(new XenDisk(OpenDrive(xenDrives[i], xenDrives[i].Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = xenDrives[i].IsCdrom });
+
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
         List<WantedChar> wanted = [.. settings.Serial.Select((s, i) => new WantedChar(s, $"serial{i}"))];
         if (settings.DebugConsole is { } console)
             wanted.Add(new WantedChar(console, "debugcon"));
+        if (settings.XenConsole?.Where is { } xenConsole)
+            wanted.Add(new WantedChar(xenConsole, "xencons"));
         wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null)
             .Select(p => new WantedChar(p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
         foreach (var (spec, label) in wanted.Where(w => !w.Spec.IsNone).OrderBy(w => w.Spec.IsStdio))
@@ -147,6 +153,12 @@ internal static class RunCommand
             builder.WithSerial(opened.GetValueOrDefault(spec));
         if (settings.Serial.Count == 0)
             builder.WithSerial(null);
+        if (settings.Machine != MachineKind.Pc)
+        {
+            var where = settings.XenConsole?.Where;
+            builder.WithXen(settings.XenDomain ?? XenOptions.DefaultDomain, where is null ? null : opened.GetValueOrDefault(where), settings.Machine);
+        }
+
         if (settings.DebugConsole is { IsNone: false } debug)
             builder.WithDebugConsole(opened[debug], settings.DebugConsolePort);
         foreach (var virtio in settings.VirtioDevices)

@@ -101,6 +101,8 @@ internal static class CharValues
             settings.Serial[i] = Take("-serial", settings.Serial[i]);
         if (settings.DebugConsole is { } console)
             settings.DebugConsole = Take("-debugcon", console);
+        if (settings.XenConsole is { Where: { } hvc } xen)
+            settings.XenConsole = xen with { Where = Take(xen.What, hvc) };
         foreach (var port in settings.SerialPorts)
             VirtioValues.AddPort(settings, port with { Where = port.Where is { } where ? Take(port.What, where) : null });
         if (free is [var unused, ..])

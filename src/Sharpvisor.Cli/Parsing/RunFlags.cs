@@ -44,6 +44,7 @@ internal static class RunFlags
         new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
         new("machine", "KIND", Values.Machine),
         new("M", "KIND", Values.Machine),
+        new("xen-domid", "NUMBER", XenValues.Domain),
         new("display", "none|curses", (s, v) => s.IsCurses = Values.IsCurses(v)),
         new("vga", "std|none", (s, v) => s.HasVga = Values.HasVga(v)),
         new("vnc", "DISPLAY", (s, v) => s.Vnc = VncSpec.Parse(v)),
@@ -121,6 +122,8 @@ internal static class RunFlags
             onStdio.Add("-debugcon stdio");
         onStdio.AddRange(settings.Monitors.Where(m => m.Where.IsStdio).Select(m => m.What));
         onStdio.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is { IsStdio: true }).Select(p => p.What));
+        if (settings.XenConsole is { Where.IsStdio: true } console)
+            onStdio.Add(console.What);
         if (settings.Gdb is { IsStdio: true })
             onStdio.Add("-gdb stdio");
         if (settings.IsCurses)
@@ -135,6 +138,7 @@ internal static class RunFlags
             throw new ConfigurationException("-display curses and -vga none: there is no screen to show; leave one of them out");
         if (settings is { Vnc: { } vnc, HasVga: false })
             throw new ConfigurationException($"-vnc {vnc.Text} and -vga none: there is no screen to show; leave one of them out");
+        XenValues.Check(settings);
         if (onStdio.Count > 1)
             throw new ConfigurationException($"two devices on one stdio: {onStdio[0]} and {onStdio[1]}; give one of them file:PATH, pty, tcp: or null");
         if (settings.Serial.Count > 4)

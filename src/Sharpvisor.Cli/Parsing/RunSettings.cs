@@ -36,6 +36,14 @@ internal sealed class RunSettings
 
     public Guid Uuid { get; set; }
 
+    public MachineKind Machine { get; set; }
+
+    /// <summary>-xen-domid; null: not given.</summary>
+    public int? XenDomain { get; set; }
+
+    /// <summary>-device xen-console: hvc0 of a domain; null: nothing was said.</summary>
+    public XenConsoleSpec? XenConsole { get; set; }
+
     public string? Kernel { get; set; }
 
     /// <summary>Null: directly where that serves.</summary>

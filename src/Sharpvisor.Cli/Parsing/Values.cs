@@ -133,6 +133,13 @@ internal static class Values
             switch (part)
             {
                 case "pc" or "type=pc":
+                    settings.Machine = MachineKind.Pc;
+                    break;
+                case "xenfv" or "type=xenfv":
+                    settings.Machine = MachineKind.XenHvm;
+                    break;
+                case "xenpvh" or "type=xenpvh":
+                    settings.Machine = MachineKind.XenPvh;
                     break;
                 case not null when part.StartsWith("accel=", StringComparison.Ordinal):
                     settings.Engine = Accelerator(part["accel=".Length..]);
@@ -155,9 +162,9 @@ internal static class Values
                 case not null when part.StartsWith("kernel-boot=", StringComparison.Ordinal):
                     throw new ConfigurationException($"-machine {value}: a kernel boots by kernel-boot=firmware or kernel-boot=direct");
                 case "help" or "?":
-                    throw new ConfigurationException("-machine: there is one kind, pc");
+                    throw new ConfigurationException("-machine: there are pc, xenfv and xenpvh");
                 default:
-                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc");
+                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc, xenfv or xenpvh");
             }
         }
     }
@@ -185,6 +192,9 @@ internal static class Values
         var parts = value.Split(',');
         switch (parts[0])
         {
+            case "xen-console":
+                XenValues.Console(settings, value);
+                break;
             case "isa-debug-exit":
                 DebugExit(settings, value, parts);
                 break;

@@ -5,6 +5,9 @@ namespace Sharpvisor.Core.Memory;
 /// <summary>Memory beside RAM, and what lies over the first megabyte of RAM.</summary>
 public sealed unsafe partial class GuestMemory
 {
+    /// <summary>Where guest-physical addresses end for mappings: 40 bits, as processors here have them.</summary>
+    public const ulong MapLimit = 1UL << 40;
+
     private readonly List<MemoryRegion> _regions = [];
     private MemoryMap _map;
 
@@ -31,7 +34,7 @@ public sealed unsafe partial class GuestMemory
     }
 
     /// <summary>
-    /// Shows regions at an address below 4 GiB: in the first megabyte instead of RAM or the VGA window, above where
+    /// Shows regions at an address: in the first megabyte instead of RAM or the VGA window, above where
     /// there is no RAM (RAM from 1 MiB on is never hidden). Where several mappings overlap, the first one is seen,
     /// or one that is on top.
     /// </summary>
@@ -40,12 +43,12 @@ public sealed unsafe partial class GuestMemory
     /// <param name="reads">What is read and executed; null: reads go to the MMIO bus.</param>
     /// <param name="writes">What is written, the same for memory that can be written; null: writes go to the MMIO bus.</param>
     /// <param name="isOnTop">Hides all that is there, now and later.</param>
-    /// <exception cref="ArgumentException">The range is not of whole pages below 4 GiB, or goes beyond a region's end.</exception>
+    /// <exception cref="ArgumentException">The range is not of whole pages below <see cref="MapLimit"/>, or goes beyond a region's end.</exception>
     /// <remarks>Called with the machine's gate held. CPU engines drop what they remember of the range.</remarks>
     public MemoryMapping Map(ulong gpa, ulong length, MemoryRegion? reads, ulong readOffset, MemoryRegion? writes, ulong writeOffset, bool isOnTop = false)
     {
-        if (((gpa | length | readOffset | writeOffset) & (PageSize - 1)) != 0 || length == 0 || gpa >= FourGiB || length > FourGiB - gpa)
-            throw new ArgumentException($"0x{gpa:x}+0x{length:x} is not a range of whole pages below 4 GiB", nameof(gpa));
+        if (((gpa | length | readOffset | writeOffset) & (PageSize - 1)) != 0 || length == 0 || gpa >= MapLimit || length > MapLimit - gpa)
+            throw new ArgumentException($"0x{gpa:x}+0x{length:x} is not a range of whole pages below 0x{MapLimit:x}", nameof(gpa));
         Check(reads, readOffset, length);
         Check(writes, writeOffset, length);
         var mapping = new MemoryMapping(gpa, length, reads, readOffset, writes, writeOffset);

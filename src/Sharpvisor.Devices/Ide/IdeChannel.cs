@@ -20,6 +20,7 @@ public sealed class IdeChannel : IResettable
     private readonly IInterruptLine _irq;
     private readonly TaskFile[] _registers = [new(), new()];
     private readonly IdeDevice?[] _devices = new IdeDevice?[2];
+    private readonly IdeDevice?[] _unplugged = new IdeDevice?[2];
     private byte _control;
     private bool _asserted;
 
@@ -63,8 +64,24 @@ public sealed class IdeChannel : IResettable
         device.Join(this, _registers[index]);
     }
 
+    /// <summary>Takes a device away until the next reset.</summary>
+    public void Unplug(int index)
+    {
+        if (_devices[index] is not { } device)
+            return;
+        device.Reset();
+        (_devices[index], _unplugged[index]) = (null, device);
+        UpdateInterrupt();
+    }
+
     public void Reset()
     {
+        for (var i = 0; i < _devices.Length; i++)
+        {
+            _devices[i] ??= _unplugged[i];
+            _unplugged[i] = null;
+        }
+
         _control = 0;
         BusMaster.Reset();
         foreach (var device in _devices)

@@ -60,6 +60,9 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
     /// <summary>IA32_APIC_BASE bit 10.</summary>
     public bool IsX2Apic => (_apicBase & BaseX2Apic) != 0;
 
+    /// <summary>Raised after an INIT, by which all that waited was lost.</summary>
+    public event Action? Initialized;
+
     public byte TaskPriority
     {
         get => (byte)(_tpr >> 4);
@@ -117,6 +120,15 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
         return vector;
     }
 
+    /// <summary>Makes an edge-triggered interrupt pending as a hypervisor does: also while software has it disabled.</summary>
+    /// <param name="vector">16 to 255.</param>
+    public void Inject(byte vector)
+    {
+        _irr.Add(vector);
+        _tmr.Remove(vector);
+        UpdateRequest();
+    }
+
     /// <summary>True when the message is meant for this local APIC (SDM 11.6.2).</summary>
     internal bool Matches(in ApicMessage message)
     {
@@ -159,6 +171,7 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
             case DeliveryMode.Init:
                 ResetState();
                 _signals?.RaiseInit();
+                Initialized?.Invoke();
                 return true;
             case DeliveryMode.StartUp:
                 _signals?.RaiseStartup(vector);

@@ -18,6 +18,7 @@ public sealed class PciBus : IResettable
 
     private readonly AddressSpace _mmio;
     private readonly PciFunction?[] _functions = new PciFunction?[256];
+    private readonly List<PciFunction> _unplugged = [];
     private readonly IReadOnlyList<IInterruptLine> _interrupts;
     private readonly int[] _asserted;
     private readonly PciMemoryMap _memoryMap;
@@ -89,8 +90,21 @@ public sealed class PciBus : IResettable
     /// <param name="pin">1 for INTA to 4 for INTD.</param>
     public int WireOf(int device, int pin) => (device + 3 + pin - 1) % _interrupts.Count;
 
+    /// <summary>Takes a function away until the next reset: it decodes nothing, and its place reads as empty.</summary>
+    public void Unplug(PciFunction function)
+    {
+        if (_functions[function.Devfn] != function)
+            return;
+        function.Reset();
+        _functions[function.Devfn] = null;
+        _unplugged.Add(function);
+    }
+
     public void Reset()
     {
+        foreach (var function in _unplugged)
+            _functions[function.Devfn] = function;
+        _unplugged.Clear();
         foreach (var function in Functions)
             function.Reset();
     }

@@ -52,8 +52,8 @@ internal sealed class DeviceTree
                 Line(2, $"mmio {section.Start:x16}/{section.End - section.Start:x16}");
         }
 
-        var functions = _machine.Parts.Pci.Functions;
-        if (!functions.Any())
+        WriteXen();
+        if (_machine.Parts.Pci is not { } pci)
         {
             WriteIsa(1);
             return;
@@ -62,7 +62,7 @@ internal sealed class DeviceTree
         Device(1, "i440FX-pcihost");
         Bus(2, "pci.0", "PCI");
         var seen = new Dictionary<string, int>(StringComparer.Ordinal);
-        foreach (var function in functions.OrderBy(f => f.Devfn))
+        foreach (var function in pci.Functions.OrderBy(f => f.Devfn))
         {
             seen[function.Name] = seen.GetValueOrDefault(function.Name) + 1;
             WriteFunction(function, seen[function.Name] - 1);
@@ -94,14 +94,40 @@ internal sealed class DeviceTree
             WriteIde(depth + 1);
         WriteVirtio(depth + 1, function.Name, index);
         if (_machine.Parts.Nics.Where(n => n.Kind == function.Name).ElementAtOrDefault(index) is { } nic)
+            WriteNic(depth + 1, nic);
+    }
+
+    /// <summary>What a Xen domain finds in the store.</summary>
+    private void WriteXen()
+    {
+        const string prefix = "xen-";
+        var (disks, nics) = (_machine.Parts.Disks.Where(d => d.Kind.StartsWith(prefix, StringComparison.Ordinal)), _machine.Parts.Nics.Where(n => n.Kind.StartsWith(prefix, StringComparison.Ordinal)));
+        if (!disks.Any() && !nics.Any())
+            return;
+        Bus(1, "xen-bus", "xen-bus");
+        foreach (var disk in disks)
         {
-            Line(depth + 1, $"mac = \"{nic.Address}\"");
-            Line(depth + 1, $"netdev = \"{nic.Backend?.Name}\"");
+            Device(2, disk.Kind);
+            Line(3, $"drive = \"{disk.Drive.Name}\"");
         }
+
+        foreach (var nic in nics)
+        {
+            Device(2, nic.Kind);
+            WriteNic(3, nic);
+        }
+    }
+
+    private void WriteNic(int depth, MachineNic nic)
+    {
+        Line(depth, $"mac = \"{nic.Address}\"");
+        Line(depth, $"netdev = \"{nic.Backend?.Name}\"");
     }
 
     private void WriteIsa(int depth)
     {
+        if (!_ports["piix3"].Any())
+            return;
         Bus(depth, "isa.0", "ISA");
         foreach (var group in _ports["piix3"].GroupBy(s => s.Mapping.Name))
         {

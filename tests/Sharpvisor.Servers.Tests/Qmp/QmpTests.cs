@@ -241,7 +241,7 @@ public sealed class QmpTests
     {
         await using var machine = await ControlledMachine.StartAsync(null, b => b.WithVirtioDevice(new VirtioMemoryBalloon()));
         using var client = await RawClient.ConnectAsync(machine);
-        var registers = machine.Machine.Parts.Pci.Functions.Single(f => f.Name == "virtio-balloon-pci").Bars.Single(b => b.Kind == Devices.Pci.PciBarKind.Ports).Address!.Value;
+        var registers = machine.Machine.Parts.Pci!.Functions.Single(f => f.Name == "virtio-balloon-pci").Bars.Single(b => b.Kind == Devices.Pci.PciBarKind.Ports).Address!.Value;
         const int actual = 20 + 4; // of the legacy interface, behind its own registers
         machine.Machine.Ports.Write(registers + actual, 4, 0x302);
         const long left = (64 << 20) - (0x302 << 12);

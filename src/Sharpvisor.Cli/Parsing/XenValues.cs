@@ -1,0 +1,51 @@
+// -xen-domid and -device xen-console, as qemu(1) has them for machines under Xen.
+using Sharpvisor.Backends.Char;
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Cli.Parsing;
+
+/// <summary>-device xen-console.</summary>
+/// <param name="Where">Null: nowhere, the console takes all and says nothing.</param>
+internal sealed record XenConsoleSpec(string What, CharSpec? Where);
+
+internal static class XenValues
+{
+    public static void Domain(RunSettings settings, string value)
+    {
+        if (!int.TryParse(value, out var number) || number is < 1 or > XenOptions.LastDomain)
+            throw new ConfigurationException($"-xen-domid {value}: give the number of a domain, 1 to {XenOptions.LastDomain}");
+        settings.XenDomain = number;
+    }
+
+    /// <summary>-device xen-console,chardev=c0.</summary>
+    public static void Console(RunSettings settings, string value)
+    {
+        if (settings.XenConsole is not null)
+            throw new ConfigurationException($"-device {value}: a domain has one xen-console; leave one out");
+        var keys = new KeyValues("-device", value, implied: "driver", ["driver", "id", "chardev"]);
+        settings.XenConsole = new XenConsoleSpec($"-device {value}", keys["chardev"] is { } id ? new CharSpec.Named(id) : null);
+    }
+
+    /// <summary>A PVH domain has no serial port: what is said of the first one, or the default, is said of its console.</summary>
+    private static void MakeSerialTheConsole(RunSettings settings)
+    {
+        if (settings.Serial.Count > 1 || (settings.Serial is [not CharSpec.Null] && settings.XenConsole is not null))
+            throw new ConfigurationException("-serial: a PVH domain has no serial ports, one -serial is its console hvc0; leave the others out");
+        if (settings.Serial is [var where])
+            settings.XenConsole ??= new XenConsoleSpec("-serial", where);
+        settings.Serial.Clear();
+    }
+
+    /// <summary>What of Xen is asked for goes with a machine that has it.</summary>
+    public static void Check(RunSettings settings)
+    {
+        if (settings.Machine == MachineKind.XenPvh)
+            MakeSerialTheConsole(settings);
+        if (settings.Machine != MachineKind.Pc)
+            return;
+        if (settings.XenDomain is not null)
+            throw new ConfigurationException("-xen-domid: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
+        if (settings.XenConsole is { } console)
+            throw new ConfigurationException($"{console.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
+    }
+}
