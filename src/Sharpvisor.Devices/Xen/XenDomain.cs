@@ -2,7 +2,7 @@
 // of one domain that runs in hardware's own modes (HVM and PVH).
 // Follows: Xen's public headers (arch-x86/cpuid.h, xen.h, version.h, memory.h, hvm/hvm_op.h, hvm/params.h, vcpu.h, sched.h,
 // event_channel.h, grant_table.h); the order in which Linux asks is in shared/reference/xen-guest-interface.md.
-// Leaves out: 32-bit callers' structures (they get -ENOSYS), physical interrupts.
+// Leaves out: physical interrupts.
 
 using System.Buffers.Binary;
 using System.Numerics;
@@ -108,6 +108,7 @@ public sealed partial class XenDomain : IHypervisor
     {
         Events.Reset();
         Events.SharedInfo = 0;
+        Events.Is32Bit = false;
         for (var i = 0; i < _processors.Length; i++)
             Events.SetVcpuInfo(i, 0);
         Grants.Reset();
@@ -188,14 +189,12 @@ public sealed partial class XenDomain : IHypervisor
     }
 
     public HypercallResult Call(in Hypercall call, ILinearMemory memory) =>
-        call is { Number: Sched, Privilege: 0, Is64: true } ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
+        call is { Number: Sched, Privilege: 0 } ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
 
     private ulong Serve(in Hypercall call, ILinearMemory memory)
     {
         if (call.Privilege != 0)
             return Result(XenError.EPERM);
-        if (!call.Is64)
-            return Unknown(call.Number, "32-bit");
         return call.Number switch
         {
             12 => MemoryOp(call, memory),
