@@ -3,7 +3,7 @@ using Microsoft.Extensions.Logging;
 namespace Sharpvisor.Tests;
 
 /// <summary>Remembers what was logged.</summary>
-internal sealed class ListLogger : ILogger
+internal sealed class ListLogger(LogLevel least = LogLevel.Warning) : ILogger
 {
     private readonly List<string> _lines = [];
 
@@ -18,7 +18,7 @@ internal sealed class ListLogger : ILogger
 
     public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
 
-    public bool IsEnabled(LogLevel logLevel) => logLevel >= LogLevel.Warning;
+    public bool IsEnabled(LogLevel logLevel) => logLevel >= least;
 
     public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
     {

@@ -253,6 +253,8 @@ public sealed partial class XenDomain
     {
         if (parameter is HvmParam.StorePage or HvmParam.StorePort or HvmParam.ConsolePage or HvmParam.ConsolePort)
             return Result(XenError.EPERM);
+        if (parameter == HvmParam.CallbackIrq && Callback.Set(value) is not XenError.None and var error)
+            return Result(error);
         _parameters[(int)parameter] = value;
         return 0;
     }

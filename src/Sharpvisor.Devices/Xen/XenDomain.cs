@@ -71,6 +71,7 @@ public sealed partial class XenDomain : IHypervisor
         Events = new EventChannels(memory, errors, number, apics.Count, OnUpcall);
         Grants = new GrantTable(memory, errors);
         _processors = [.. apics.Select(apic => new XenVcpu(apic.Index, this, memory, clock))];
+        Callback = new XenCallback(Events, apics);
         Events.Pending += OnPending;
         foreach (var apic in apics)
             apic.Initialized += () => TellAgain(apic.Index);
@@ -83,6 +84,9 @@ public sealed partial class XenDomain : IHypervisor
     public IReadOnlyList<XenVcpu> Processors => _processors;
 
     public EventChannels Events { get; }
+
+    /// <summary>How it is told of events on processors without a vector for that.</summary>
+    public XenCallback Callback { get; }
 
     public GrantTable Grants { get; }
 
@@ -112,6 +116,7 @@ public sealed partial class XenDomain : IHypervisor
         for (var i = 0; i < _processors.Length; i++)
             Events.SetVcpuInfo(i, 0);
         Grants.Reset();
+        Callback.Reset();
         for (var i = 0; i < _overlays.Length; i++)
             RemoveOverlay(i);
         foreach (var processor in _processors)
@@ -195,6 +200,7 @@ public sealed partial class XenDomain : IHypervisor
     {
         if (call.Privilege != 0)
             return Result(XenError.EPERM);
+        Callback.Update();
         return call.Number switch
         {
             12 => MemoryOp(call, memory),
@@ -226,6 +232,8 @@ public sealed partial class XenDomain : IHypervisor
     {
         if (_processors[processor].UpcallVector is not 0 and var vector)
             _apics[processor].Inject(vector);
+        else
+            Callback.Raise(processor);
         Wake(_processors[processor]);
     }
 

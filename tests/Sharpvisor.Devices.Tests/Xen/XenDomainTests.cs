@@ -5,6 +5,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Testing.Interrupts;
 using Sharpvisor.Testing.Time;
 
 namespace Sharpvisor.Devices.Tests.Xen;
@@ -270,6 +271,61 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(Invalid, Call32(32, 4, Arguments));
 
         long Call32(ulong number, ulong a, ulong b, ulong c = 0) => (long)_domain.Call(new Hypercall(0, 0, false, number, a, b, c, 0, 0), this).Value;
+    }
+
+    [Fact]
+    public void A_callback_is_a_line_that_follows_the_flag()
+    {
+        var (line, pin) = (new RecordingLine(), new RecordingLine());
+        _domain.Callback.Lines = [.. Enumerable.Repeat(new RecordingLine(), 10), line];
+        _domain.Callback.Pin = (0x18, pin);
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        Take(0x10000);
+        Assert.Equal(Invalid, SetCallback(11));
+        Assert.Equal(Invalid, SetCallback(1UL << 56 | 0x20 << 8));
+        Assert.Equal(Invalid, SetCallback(3UL << 56));
+        Assert.Equal(Invalid, SetCallback(2UL << 56 | 15));
+        Assert.Equal(0, SetCallback(10));
+        Assert.False(line.IsAsserted);
+        var port = SendSelf();
+        Assert.True(line.IsAsserted);
+        Take(0x10000);
+        _domain.Callback.Update();
+        Assert.False(line.IsAsserted);
+        _memory.TryWrite(0x10800, 0UL);
+        Send(port);
+        Assert.Equal(0, SetCallback(1UL << 56 | 0x18 << 8)); // the other one takes it over
+        Assert.False(line.IsAsserted);
+        Assert.True(pin.IsAsserted);
+        Assert.Equal(-1, Interrupt(0));
+        Assert.Equal(0, SetCallback(2UL << 56 | 0xF3));
+        Assert.False(pin.IsAsserted);
+        Assert.Equal(0xF3, _apics[0].AcknowledgeInterrupt());
+        Assert.Equal(-1, _apics[0].AcknowledgeInterrupt());
+
+        long SetCallback(ulong value)
+        {
+            Put16(0, 0x7FF0);
+            Put32(4, 0);
+            Put64(8, value);
+            return Call(34, 0, Arguments);
+        }
+
+        uint SendSelf()
+        {
+            Put32(0, 0);
+            Assert.Equal(0, Call(32, 7, Arguments));
+            var port = Get32(4);
+            Unmask(port);
+            Send(port);
+            return port;
+        }
+
+        void Send(uint port)
+        {
+            Put32(0, port);
+            Assert.Equal(0, Call(32, 4, Arguments));
+        }
     }
 
     [Fact]
