@@ -60,8 +60,21 @@ public enum TraceKinds
     Jit = 16,
 }
 
-/// <summary>The debug log of the processors: <paramref name="Write"/> is called with whole lines, from any vCPU thread.</summary>
-public sealed record CpuTrace(TraceKinds Kinds, Action<string> Write);
+/// <summary>The debug log of the processors.</summary>
+/// <param name="write">Called with whole lines, from any vCPU thread.</param>
+public sealed class CpuTrace(TraceKinds kinds, Action<string> write)
+{
+    private int _kinds = (int)kinds;
+
+    /// <summary>What is written. After a change a vCPU has to be kicked.</summary>
+    public TraceKinds Kinds
+    {
+        get => (TraceKinds)Volatile.Read(ref _kinds);
+        set => Volatile.Write(ref _kinds, (int)value);
+    }
+
+    public Action<string> Write { get; } = write;
+}
 
 /// <summary>Makes the processors of a machine.</summary>
 public interface ICpuEngine

@@ -18,7 +18,11 @@ public sealed class GuestBalloon
     internal GuestBalloon(VirtioBalloon device, ulong memorySize, MachineGate gate, Task<MachineExit> exit)
     {
         (_device, _memorySize, _gate, _exit) = (device, memorySize, gate, exit);
+        device.ActualChanged += () => Changed?.Invoke();
     }
+
+    /// <summary><see cref="Actual"/> is about to be another. Raised with the machine's gate held; it must not block.</summary>
+    public event Action? Changed;
 
     /// <summary>Bytes that the guest is to keep, as QEMU's monitor command balloon counts it: all of them at first.</summary>
     public ulong Target => _memorySize - Bytes(d => d.TargetPages);

@@ -197,6 +197,19 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Interrupts, system calls, accesses to devices … for whoever wants to see them.</summary>
     public TracePoints TracePoints { get; }
 
+    /// <summary>What the processors write to their debug log (<see cref="MachineBuilder.WithTrace"/>), which may be changed at any time.</summary>
+    /// <exception cref="InvalidOperationException">They have no log that it could go to.</exception>
+    public TraceKinds LoggedKinds
+    {
+        get => Parts.Options.Trace?.Kinds ?? TraceKinds.None;
+        set
+        {
+            (Parts.Options.Trace ?? throw new InvalidOperationException("the processors of this machine have no debug log")).Kinds = value;
+            foreach (var vcpu in _vcpus)
+                vcpu.Kick();
+        }
+    }
+
     /// <summary>The Linux kernel that the guest runs, for names and call traces.</summary>
     public KernelCache Kernels { get; } = new();
 

@@ -196,6 +196,8 @@ public sealed class MachineBuilder
 
     public MachineBuilder WithEngine(ICpuEngine engine) => With(Options with { Engine = engine });
 
+    /// <param name="trace">Where the processors log, and what at first (<see cref="Machine.LoggedKinds"/>); null: they never do.</param>
+    /// <param name="guestErrors">Is told of each mistake of the guest.</param>
     public MachineBuilder WithTrace(CpuTrace? trace, Action<string>? guestErrors = null) =>
         With(Options with { Trace = trace, GuestErrorTrace = guestErrors });
 

@@ -50,7 +50,7 @@ public sealed class MachineParts
         ];
         Chars =
         [
-            .. options.Serial.Select((s, i) => (s, i)).Where(s => s.s is not null).Select(s => new MachineChar($"serial{s.i}", s.s!)),
+            .. options.Serial.Select((backend, i) => backend is null ? null : new MachineChar($"serial{i}", backend)).OfType<MachineChar>(),
             .. options.DebugConsole is { } console ? [new MachineChar("debugcon", console.Backend)] : Array.Empty<MachineChar>(),
             .. options.Xen is { Console: { } xen } ? [new MachineChar("xencons", xen)] : Array.Empty<MachineChar>(),
             .. options.VirtioDevices.OfType<VirtioSerialBus>().SelectMany(b => b.Ports).Where(p => p.Backend is not null)

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Net.Sockets;
-using System.Text;
 using Sharpvisor.Servers.Control;
 
 namespace Sharpvisor.Cli.Tests;
@@ -17,17 +16,17 @@ public sealed class ControlProcessTests : IDisposable
     public async Task Ctrl_A_c_switches_between_the_guest_and_the_monitor()
     {
         using var tool = Start("-serial", "mon:stdio");
-        await ReadUntil(tool, "Hi");
+        await ToolProcess.ReadUntilAsync(tool, "Hi");
         await tool.StandardInput.WriteAsync("a\u0001c");
-        Assert.Contains("monitor - type 'help'", await ReadUntil(tool, "(qemu) "), StringComparison.Ordinal);
+        Assert.Contains("monitor - type 'help'", await ToolProcess.ReadUntilAsync(tool, "(qemu) "), StringComparison.Ordinal);
         await tool.StandardInput.WriteAsync("stop\rinfo status\r");
-        await ReadUntil(tool, "VM status: paused");
+        await ToolProcess.ReadUntilAsync(tool, "VM status: paused");
         // A guest that does not read keeps nobody from the monitor.
         await tool.StandardInput.WriteAsync("cont\u0001c" + new string('b', 200) + "Z\u0001c\r");
-        await ReadUntil(tool, "(qemu) cont\r\n");
-        Assert.Equal(200, (await ReadUntil(tool, "Z")).Count(c => c == 'b')); // perhaps with the monitor's prompt between them
+        await ToolProcess.ReadUntilAsync(tool, "(qemu) cont\r\n");
+        Assert.Equal(200, (await ToolProcess.ReadUntilAsync(tool, "Z")).Count(c => c == 'b')); // perhaps with the monitor's prompt between them
         await tool.StandardInput.WriteAsync("quit\r");
-        Assert.Equal(0, await ExitCode(tool));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(tool));
     }
 
     [Fact]
@@ -35,17 +34,17 @@ public sealed class ControlProcessTests : IDisposable
     {
         var name = $"cli-{Guid.NewGuid():N}";
         using var tool = Start("-name", name, "-no-shutdown");
-        await ReadUntil(tool, "Hi");
+        await ToolProcess.ReadUntilAsync(tool, "Hi");
         while (!MachineDirectory.List().Any(m => m.Name == name))
             await Task.Delay(20);
-        Assert.Contains($"{tool.Id,-8} running         {name}", (await Run("list")).Output, StringComparison.Ordinal);
-        Assert.Equal((0, $"VM status: running{Environment.NewLine}", ""), await Run("monitor", name, "info status"));
-        Assert.Equal((0, $"VM status: running{Environment.NewLine}", ""), await Run("monitor", $"{tool.Id}", "info", "status"));
-        Assert.Equal(1, (await Run("monitor", name, "nonsense")).Code);
-        Assert.Equal((0, "", ""), await Run("monitor", name, "quit"));
-        Assert.Equal(0, await ExitCode(tool));
+        Assert.Contains($"{tool.Id,-8} running         {name}", (await ToolProcess.RunAsync("list")).Output, StringComparison.Ordinal);
+        Assert.Equal((0, $"VM status: running{Environment.NewLine}", ""), await ToolProcess.RunAsync("monitor", name, "info status"));
+        Assert.Equal((0, $"VM status: running{Environment.NewLine}", ""), await ToolProcess.RunAsync("monitor", $"{tool.Id}", "info", "status"));
+        Assert.Equal(1, (await ToolProcess.RunAsync("monitor", name, "nonsense")).Code);
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "quit"));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(tool));
         Assert.DoesNotContain(MachineDirectory.List(), m => m.Name == name);
-        var (code, _, errors) = await Run("monitor", name, "info status");
+        var (code, _, errors) = await ToolProcess.RunAsync("monitor", name, "info status");
         Assert.Equal(2, code);
         Assert.StartsWith($"sharpvisor: no machine {name}", errors, StringComparison.Ordinal);
     }
@@ -59,15 +58,56 @@ public sealed class ControlProcessTests : IDisposable
         Assert.True(File.Exists(path));
         using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         socket.Connect(new UnixDomainSocketEndPoint(path));
-        await ReadUntil(tool, "Hi");
+        await ToolProcess.ReadUntilAsync(tool, "Hi");
         using var stream = new NetworkStream(socket);
         using var reader = new StreamReader(stream);
         Assert.StartsWith("{\"QMP\":", await reader.ReadLineAsync().WaitAsync(Limit), StringComparison.Ordinal);
         await stream.WriteAsync("{\"execute\":\"qmp_capabilities\"}{\"execute\":\"quit\"}"u8.ToArray());
-        Assert.Equal(0, await ExitCode(tool));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(tool));
         var rest = await reader.ReadToEndAsync().WaitAsync(Limit);
         Assert.Contains("\"event\":\"SHUTDOWN\"", rest, StringComparison.Ordinal); // said before the end
         Assert.False(File.Exists(path));
+    }
+
+    [Fact]
+    public async Task Another_process_looks_into_the_machine()
+    {
+        var (name, log, stacks) = ($"cli-{Guid.NewGuid():N}", Path.Combine(_directory, "log"), Path.Combine(_directory, "stacks"));
+        using var tool = Start("-name", name, "-smp", "2", "-D", log);
+        await ToolProcess.ReadUntilAsync(tool, "Hi");
+        while (!MachineDirectory.List().Any(m => m.Name == name))
+            await Task.Delay(20);
+
+        // It is no Linux: registers and code, without names.
+        var context = await ToolProcess.RunAsync("ctx", name, "--cpu", "0");
+        Assert.Equal((0, ""), (context.Code, context.Errors));
+        Assert.Matches("(?s)^symbols: none.*vcpu0:.*Code \\(instr addr", context.Output);
+        Assert.DoesNotContain("vcpu1", context.Output, StringComparison.Ordinal);
+        Assert.Equal(2, (await ToolProcess.RunAsync("ctx", name, "--cpu", "2")).Code);
+
+        var profile = await ToolProcess.RunAsync("profile", "-t", "1", "-F", "200", "-o", stacks, name);
+        Assert.Equal((0, ""), (profile.Code, profile.Errors));
+        Assert.Matches("(?m)^\\[unknown\\] [1-9][0-9]*$", await File.ReadAllTextAsync(stacks)); // the one that waits for a letter
+
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "trace-event port:0x3f8 on"));
+        Assert.Contains("port : state 1 port:0x3f8", (await ToolProcess.RunAsync("monitor", name, "info trace-events")).Output, StringComparison.Ordinal);
+        await tool.StandardInput.WriteAsync("A");
+        await ToolProcess.ReadUntilAsync(tool, "A");
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "trace-event all off"));
+        await tool.StandardInput.WriteAsync("B");
+        await ToolProcess.ReadUntilAsync(tool, "B");
+
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "log exec,guest_errors"));
+        await tool.StandardInput.WriteAsync("C");
+        await ToolProcess.ReadUntilAsync(tool, "C");
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "log none"));
+        Assert.Contains("unknown item \"dance\"; there are int, exec", (await ToolProcess.RunAsync("monitor", name, "log dance")).Output, StringComparison.Ordinal);
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "quit"));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(tool));
+
+        var lines = await File.ReadAllLinesAsync(log);
+        Assert.Equal(["port read 0x3f8 size 1 value 0x41 device com1", "port write 0x3f8 size 1 value 0x41 device com1"], lines.Where(l => l.StartsWith("port", StringComparison.Ordinal)));
+        Assert.Contains(lines, l => l.StartsWith("Trace 0: ", StringComparison.Ordinal));
     }
 
     [Theory]
@@ -81,7 +121,7 @@ public sealed class ControlProcessTests : IDisposable
     public async Task Mistakes_are_one_line(string flag, string value, string error)
     {
         TinyGuest.WriteEcho(Kernel);
-        var (code, _, errors) = await Run("run", "-m", "64", "-kernel", Kernel, flag, value);
+        var (code, _, errors) = await ToolProcess.RunAsync("run", "-m", "64", "-kernel", Kernel, flag, value);
         Assert.Equal(2, code);
         Assert.Contains(error, errors, StringComparison.Ordinal);
         Assert.Single(errors.TrimEnd().Split('\n'));
@@ -92,61 +132,6 @@ public sealed class ControlProcessTests : IDisposable
     private Process Start(params string[] args)
     {
         TinyGuest.WriteEcho(Kernel);
-        return StartTool(["run", "-m", "64", "-kernel", Kernel, .. args]);
-    }
-
-    private static Process StartTool(string[] args)
-    {
-        var start = new ProcessStartInfo("dotnet") { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        start.ArgumentList.Add(typeof(CommandLineTool).Assembly.Location);
-        foreach (var arg in args)
-            start.ArgumentList.Add(arg);
-        return Process.Start(start)!;
-    }
-
-    private static async Task<(int Code, string Output, string Errors)> Run(params string[] args)
-    {
-        using var tool = StartTool(args);
-        var errors = tool.StandardError.ReadToEndAsync();
-        var output = await tool.StandardOutput.ReadToEndAsync().WaitAsync(Limit);
-        return (await ExitCode(tool), output, await errors);
-    }
-
-    private static async Task<int> ExitCode(Process process)
-    {
-        try
-        {
-            await process.WaitForExitAsync().WaitAsync(Limit);
-        }
-        catch (TimeoutException)
-        {
-            process.Kill(entireProcessTree: true);
-            throw;
-        }
-
-        return process.ExitCode;
-    }
-
-    private static async Task<string> ReadUntil(Process tool, string text)
-    {
-        await tool.StandardInput.FlushAsync();
-        var read = new StringBuilder();
-        var buffer = new char[1];
-        while (!read.ToString().EndsWith(text, StringComparison.Ordinal))
-        {
-            try
-            {
-                Assert.True(await tool.StandardOutput.ReadAsync(buffer).AsTask().WaitAsync(Limit) > 0, $"ended without \"{text}\": {read}");
-            }
-            catch (TimeoutException)
-            {
-                tool.Kill(entireProcessTree: true);
-                throw new TimeoutException($"no \"{text}\" in: {read}");
-            }
-
-            read.Append(buffer[0]);
-        }
-
-        return read.ToString();
+        return ToolProcess.Start(["run", "-m", "64", "-kernel", Kernel, .. args]);
     }
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.RegularExpressions;
 using Sharpvisor.Tests.Guests;
 
@@ -26,7 +25,7 @@ public sealed partial class KilledMachineTests : IDisposable
         // Each file is named only when it is on the disk.
         const string write = "mkfs.ext4 -q /dev/vda; mount -t ext4 /dev/vda /root; cd /root; for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do "
             + "cp -r /modules m$i; dd if=/dev/urandom of=f$i bs=64k count=5 conv=fsync; sync; md5sum f$i; done; sleep 600";
-        using var machine = Start(Machine(image, format, write));
+        using var machine = ToolProcess.Start(Machine(image, format, write));
         var named = new Dictionary<string, string>();
         using (var limit = new CancellationTokenSource(Limit))
         {
@@ -64,30 +63,9 @@ public sealed partial class KilledMachineTests : IDisposable
         "-drive", $"file={image},format={format},if=virtio", "-append", $"console=ttyS0 quiet demo.run=\"{command}\"",
     ];
 
-    private static Process Start(params string[] args)
-    {
-        var start = new ProcessStartInfo("dotnet") { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        start.ArgumentList.Add(typeof(CommandLineTool).Assembly.Location);
-        foreach (var arg in args)
-            start.ArgumentList.Add(arg);
-        return Process.Start(start)!;
-    }
-
     private static async Task<(int Code, string Output)> RunAsync(params string[] args)
     {
-        using var limit = new CancellationTokenSource(Limit);
-        using var process = Start(args);
-        try
-        {
-            var errors = process.StandardError.ReadToEndAsync(limit.Token);
-            var output = await process.StandardOutput.ReadToEndAsync(limit.Token);
-            await process.WaitForExitAsync(limit.Token);
-            return (process.ExitCode, output + await errors);
-        }
-        catch (OperationCanceledException)
-        {
-            process.Kill();
-            throw;
-        }
+        var (code, output, errors) = await ToolProcess.RunAsync(Limit, args);
+        return (code, output + errors);
     }
 }

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text;
 using Sharpvisor.Boot;
 using Sharpvisor.Tests.Boot;
 
@@ -8,7 +7,6 @@ namespace Sharpvisor.Cli.Tests;
 /// <summary>The tool as a process of its own: exit codes, pipes, and a terminal that is itself again afterwards.</summary>
 public sealed class ProcessTests : IDisposable
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(30);
     private readonly string _directory = Directory.CreateTempSubdirectory("sharpvisor-process-").FullName;
 
     private string Kernel => Path.Combine(_directory, "tiny");
@@ -17,24 +15,24 @@ public sealed class ProcessTests : IDisposable
     public async Task Debug_exit_is_the_exit_code()
     {
         TinyGuest.WriteDebugExit(Kernel, 0x10);
-        using var tool = Start("dotnet", [.. Tool("-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
-        Assert.Equal(0x21, await ExitCode(tool));
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool("-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
+        Assert.Equal(0x21, await ToolProcess.ExitCodeAsync(tool));
     }
 
     [Fact]
     public async Task A_machine_that_starts_paused_waits_for_SIGCONT()
     {
         TinyGuest.WriteDebugExit(Kernel, 0x10);
-        using var tool = Start("dotnet", [.. Tool("-S", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool("-S", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
         await Task.Delay(TimeSpan.FromSeconds(1.5));
         Assert.False(tool.HasExited);
         while (!tool.HasExited)
         {
-            await Kill(tool.Id, "CONT"); // one that comes before the machine exists is nobody's
+            await ToolProcess.SignalAsync(tool.Id, "CONT"); // one that comes before the machine exists is nobody's
             await Task.Delay(100);
         }
 
-        Assert.Equal(0x21, await ExitCode(tool));
+        Assert.Equal(0x21, await ToolProcess.ExitCodeAsync(tool));
     }
 
     [Fact]
@@ -44,9 +42,9 @@ public sealed class ProcessTests : IDisposable
         var module = Path.Combine(_directory, "a,b");
         File.WriteAllText(module, "its text");
         var list = module.Replace(",", ",,", StringComparison.Ordinal);
-        using var tool = Start("dotnet", [.. Tool("-append", "x=y", "-initrd", $"{list} one,{list}", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool("-append", "x=y", "-initrd", $"{list} one,{list}", "-device", "isa-debug-exit,iobase=0xf4,iosize=4")]);
         var output = await tool.StandardOutput.ReadToEndAsync();
-        Assert.Equal(0x21, await ExitCode(tool));
+        Assert.Equal(0x21, await ToolProcess.ExitCodeAsync(tool));
         Assert.Contains($"\n{Kernel} x=y\nsharpvisor\n{module} one\nits text\n{module}\nits text\n", output.ReplaceLineEndings("\n"), StringComparison.Ordinal);
     }
 
@@ -54,9 +52,9 @@ public sealed class ProcessTests : IDisposable
     public async Task A_triple_fault_tells_why_and_exits_with_3()
     {
         TinyGuest.WriteTripleFault(Kernel);
-        using var tool = Start("dotnet", [.. Tool("-no-reboot")]);
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool("-no-reboot")]);
         var errors = await tool.StandardError.ReadToEndAsync();
-        Assert.Equal(3, await ExitCode(tool));
+        Assert.Equal(3, await ToolProcess.ExitCodeAsync(tool));
         Assert.StartsWith("sharpvisor: triple fault on processor 0\n", errors, StringComparison.Ordinal);
         Assert.Contains("ud2", errors, StringComparison.OrdinalIgnoreCase);
         Assert.EndsWith("sharpvisor: triple fault on processor 0\n", errors, StringComparison.Ordinal);
@@ -66,15 +64,15 @@ public sealed class ProcessTests : IDisposable
     public async Task From_a_pipe_every_byte_goes_to_the_guest_and_its_end_is_not_the_end()
     {
         TinyGuest.WriteEcho(Kernel);
-        using var tool = Start("dotnet", [.. Tool()]);
-        await ReadUntil(tool.StandardOutput, "Hi");
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool()]);
+        await ToolProcess.ReadUntilAsync(tool.StandardOutput, "Hi");
         await tool.StandardInput.WriteAsync("a\u0001x");
         tool.StandardInput.Close();
-        await ReadUntil(tool.StandardOutput, "a\u0001x");
+        await ToolProcess.ReadUntilAsync(tool.StandardOutput, "a\u0001x");
         await Task.Delay(100);
         Assert.False(tool.HasExited);
-        await Kill(tool.Id, "TERM");
-        Assert.Equal(128 + 15, await ExitCode(tool));
+        await ToolProcess.SignalAsync(tool.Id, "TERM");
+        Assert.Equal(128 + 15, await ToolProcess.ExitCodeAsync(tool));
     }
 
     [Fact]
@@ -84,7 +82,7 @@ public sealed class ProcessTests : IDisposable
         using (terminal)
         {
             await terminal.StandardInput.WriteAsync("abc\u0003");
-            await ReadUntil(terminal.StandardOutput, "abc\u0003");
+            await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "abc\u0003");
             await terminal.StandardInput.WriteAsync("\u0001x");
             await terminal.StandardInput.FlushAsync();
             await Restored(terminal, 0);
@@ -101,7 +99,7 @@ public sealed class ProcessTests : IDisposable
         var (terminal, pid) = await StartOnTerminal();
         using (terminal)
         {
-            await Kill(pid, signal);
+            await ToolProcess.SignalAsync(pid, signal);
             await Restored(terminal, code);
         }
     }
@@ -115,12 +113,12 @@ public sealed class ProcessTests : IDisposable
             return;
         var tool = $"'{typeof(CommandLineTool).Assembly.Location}' run -m 64 -display curses -d unimp";
         var script = $"echo before=$(stty -g); sh -c 'echo pid=$$; exec dotnet \"$@\"' - {tool}; c=$?; echo; echo after=$(stty -g) code=$c";
-        using var terminal = Start("script", ["-qec", script, "/dev/null"]);
-        _before = (await ReadUntil(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
-        var pid = int.Parse((await ReadUntil(terminal.StandardOutput, "\n")).Trim());
-        await ReadUntil(terminal.StandardOutput, "\e[?1049h");
-        var shown = await ReadUntil(terminal.StandardOutput, "S");
-        shown += await ReadUntil(terminal.StandardOutput, "\e[9;1H"); // the cursor, below "No bootable device."
+        using var terminal = ToolProcess.StartProgram("script", ["-qec", script, "/dev/null"]);
+        _before = (await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
+        var pid = int.Parse((await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "\n")).Trim());
+        await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "\e[?1049h");
+        var shown = await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "S");
+        shown += await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "\e[9;1H"); // the cursor, below "No bootable device."
         if (signal is null)
         {
             await terminal.StandardInput.WriteAsync("\e[A\u0001x");
@@ -128,12 +126,12 @@ public sealed class ProcessTests : IDisposable
         }
         else
         {
-            await Kill(pid, signal);
+            await ToolProcess.SignalAsync(pid, signal);
         }
 
-        shown += await ReadUntil(terminal.StandardOutput, "\e[?1049l");
+        shown += await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "\e[?1049l");
         Assert.DoesNotContain('\n', shown); // lines of the host wait, and do not scroll the screen
-        await ReadUntil(terminal.StandardOutput, "io: unassigned");
+        await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "io: unassigned");
         await Restored(terminal, code);
     }
 
@@ -141,44 +139,44 @@ public sealed class ProcessTests : IDisposable
     public async Task Gdb_attaches_before_the_first_instruction()
     {
         TinyGuest.WriteEcho(Kernel);
-        using var tool = Start("dotnet", [.. Tool("-S", "-gdb", "tcp:0.0.0.0:0")]);
-        Assert.Contains("not on loopback only", await ReadUntil(tool.StandardError, "whoever reaches it has this machine"), StringComparison.Ordinal);
-        await Kill(tool.Id, "TERM");
-        Assert.Equal(128 + 15, await ExitCode(tool));
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool("-S", "-gdb", "tcp:0.0.0.0:0")]);
+        Assert.Contains("not on loopback only", await ToolProcess.ReadUntilAsync(tool.StandardError, "whoever reaches it has this machine and can use files of this user"), StringComparison.Ordinal);
+        await ToolProcess.SignalAsync(tool.Id, "TERM");
+        Assert.Equal(128 + 15, await ToolProcess.ExitCodeAsync(tool));
 
-        using var local = Start("dotnet", [.. Tool("-S", "-gdb", "tcp::0")]);
-        await ReadUntil(local.StandardError, "gdb: listens on 127.0.0.1:");
-        var port = int.Parse((await ReadUntil(local.StandardError, "\n")).Trim());
-        using var taken = Start("dotnet", [.. Tool("-gdb", $"tcp::{port}")]);
+        using var local = ToolProcess.StartProgram("dotnet", [.. Tool("-S", "-gdb", "tcp::0")]);
+        await ToolProcess.ReadUntilAsync(local.StandardError, "gdb: listens on 127.0.0.1:");
+        var port = int.Parse((await ToolProcess.ReadUntilAsync(local.StandardError, "\n")).Trim());
+        using var taken = ToolProcess.StartProgram("dotnet", [.. Tool("-gdb", $"tcp::{port}")]);
         Assert.Contains($"port {port} is in use; give another", await taken.StandardError.ReadToEndAsync(), StringComparison.Ordinal);
-        Assert.Equal(2, await ExitCode(taken));
+        Assert.Equal(2, await ToolProcess.ExitCodeAsync(taken));
 
         using var socket = new System.Net.Sockets.TcpClient("127.0.0.1", port);
         using var reader = new StreamReader(socket.GetStream());
         await socket.GetStream().WriteAsync("$?#3f"u8.ToArray());
-        await ReadUntil(reader, "+$T05thread:1;");
+        await ToolProcess.ReadUntilAsync(reader, "+$T05thread:1;");
         await socket.GetStream().WriteAsync("+$D#44"u8.ToArray());
-        await ReadUntil(local.StandardOutput, "Hi");
-        await Kill(local.Id, "TERM");
-        Assert.Equal(128 + 15, await ExitCode(local));
+        await ToolProcess.ReadUntilAsync(local.StandardOutput, "Hi");
+        await ToolProcess.SignalAsync(local.Id, "TERM");
+        Assert.Equal(128 + 15, await ToolProcess.ExitCodeAsync(local));
     }
 
     [Fact]
     public async Task Gdb_may_be_at_the_other_end_of_a_pipe()
     {
         TinyGuest.WriteEcho(Kernel);
-        using var tool = Start("dotnet", [.. Tool("-S", "-gdb", "stdio")]);
+        using var tool = ToolProcess.StartProgram("dotnet", [.. Tool("-S", "-gdb", "stdio")]);
         await tool.StandardInput.WriteAsync("$?#3f");
         await tool.StandardInput.FlushAsync();
-        await ReadUntil(tool.StandardOutput, "+$T05thread:1;");
+        await ToolProcess.ReadUntilAsync(tool.StandardOutput, "+$T05thread:1;");
         // Ctrl-C in the terminal of both: gdb says what it means.
-        await Kill(tool.Id, "INT");
+        await ToolProcess.SignalAsync(tool.Id, "INT");
         await tool.StandardInput.WriteAsync("+$qC#b4");
         await tool.StandardInput.FlushAsync();
-        await ReadUntil(tool.StandardOutput, "+$QC1#");
+        await ToolProcess.ReadUntilAsync(tool.StandardOutput, "+$QC1#");
         await tool.StandardInput.WriteAsync("+$k#6b");
         await tool.StandardInput.FlushAsync();
-        Assert.Equal(0, await ExitCode(tool));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(tool));
     }
 
     public void Dispose() => Directory.Delete(_directory, recursive: true);
@@ -190,10 +188,10 @@ public sealed class ProcessTests : IDisposable
         var tool = string.Join(' ', Tool().Select(a => $"'{a}'"));
         // The guard of a killed process needs a moment to restore the mode.
         var script = $"echo before=$(stty -g); sh -c 'echo pid=$$; exec dotnet \"$@\"' - {tool}; c=$?; sleep 0.5; echo; echo after=$(stty -g) code=$c";
-        var terminal = Start("script", ["-qec", script, "/dev/null"]);
-        _before = (await ReadUntil(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
-        var pid = int.Parse((await ReadUntil(terminal.StandardOutput, "\n")).Trim());
-        await ReadUntil(terminal.StandardOutput, "Hi");
+        var terminal = ToolProcess.StartProgram("script", ["-qec", script, "/dev/null"]);
+        _before = (await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "pid=")).Split("before=")[1].Split('\r')[0];
+        var pid = int.Parse((await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "\n")).Trim());
+        await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "Hi");
         return (terminal, pid);
     }
 
@@ -201,64 +199,9 @@ public sealed class ProcessTests : IDisposable
 
     private async Task Restored(Process terminal, int code)
     {
-        await ReadUntil(terminal.StandardOutput, "after=");
-        Assert.Equal($"{_before} code={code}", (await ReadUntil(terminal.StandardOutput, "\n")).Trim());
+        await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "after=");
+        Assert.Equal($"{_before} code={code}", (await ToolProcess.ReadUntilAsync(terminal.StandardOutput, "\n")).Trim());
     }
 
-    private string[] Tool(params string[] more) =>
-        [typeof(CommandLineTool).Assembly.Location, "run", "-m", "64", "-kernel", Kernel, "-nographic", .. more];
-
-    private static Process Start(string program, string[] args)
-    {
-        var start = new ProcessStartInfo(program) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (var arg in args)
-            start.ArgumentList.Add(arg);
-        return Process.Start(start)!;
-    }
-
-    private static async Task Kill(int pid, string signal)
-    {
-        using var kill = Process.Start("kill", [$"-{signal}", $"{pid}"]);
-        await kill.WaitForExitAsync().WaitAsync(Limit);
-    }
-
-    private static async Task<int> ExitCode(Process process)
-    {
-        using var limit = new CancellationTokenSource(Limit);
-        try
-        {
-            await process.WaitForExitAsync(limit.Token);
-        }
-        catch (OperationCanceledException)
-        {
-            process.Kill(entireProcessTree: true);
-            throw;
-        }
-
-        return process.ExitCode;
-    }
-
-    private static async Task<string> ReadUntil(StreamReader reader, string text)
-    {
-        using var limit = new CancellationTokenSource(Limit);
-        var read = new StringBuilder();
-        var buffer = new char[1];
-        while (!read.ToString().EndsWith(text, StringComparison.Ordinal))
-        {
-            int count;
-            try
-            {
-                count = await reader.ReadAsync(buffer, limit.Token);
-            }
-            catch (OperationCanceledException)
-            {
-                throw new TimeoutException($"no \"{text}\" in: {read}");
-            }
-
-            Assert.True(count > 0, $"ended without \"{text}\": {read}");
-            read.Append(buffer[0]);
-        }
-
-        return read.ToString();
-    }
+    private string[] Tool(params string[] more) => [ToolProcess.Assembly, "run", "-m", "64", "-kernel", Kernel, "-nographic", .. more];
 }

@@ -36,16 +36,21 @@ public sealed class PtyCharBackend : ThreadedCharBackend
     protected override void ReadLoop()
     {
         var buffer = new byte[4096];
+        var wasThere = false;
         while (!Stopping)
         {
             var count = _master.Read(buffer);
             if (count > 0)
             {
+                wasThere = true;
                 if (!Deliver(buffer.AsSpan(0, count)))
                     return;
             }
             else
             {
+                if (wasThere)
+                    DeliverHangUp();
+                wasThere = false;
                 _master.Pause(LookEveryMilliseconds);
             }
         }

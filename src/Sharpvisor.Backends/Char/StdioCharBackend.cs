@@ -40,7 +40,11 @@ public sealed class StdioCharBackend : ThreadedCharBackend
         {
             var count = _input.Read(buffer);
             if (count <= 0)
+            {
+                DeliverHangUp();
                 return;
+            }
+
             if (_escape is null ? !Deliver(buffer.AsSpan(0, count)) : !DeliverTyped(buffer.AsSpan(0, count)))
                 return;
         }
@@ -54,7 +58,7 @@ public sealed class StdioCharBackend : ThreadedCharBackend
             if (count <= 0)
             {
                 if (!_reported && !Stopping)
-                    Logger.LogError("stdio: standard output cannot be written any more; the guest's output is lost");
+                    Logger.LogError("stdio: standard output cannot be written any more; what is said there is lost");
                 _reported = true;
                 return;
             }

@@ -192,6 +192,12 @@ public abstract class ThreadedCharBackend : ICharBackend
             _frontend!.OnBreak();
     }
 
+    protected void DeliverHangUp()
+    {
+        using (_gate!.Enter())
+            _frontend!.OnHangUp();
+    }
+
     /// <summary>Text for the person at the other end, between the guest's output.</summary>
     protected void Say(string text)
     {

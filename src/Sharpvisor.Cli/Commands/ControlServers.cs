@@ -15,23 +15,26 @@ namespace Sharpvisor.Cli.Commands;
 internal sealed class ControlServers : IAsyncDisposable
 {
     private readonly List<ControlServer> _servers = [];
-    private readonly Task<ControlServer> _published;
+    private readonly Task<ControlServer?> _published;
+    private readonly Lazy<HumanMonitor> _monitor;
+    private readonly Lazy<QmpServer> _qmp;
     private int _disposed;
 
-    private ControlServers(ControlContext context, HumanMonitor monitor)
+    private ControlServers(ControlContext context)
     {
         Context = context;
-        Monitor = monitor;
-        Qmp = new QmpServer(context, monitor.ExecuteAsync);
+        // Made when somebody wants them: most machines start without.
+        _monitor = new Lazy<HumanMonitor>(() => new HumanMonitor(context));
+        _qmp = new Lazy<QmpServer>(() => new QmpServer(context, Monitor.ExecuteAsync));
         // In the meantime the guest starts.
-        _published = Task.Run(() => ControlServer.Publish(context.Machine.Name, Qmp, context.Logger));
+        _published = Task.Run(() => ControlServer.Publish(context.Machine.Name, () => Qmp, context.Logger));
     }
 
     public ControlContext Context { get; }
 
-    public HumanMonitor Monitor { get; }
+    public HumanMonitor Monitor => _monitor.Value;
 
-    public QmpServer Qmp { get; }
+    public QmpServer Qmp => _qmp.Value;
 
     /// <exception cref="ConfigurationException">One can't be opened.</exception>
     public static async Task<ControlServers> StartAsync(RunSettings settings, Machine machine, VncServer? vnc, IEnumerable<IAsyncDisposable> ends, ILogger logger, DebugLog log, Action quit)
@@ -43,13 +46,13 @@ internal sealed class ControlServers : IAsyncDisposable
             SetLog = items => SetLog(machine, items, log),
             TraceLine = log.WriteLine,
         };
-        var servers = new ControlServers(context, new HumanMonitor(context));
+        var servers = new ControlServers(context);
         try
         {
             foreach (var terminal in ends.OfType<StdioCharBackend>())
             {
                 if (terminal.Monitor is { } line)
-                    servers.Add("compat_monitor0", "mux:stdio", ControlServer.StartOn(line, servers.Monitor, logger));
+                    servers.Add("compat_monitor0", "mux:stdio", ControlServer.StartOn(line, () => servers.Monitor, logger));
             }
 
             foreach (var spec in settings.Monitors)
@@ -87,7 +90,8 @@ internal sealed class ControlServers : IAsyncDisposable
             return;
         foreach (var server in _servers)
             await server.DisposeAsync().ConfigureAwait(false);
-        await (await _published.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+        if (await _published.ConfigureAwait(false) is { } published)
+            await published.DisposeAsync().ConfigureAwait(false);
     }
 
     /// <summary>gdb's monitor commands.</summary>
@@ -105,20 +109,15 @@ internal sealed class ControlServers : IAsyncDisposable
         Context.Chars.Add(new ControlChar(label, name));
     }
 
-    /// <summary>Items of -d that can be chosen while the machine runs.</summary>
-    private static void SetLog(Machine machine, string items, DebugLog log)
+    /// <summary>Items of -d instead of those of before. Events are traced besides what is: trace-event ends that.</summary>
+    private static void SetLog(Machine machine, string text, DebugLog log)
     {
-        var errors = false;
-        foreach (var item in items.Split(','))
-        {
-            errors = item switch
-            {
-                "guest_errors" or "unimp" => true,
-                "none" => errors,
-                _ => throw new ControlException($"log: \"{item}\" can be chosen at the start only (-d {item}); there are guest_errors, unimp and none"),
-            };
-        }
-
-        machine.Errors.Trace = errors ? log.WriteLine : null;
+        var items = new LogItems();
+        foreach (var item in text.Split(',').Where(i => i != "none"))
+            items.Add(item, "log");
+        machine.LoggedKinds = items.Kinds;
+        machine.Errors.Trace = items.HasGuestErrors ? log.WriteLine : null;
+        if (items.Events.Count > 0)
+            machine.TracePoints.Set([.. machine.TracePoints.Filters, .. items.Events], log.WriteLine);
     }
 }

@@ -53,8 +53,8 @@ internal static class RunCommand
                 using var files = BootFiles.Open(settings);
                 Action quit = () => machine?.Stop("ended by Ctrl-A x");
                 machine = Build(settings, files, ends, logger, log, quit);
-                if (settings.TraceFilters.Count > 0)
-                    machine.TracePoints.Set(settings.TraceFilters, log.WriteLine);
+                if (settings.Log.Events.Count > 0)
+                    machine.TracePoints.Set(settings.Log.Events, log.WriteLine);
                 vnc = StartVnc(settings, machine, logger);
                 control = await ControlServers.StartAsync(settings, machine, vnc, ends, logger, log, quit).ConfigureAwait(false);
                 profiler = settings.ProfileFrequency is { } frequency ? machine.StartProfile(frequency) : null;
@@ -116,26 +116,30 @@ internal static class RunCommand
             builder.WithPciTestDevice();
         if (settings.DebugExit is { } exit)
             builder.WithDebugExit(exit.Port, exit.Count);
-        if (settings.Trace != TraceKinds.None || settings.TraceGuestErrors)
-            builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
+        builder.WithTrace(new CpuTrace(settings.Log.Kinds, log.WriteLine), settings.Log.HasGuestErrors ? log.WriteLine : null);
 
         foreach (var placed in settings.PlacedDrives)
             builder.WithIdeDrive(OpenDrive(placed, ends, logger));
         var disks = new Dictionary<VirtioSpec, BlockDrive>(ReferenceEqualityComparer.Instance);
-        foreach (var (virtio, spec) in settings.VirtioDevices.Where(d => d.Drive is not null).Select(d => (d, d.Drive!)))
-            disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
+        foreach (var virtio in settings.VirtioDevices)
+        {
+            if (virtio.Drive is { } spec)
+                disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
+        }
 
-        foreach (var (spec, i) in settings.Drives.Where(d => d.Interface == DriveInterface.Xen).Select((d, i) => (d, i)))
-            builder.WithXenDevice(new XenDisk(OpenDrive(spec, spec.Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = spec.IsCdrom });
+        List<DriveSpec> xenDrives = [.. settings.Drives.Where(d => d.Interface == DriveInterface.Xen)];
+        for (var i = 0; i < xenDrives.Count; i++)
+            builder.WithXenDevice(new XenDisk(OpenDrive(xenDrives[i], xenDrives[i].Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = xenDrives[i].IsCdrom });
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);
-        List<(CharSpec Spec, string Label)> wanted = [.. settings.Serial.Select((s, i) => (s, $"serial{i}"))];
+        List<WantedChar> wanted = [.. settings.Serial.Select((s, i) => new WantedChar(s, $"serial{i}"))];
         if (settings.DebugConsole is { } console)
-            wanted.Add((console, "debugcon"));
+            wanted.Add(new WantedChar(console, "debugcon"));
         if (settings.XenConsole?.Where is { } xenConsole)
-            wanted.Add((xenConsole, "xencons"));
-        wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null).Select(p => (p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
+            wanted.Add(new WantedChar(xenConsole, "xencons"));
+        wanted.AddRange(settings.VirtioDevices.SelectMany(d => d.Ports).Where(p => p.Where is not null)
+            .Select(p => new WantedChar(p.Where!, settings.Chardevs.First(c => ReferenceEquals(c.Where, p.Where)).Id)));
         foreach (var (spec, label) in wanted.Where(w => !w.Spec.IsNone).OrderBy(w => w.Spec.IsStdio))
         {
             var backend = spec.Open(logger, quit);
@@ -313,6 +317,9 @@ internal static class RunCommand
             // The machine has ended, or its guest has powered off.
         }
     }
+
+    /// <summary>A character device to be opened. A class: code for lists of value types is compiled at each start.</summary>
+    private sealed record WantedChar(CharSpec Spec, string Label);
 
     private static int NumberOf(PosixSignal signal) => signal switch
     {

@@ -131,15 +131,15 @@ internal static class DriveValues
     {
         var loose = settings.Drives.Where(d => d.Interface == DriveInterface.None).ToList();
         VirtioValues.Resolve(settings, loose);
-        List<(DriveSpec Drive, IdeDeviceSpec Device)> wanted =
+        List<WantedDrive> wanted =
         [
-            .. settings.Drives.Where(d => d.Interface == DriveInterface.Ide).Select(d => (d, new IdeDeviceSpec(d.What)
+            .. settings.Drives.Where(d => d.Interface == DriveInterface.Ide).Select(d => new WantedDrive(d, new IdeDeviceSpec(d.What)
             {
                 IsCdrom = d.IsCdrom, Channel = d.Index / 2, Unit = d.Index % 2, Serial = d.Serial,
             })),
         ];
         foreach (var device in settings.IdeDevices)
-            wanted.Add((TakeDrive(device, loose), device));
+            wanted.Add(new WantedDrive(TakeDrive(device, loose), device));
         if (loose is [var unused, ..])
             throw new ConfigurationException($"{unused.What}: no device uses it; give -device ide-hd,drive={unused.Id} or -device virtio-blk-pci,drive={unused.Id}, or leave if=none out");
 
@@ -219,4 +219,7 @@ internal static class DriveValues
         var translation = cylinders <= 1024 ? DiskTranslation.None : DiskTranslation.Lba;
         return new DiskGeometry(cylinders.Value, heads.Value, sectors.Value, translation);
     }
+
+    /// <summary>A class: code for lists of value types is compiled at each start.</summary>
+    private sealed record WantedDrive(DriveSpec Drive, IdeDeviceSpec Device);
 }

@@ -54,7 +54,7 @@ internal static class RunFlags
         new("device", "DEVICE", Values.Device),
         new("debugcon", "WHERE", (s, v) => s.DebugConsole = CharSpec.Parse(v, "-debugcon")),
         new("global", "SETTING", Values.Global),
-        new("d", "ITEMS", Values.Trace),
+        new("d", "ITEMS", (s, v) => s.Log.AddAll(v)),
         new("D", "FILE", (s, v) => s.TraceFile = v),
         new("trace", "EVENT", Values.TraceEvents),
         new("no-kvm", null, (_, _) => { }), // as QEMU spelled it once: nothing here needs it

@@ -136,18 +136,14 @@ internal sealed class RunSettings
 
     public ushort DebugConsolePort { get; set; } = 0xE9;
 
-    public TraceKinds Trace { get; set; }
-
-    public bool TraceGuestErrors { get; set; }
+    /// <summary>-d and -trace.</summary>
+    public LogItems Log { get; } = new();
 
     /// <summary>Samples a second of sharpvisor profile; null: there is no profile.</summary>
     public int? ProfileFrequency { get; set; }
 
     /// <summary>Where its stacks go.</summary>
     public string ProfileFile { get; set; } = "";
-
-    /// <summary>-trace: events that are logged.</summary>
-    public List<TraceFilter> TraceFilters { get; } = [];
 
     /// <summary>Where the debug log goes; null for standard error.</summary>
     public string? TraceFile { get; set; }

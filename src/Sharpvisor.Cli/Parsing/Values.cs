@@ -272,41 +272,6 @@ internal static class Values
         _ => throw new ConfigurationException($"{what}: give on or off"),
     };
 
-    /// <summary>-d int,exec,…</summary>
-    public static void Trace(RunSettings settings, string value)
-    {
-        const string known = "int, exec, in_asm, cpu_reset, jit, guest_errors, unimp, trace:EVENT";
-        foreach (var item in value.Split(','))
-        {
-            switch (item)
-            {
-                case "int":
-                    settings.Trace |= TraceKinds.Int;
-                    break;
-                case "exec":
-                    settings.Trace |= TraceKinds.Exec;
-                    break;
-                case "in_asm":
-                    settings.Trace |= TraceKinds.InAsm;
-                    break;
-                case "jit":
-                    settings.Trace |= TraceKinds.Jit;
-                    break;
-                case "cpu_reset":
-                    settings.Trace |= TraceKinds.CpuReset;
-                    break;
-                case "guest_errors" or "unimp":
-                    settings.TraceGuestErrors = true;
-                    break;
-                case ['t', 'r', 'a', 'c', 'e', ':', .. var filter]:
-                    settings.TraceFilters.Add(TraceFilter.Parse(filter));
-                    break;
-                default:
-                    throw new ConfigurationException($"-d {value}: unknown item \"{item}\"; there are {known}");
-            }
-        }
-    }
-
     /// <summary>-trace [enable=]EVENT[,events=FILE][,file=FILE]; a file of events has one a line, # for remarks.</summary>
     public static void TraceEvents(RunSettings settings, string value)
     {
@@ -315,9 +280,9 @@ internal static class Values
             if (item.StartsWith("file=", StringComparison.Ordinal))
                 settings.TraceFile = item["file=".Length..];
             else if (item.StartsWith("events=", StringComparison.Ordinal))
-                settings.TraceFilters.AddRange(ReadTraceEvents(item["events=".Length..]));
+                settings.Log.Events.AddRange(ReadTraceEvents(item["events=".Length..]));
             else
-                settings.TraceFilters.Add(TraceFilter.Parse(item.StartsWith("enable=", StringComparison.Ordinal) ? item["enable=".Length..] : item));
+                settings.Log.Events.Add(TraceFilter.Parse(item.StartsWith("enable=", StringComparison.Ordinal) ? item["enable=".Length..] : item));
         }
     }
 

@@ -38,4 +38,9 @@ public interface ICharFrontend
     void OnFocus(bool isHere)
     {
     }
+
+    /// <summary>Who was at the other end has gone, and all that came from there was given; somebody else may come.</summary>
+    void OnHangUp()
+    {
+    }
 }

@@ -106,6 +106,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _inGuest = true;
         Interlocked.MemoryBarrier();
         InterpretSystemCalls(_environment.Points?.Wants(TraceKind.SystemCall) == true);
+        UpdateSlow(); // the log may want each block from now on, or no longer
         try
         {
             while (true)

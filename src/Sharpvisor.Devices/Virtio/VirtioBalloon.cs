@@ -54,6 +54,9 @@ public sealed class VirtioBalloon : VirtioDevice
     /// <summary>How many pages the host has, as the driver says.</summary>
     public uint ActualPages => BinaryPrimitives.ReadUInt32LittleEndian(Configuration[Actual..]);
 
+    /// <summary>The driver has said another <see cref="ActualPages"/>, or a part of it: it may write byte by byte. Raised with the gate held.</summary>
+    public event Action? ActualChanged;
+
     /// <summary>Pages that were given back because the driver reported that nobody uses them.</summary>
     public ulong ReportedPages { get; private set; }
 
@@ -105,8 +108,11 @@ public sealed class VirtioBalloon : VirtioDevice
 
     protected override void OnConfigurationWritten(int offset, byte value)
     {
-        if (offset is (>= Actual and < Actual + 4) or (>= PoisonVal and < PoisonVal + 4))
-            Configuration[offset] = value;
+        if (offset is not ((>= Actual and < Actual + 4) or (>= PoisonVal and < PoisonVal + 4)) || Configuration[offset] == value)
+            return;
+        Configuration[offset] = value;
+        if (offset < Actual + 4)
+            ActualChanged?.Invoke();
     }
 
     private static int[] QueueSizes(VirtioBalloonOptions options) =>

@@ -1,3 +1,4 @@
+// What monitors and QMP share. Events have the names and data of QEMU's schema (qapi/run-state.json and others).
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Servers.Vnc;
@@ -9,7 +10,7 @@ namespace Sharpvisor.Servers.Control;
 public sealed record ControlChar(string Label, string Name);
 
 /// <summary>An event beyond those of the machine itself.</summary>
-/// <param name="Data">Members with strings, numbers and truth values.</param>
+/// <param name="Data">Members with strings, numbers (long), truth values, and lists of such members.</param>
 public sealed record ControlEvent(string Name, DateTimeOffset Time, IReadOnlyList<(string Name, object Value)> Data);
 
 /// <summary>What monitors and QMP servers of a machine have in common: the machine, and what is around it.</summary>
@@ -21,6 +22,8 @@ public sealed class ControlContext
         Logger = logger;
         Operations = new MachineOperations(this);
         machine.Happened += OnHappened;
+        if (machine.Balloon is { } balloon)
+            _ = new BalloonNews(balloon, bytes => Raise("BALLOON_CHANGE", ("actual", (long)bytes)), TimeSpan.FromSeconds(1));
     }
 
     public Machine Machine { get; }

@@ -3,6 +3,7 @@
 using System.Globalization;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Servers.Endpoints;
 
 namespace Sharpvisor.Servers.Control;
 
@@ -44,7 +45,7 @@ public static class MachineDirectory
             {
                 if (Parse(path) is not { } entry)
                     continue;
-                if (SocketServer.IsAlive(path))
+                if (UnixListener.IsAlive(path))
                     entries.Add(entry);
                 else
                     File.Delete(path);
@@ -75,7 +76,7 @@ public static class MachineDirectory
     }
 
     /// <summary>Makes the socket of this process's machine known. A host that does not let us is logged and nothing more.</summary>
-    internal static SocketServer? Publish(string name, ServeAsync serve, ILogger logger)
+    internal static ServerEndpoint? Publish(string name, ILogger logger)
     {
         try
         {
@@ -87,7 +88,7 @@ public static class MachineDirectory
             var path = System.IO.Path.Combine(Path, $"{letters}-{Environment.ProcessId}{Extension}");
             if (path.Length > MaximumPath)
                 path = System.IO.Path.Combine(Path, $"-{Environment.ProcessId}{Extension}");
-            return SocketServer.ListenUnix("control socket", path, serve, logger);
+            return SocketEndpoint.OpenUnix("control socket", path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ConfigurationException)
         {

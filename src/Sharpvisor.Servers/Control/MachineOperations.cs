@@ -22,6 +22,7 @@ public sealed class MachineOperations
     private readonly Lock _keyLock = new();
     private Task _keys = Task.CompletedTask;
     private int _pendingKeys;
+    private DumpProgress _dump = new(DumpStatus.None, 0, 0);
 
     internal MachineOperations(ControlContext context) => _context = context;
 
@@ -89,13 +90,24 @@ public sealed class MachineOperations
     public Task SavePhysicalAsync(string path, ulong address, ulong size) =>
         SaveAsync(path, address, size, (view, at, buffer) => view.ReadPhysical(at, buffer));
 
-    /// <summary>Writes an ELF core for gdb and crash.</summary>
+    /// <summary>The dump of the guest's memory that is being made, or was made last.</summary>
+    public DumpProgress Dump => Volatile.Read(ref _dump);
+
+    /// <summary>Writes an ELF core for gdb and crash; DUMP_COMPLETED tells its end.</summary>
     /// <param name="paging">By linear addresses, as the page tables have them, rather than physical ones.</param>
-    public Task DumpAsync(string path, bool paging) => Machine.InspectAsync(view =>
+    /// <param name="detach">Does not wait for the end, and not throw what the file does: <see cref="Dump"/> has it.</param>
+    public Task DumpAsync(string path, bool paging, bool detach = false)
     {
-        GuestCore.Write(view, Machine.Memory.Ranges, path, paging);
-        return true;
-    });
+        var before = Dump;
+        var total = (ulong)Machine.Memory.Ranges.Sum(r => (long)r.Length);
+        if (before.Status == DumpStatus.Active || Interlocked.CompareExchange(ref _dump, new DumpProgress(DumpStatus.Active, 0, total), before) != before)
+            throw new ControlException("There is a dump in process, please wait.");
+        var dump = Task.Run(() => RunDumpAsync(path, paging, total));
+        if (!detach)
+            return dump;
+        _ = dump.ContinueWith(d => d.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted | TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+        return Task.CompletedTask;
+    }
 
     /// <summary>
     /// Has keys pressed together, behind those of before, and does not wait for it: a guest that reads no keys would keep
@@ -225,6 +237,40 @@ public sealed class MachineOperations
 
     private void RaiseTray(MachineDisk disk, bool isOpen) =>
         _context.Raise("DEVICE_TRAY_MOVED", ("device", disk.Drive.Name), ("id", disk.Drive.Name), ("tray-open", isOpen));
+
+    private async Task RunDumpAsync(string path, bool paging, ulong total)
+    {
+        string? error = null;
+        try
+        {
+            await Machine.InspectAsync(view =>
+            {
+                GuestCore.Write(view, Machine.Memory.Ranges, path, paging, new DumpReporter(done => Volatile.Write(ref _dump, new DumpProgress(DumpStatus.Active, done, total))));
+                return true;
+            }).ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            error = e.Message;
+            throw;
+        }
+        finally
+        {
+            var end = Dump with { Status = error is null ? DumpStatus.Completed : DumpStatus.Failed, Error = error };
+            end = error is null ? end with { Completed = total } : end;
+            Volatile.Write(ref _dump, end);
+            List<(string, object)> data = [("result", new List<(string, object)> { ("total", (long)end.Total), ("status", Words.Of(end.Status)), ("completed", (long)end.Completed) })];
+            if (error is not null)
+                data.Add(("error", error));
+            _context.Raise("DUMP_COMPLETED", [.. data]);
+        }
+    }
+
+    /// <summary>Tells at once, on the thread that writes.</summary>
+    private sealed class DumpReporter(Action<ulong> report) : IProgress<ulong>
+    {
+        public void Report(ulong value) => report(value);
+    }
 
     private delegate int MemoryReader(MachineDebugger view, ulong address, Span<byte> buffer);
 

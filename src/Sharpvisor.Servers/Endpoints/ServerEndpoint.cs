@@ -1,16 +1,18 @@
+// The one way in which servers are reached, whatever they talk: gdb, monitors, QMP, the control socket. VNC has listeners of
+// its own, several at a time.
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Core.Host;
 
 namespace Sharpvisor.Servers.Endpoints;
 
 /// <summary>Somebody who has come.</summary>
-/// <param name="Stream">What is said; its end is the client's.</param>
+/// <param name="Stream">What is said. Whoever serves it closes it.</param>
 /// <param name="Name">For messages.</param>
 public sealed record ServerClient(Stream Stream, string Name);
 
-/// <summary>An open <see cref="ServerAddress"/>: clients come one after the other, or several at once where that can be.</summary>
-public abstract class ServerEndpoint : IDisposable
+/// <summary>Where a server's clients come from, one after the other, or several at once where that can be.</summary>
+public abstract class ServerEndpoint : IAsyncDisposable
 {
     /// <summary>Where it is, as clients write it: 127.0.0.1:1234, a path, stdio.</summary>
     public abstract string Name { get; }
@@ -23,26 +25,27 @@ public abstract class ServerEndpoint : IDisposable
 
     /// <summary>Begins to listen, and says where if that is news for the host's user.</summary>
     /// <param name="what">What it is that listens, for messages: gdb.</param>
+    /// <param name="quit">Ctrl-A x on a terminal.</param>
     /// <exception cref="ConfigurationException">The port or path is taken, or there is no such address.</exception>
-    public static ServerEndpoint Open(ServerAddress address, string what, ILogger logger)
+    public static ServerEndpoint Open(ServerAddress address, string what, ILogger logger, Action quit)
     {
         switch (address)
         {
             case ServerAddress.Tcp tcp:
                 var sockets = SocketEndpoint.OpenTcp(tcp);
                 if (!tcp.IsLoopback)
-                    logger.LogWarning("{What}: listens on {Name}, not on loopback only: whoever reaches it has this machine", what, sockets.Name);
+                    logger.LogWarning("{What}: listens on {Name}, not on loopback only: whoever reaches it has this machine and can use files of this user", what, sockets.Name);
                 else if (tcp.Port == 0)
                     logger.LogInformation("{What}: listens on {Name}", what, sockets.Name);
                 return sockets;
             case ServerAddress.Unix unix:
-                return SocketEndpoint.OpenUnix(unix);
+                return SocketEndpoint.OpenUnix(unix.Text, unix.Path);
             case ServerAddress.Pty:
-                var line = LineEndpoint.OpenPty(address);
+                var line = new LineEndpoint(OpenPty(address, logger), LineClient.WithFirstByte);
                 logger.LogInformation("char device redirected to {Path} (label {Label})", line.Name, what);
                 return line;
             default:
-                return new LineEndpoint("stdio", Descriptor.StandardInput(), Descriptor.StandardOutput());
+                return new LineEndpoint(new StdioCharBackend(logger, quit), LineClient.WithFirstByte);
         }
     }
 
@@ -51,13 +54,17 @@ public abstract class ServerEndpoint : IDisposable
     /// <exception cref="IOException">This one did not make it; others may.</exception>
     public abstract Task<ServerClient?> AcceptAsync(CancellationToken cancellation);
 
-    public void Dispose()
-    {
-        Dispose(disposing: true);
-        GC.SuppressFinalize(this);
-    }
+    public abstract ValueTask DisposeAsync();
 
-    protected virtual void Dispose(bool disposing)
+    private static PtyCharBackend OpenPty(ServerAddress address, ILogger logger)
     {
+        try
+        {
+            return new PtyCharBackend(logger);
+        }
+        catch (ConfigurationException e)
+        {
+            throw new ConfigurationException($"{address.Text}: {e.Message}", e);
+        }
     }
 }

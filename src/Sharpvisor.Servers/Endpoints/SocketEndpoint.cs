@@ -1,10 +1,11 @@
+// TCP (loopback when no host is given) and Unix sockets that clients connect to.
 using System.Net;
 using System.Net.Sockets;
 using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Servers.Endpoints;
 
-/// <summary>A listening TCP or Unix socket.</summary>
+/// <summary>A listening TCP or Unix socket. Who may use a server of this kind has the machine, so that a Unix socket is its user's only.</summary>
 internal sealed class SocketEndpoint : ServerEndpoint
 {
     private const int Backlog = 16;
@@ -50,22 +51,15 @@ internal sealed class SocketEndpoint : ServerEndpoint
         }
     }
 
-    public static SocketEndpoint OpenUnix(ServerAddress.Unix address) => new(UnixListener.Open(address.Text, address.Path, Backlog), address.Path);
+    /// <param name="text">What asked for it, for messages.</param>
+    /// <exception cref="ConfigurationException">Somebody listens there, something else lies there, or it can't be made.</exception>
+    public static SocketEndpoint OpenUnix(string text, string path) => new(UnixListener.Open(text, path, Backlog, isPrivate: true), path);
 
     public override async Task<ServerClient?> AcceptAsync(CancellationToken cancellation)
     {
         try
         {
-            var socket = await _socket.AcceptAsync(cancellation).ConfigureAwait(false);
-            var name = "local";
-            if (socket.ProtocolType == ProtocolType.Tcp)
-            {
-                socket.NoDelay = true;
-                socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
-                name = socket.RemoteEndPoint?.ToString() ?? name;
-            }
-
-            return new ServerClient(new NetworkStream(socket, ownsSocket: true), name);
+            return Connection(await _socket.AcceptAsync(cancellation).ConfigureAwait(false));
         }
         catch (ObjectDisposedException)
         {
@@ -77,12 +71,27 @@ internal sealed class SocketEndpoint : ServerEndpoint
         }
     }
 
-    protected override void Dispose(bool disposing)
+    public override ValueTask DisposeAsync()
     {
         _socket.Dispose();
         if (_path is not null)
             UnixListener.Remove(_path);
-        base.Dispose(disposing);
+        return ValueTask.CompletedTask;
+    }
+
+    /// <summary>Somebody at the other end of a socket.</summary>
+    /// <exception cref="SocketException">It has gone.</exception>
+    internal static ServerClient Connection(Socket socket)
+    {
+        var name = "local";
+        if (socket.ProtocolType == ProtocolType.Tcp)
+        {
+            socket.NoDelay = true;
+            socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
+            name = socket.RemoteEndPoint?.ToString() ?? name;
+        }
+
+        return new ServerClient(new NetworkStream(socket, ownsSocket: true), name);
     }
 
     private static IPAddress Resolve(string host)

@@ -1,3 +1,5 @@
+// Z and z packets (GDB manual, "Packets"): kinds 0 to 4, with conditions ("Agent Expressions"). Left out: commands of
+// breakpoints (cmds:).
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Debugging;
 

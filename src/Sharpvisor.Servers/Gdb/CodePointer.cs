@@ -1,3 +1,4 @@
+// Program counters of code with a segment base: gdb's registers have RIP, its breakpoints linear addresses.
 using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Servers.Gdb;

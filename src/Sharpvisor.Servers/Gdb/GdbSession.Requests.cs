@@ -1,3 +1,5 @@
+// Packets that ask what there is: q and Q ("General Query Packets"), features, threads, monitor commands; QEMU's own
+// (qqemu.*) with its names.
 using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Servers.Gdb;

@@ -1,3 +1,5 @@
+// Packets that let the machine go on, and its stops: vCont, c, s, ? and their replies ("Stop Reply Packets"), in all-stop
+// mode. The signal of C and S is ignored: no guest could take one.
 using Sharpvisor.Debugging;
 
 namespace Sharpvisor.Servers.Gdb;

@@ -1,3 +1,4 @@
+// Packets that read and change registers and memory: g, G, p, P, m, M, x, X, H, T ("Packets").
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Debugging;
 

@@ -1,3 +1,5 @@
+// One client of the remote serial protocol (GDB manual, appendix E): which packet is whose, and interrupts (03h). The
+// packets themselves are in the other parts of this class: requests, running, state.
 using Sharpvisor.Debugging;
 
 namespace Sharpvisor.Servers.Gdb;

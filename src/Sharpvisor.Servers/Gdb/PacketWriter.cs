@@ -1,3 +1,4 @@
+// $data#checksum as it is sent ("Overview" of the GDB manual's appendix E): escapes, run lengths are not made.
 using System.Buffers.Text;
 using System.Text;
 

@@ -1,3 +1,4 @@
+// Registers by the types of target descriptions (GDB manual, appendix G): sizes, names and groups as gdb's i386 features.
 using System.Buffers.Binary;
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Debugging;

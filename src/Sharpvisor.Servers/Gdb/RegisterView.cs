@@ -1,3 +1,5 @@
+// Target descriptions (GDB manual, appendix G) of the views amd64, i386 and i8086: org.gnu.gdb.i386.core, sse, avx and
+// segments, control and system registers in features of our own. Numbers of registers are their order here.
 using Sharpvisor.Cpu.State;
 using static Sharpvisor.Servers.Gdb.CodePointer;
 

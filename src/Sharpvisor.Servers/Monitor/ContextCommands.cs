@@ -1,3 +1,4 @@
+// ctx and profile, which are ours, and trace-event (QEMU's, with our events: docs/debugging.md).
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Debugging;
 using Sharpvisor.Debugging.Profiling;

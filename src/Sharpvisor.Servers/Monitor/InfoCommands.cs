@@ -1,3 +1,4 @@
+// info of QEMU's monitor (hmp-commands-info.hx), with its text where scripts read it.
 using System.Globalization;
 using System.Text;
 using Sharpvisor.Backends.Block;
@@ -19,6 +20,7 @@ internal sealed class InfoCommands(ControlContext context)
         Make("block", "show the block devices", call => Devices(() => Blocks(call.OptionalWord(0))), mostArguments: 1),
         Make("chardev", "show the character devices", _ => Lines([.. Machine.Parts.Chars.Select(c => $"{c.Label}: filename={c.Backend.Name}"), .. context.Chars.Select(c => $"{c.Label}: filename={c.Name}")])),
         Make("cpus", "show infos for each CPU", call => Lines(Machine.Processors.Select(p => $"{(p.Index == call.State.Processor ? '*' : ' ')} CPU #{p.Index}: thread_id={ProcessorThreads.IdOf(p.Index)}"))),
+        Make("dump", "show the status of a memory dump", _ => Dump(context.Operations.Dump)),
         Make("history", "show the command line history", call => Lines(call.State.History.Select((line, i) => $"{i}: '{line}'"))),
         Make("irq", "show how often each input of the interrupt controllers was asserted", _ => Devices(Interrupts)),
         Inspect("jit", "show what the engine has done", (_, _) => Lines(Machine.Processors.Select(p => p.DescribeEngine()))),
@@ -30,6 +32,7 @@ internal sealed class InfoCommands(ControlContext context)
         Make("network", "show the network state", _ => Networks()),
         Make("pci", "show PCI info", _ => Devices(() => string.Concat((Machine.Parts.Pci?.Functions ?? []).Select(PciText.Describe)))),
         Make("pic", "show PIC and I/O APIC state", _ => Devices(() => Machine.Parts is { Pic: { } pic, IoApic: { } ioApic } ? pic.Describe() + ioApic.Describe() : "")),
+        Make("qtree", "show device tree", _ => Devices(() => DeviceTree.Describe(Machine))),
         Inspect("registers", "show the cpu registers (-a: all - show register info for all cpus)", Registers, "[-a]"),
         Make("roms", "show roms", _ => Lines(Machine.Memory.Mappings.Where(m => m.Writes is null && m.Reads is not null).Select(m => $"addr={m.Start:x16} size=0x{m.Length:x6} mem=rom name=\"{m.Reads!.Name}\""))),
         Make("status", "show the current VM status", _ => Status()),
@@ -65,6 +68,9 @@ internal sealed class InfoCommands(ControlContext context)
         call.CheckCount(0);
         return string.Concat((isAll ? Enumerable.Range(0, view.ProcessorCount) : [call.State.Processor]).Select(i => GuestRegisters.Describe(view.GetState(i), i)));
     }
+
+    private static string Dump(DumpProgress dump) =>
+        $"Status: {Words.Of(dump.Status)}{(dump.Status == DumpStatus.Active ? string.Create(CultureInfo.InvariantCulture, $"\nFinished: {100.0 * dump.Completed / Math.Max(1, dump.Total):f2} %") : "")}";
 
     private string Status() => Machine.State switch
     {

@@ -1,3 +1,4 @@
+// sendkey, mouse_move and mouse_button of QEMU's monitor (hmp-commands.hx).
 using Sharpvisor.Core.Input;
 using Sharpvisor.Input;
 using Sharpvisor.Servers.Control;

@@ -1,3 +1,4 @@
+// Commands of QEMU's monitor (hmp-commands.hx) for the machine as a whole.
 using Sharpvisor.Servers.Control;
 
 namespace Sharpvisor.Servers.Monitor;
@@ -42,7 +43,7 @@ internal sealed class MachineCommands(ControlContext context)
             var set = context.SetLog ?? throw new ControlException("there is no log in this program");
             set(call.Word(0));
             return "";
-        })) { Complete = i => i == 0 ? ["guest_errors", "unimp", "none"] : [] },
+        })) { Complete = i => i == 0 ? ["int", "exec", "in_asm", "cpu_reset", "jit", "guest_errors", "unimp", "none"] : [] },
         new(["set_password"], "protocol password", "set the vnc password", Text(call =>
         {
             call.CheckCount(2);

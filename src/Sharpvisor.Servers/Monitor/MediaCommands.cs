@@ -1,3 +1,4 @@
+// screendump, eject and change of QEMU's monitor (hmp-commands.hx).
 using Sharpvisor.Servers.Control;
 
 namespace Sharpvisor.Servers.Monitor;

@@ -1,3 +1,4 @@
+// x, xp, print, i, o, memsave and dumps of QEMU's monitor (hmp-commands.hx).
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Debugging;
 using Sharpvisor.Servers.Control;
@@ -35,11 +36,11 @@ internal sealed class MemoryCommands(ControlContext context)
             await Operations.SavePhysicalAsync(call.Word(2), address, size).ConfigureAwait(false);
             return "";
         }) { Complete = File },
-        new(["dump-guest-memory"], "[-p] filename", "dump guest memory into file 'filename', as an ELF core with the registers of each CPU (-p: by linear addresses)", async call =>
+        new(["dump-guest-memory"], "[-p] [-d] filename", "dump guest memory into file 'filename', as an ELF core with the registers of each CPU (-p: by linear addresses; -d: in the background)", async call =>
         {
-            call = call.TakeFlag("-p", out var paging);
+            call = call.TakeFlag("-p", out var paging).TakeFlag("-d", out var detach);
             call.CheckCount(1);
-            await Operations.DumpAsync(call.Word(0), paging).ConfigureAwait(false);
+            await Operations.DumpAsync(call.Word(0), paging, detach).ConfigureAwait(false);
             return "";
         }) { Complete = i => i == 0 ? null : [] },
     ];

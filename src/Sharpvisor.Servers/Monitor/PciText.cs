@@ -1,3 +1,4 @@
+// info pci of QEMU's monitor, to the letter.
 using System.Globalization;
 using System.Text;
 using Sharpvisor.Devices.Pci;

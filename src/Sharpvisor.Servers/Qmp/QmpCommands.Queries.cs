@@ -1,3 +1,4 @@
+// query-* of QEMU's schema (qapi/*.json), each with the members that mean something here.
 using System.Text.Json;
 using Sharpvisor.Backends.Block;
 using Sharpvisor.Devices.Pci;
@@ -10,7 +11,7 @@ internal sealed partial class QmpCommands
 {
     private static readonly string[] Events =
     [
-        "BALLOON_CHANGE", "DEVICE_TRAY_MOVED", "GUEST_CRASHLOADED", "GUEST_PANICKED", "POWERDOWN", "RESET", "RESUME", "SHUTDOWN", "STOP", "SUSPEND", "WAKEUP",
+        "BALLOON_CHANGE", "DEVICE_TRAY_MOVED", "DUMP_COMPLETED", "GUEST_CRASHLOADED", "GUEST_PANICKED", "POWERDOWN", "RESET", "RESUME", "SHUTDOWN", "STOP", "SUSPEND", "WAKEUP",
     ];
 
     public void WriteVersion(Utf8JsonWriter w)
@@ -48,6 +49,19 @@ internal sealed partial class QmpCommands
         AddQuery("query-events", w => WriteNames(w, Events));
         AddQuery("query-cpus-fast", WriteProcessors);
         AddQuery("query-chardev", WriteChars);
+        AddQuery("query-dump", w =>
+        {
+            var dump = Operations.Dump;
+            WriteObject(w, ("status", Words.Of(dump.Status)), ("completed", (long)dump.Completed), ("total", (long)dump.Total));
+        });
+        AddQuery("query-dump-guest-memory-capability", w =>
+        {
+            w.WriteStartObject();
+            w.WriteStartArray("formats");
+            w.WriteStringValue("elf");
+            w.WriteEndArray();
+            w.WriteEndObject();
+        });
         AddQuery("query-block", w => WriteArray(w, Machine.Parts.Disks, WriteDisk));
         AddQuery("query-pci", WritePci);
         AddQuery("query-mice", WriteMice);

@@ -55,6 +55,12 @@ internal sealed partial class QmpCommands
             case long number:
                 w.WriteNumber(name, number);
                 break;
+            case IReadOnlyList<(string Name, object Value)> members:
+                w.WriteStartObject(name);
+                foreach (var (inner, content) in members)
+                    WriteMember(w, inner, content);
+                w.WriteEndObject();
+                break;
             default:
                 w.WriteString(name, value.ToString());
                 break;
@@ -225,12 +231,12 @@ internal sealed partial class QmpCommands
                 throw new ControlException("Parameter 'format' expects elf");
             if (a.Has("begin") || a.Has("length"))
                 throw new ControlException("Parameter 'begin' is not supported: the whole memory is dumped");
-            a.Boolean("detach", false);
+            var detach = a.Boolean("detach", false);
             var paging = a.Required("paging");
             var protocol = a.String("protocol");
             if (!protocol.StartsWith("file:", StringComparison.Ordinal))
                 throw new ControlException("parameter 'protocol' must start with 'file:'");
-            return Operations.DumpAsync(protocol["file:".Length..], paging);
+            return Operations.DumpAsync(protocol["file:".Length..], paging, detach);
         });
         Add("balloon", ["value"], a => Operations.SetBalloon((ulong)Math.Max(0, a.Integer("value"))));
     }

@@ -1,3 +1,5 @@
+// A session of QMP (docs/interop/qmp-spec of QEMU): greeting, negotiation, commands in order, events between them. Left
+// out: out-of-band commands.
 using System.Text.Json;
 using System.Threading.Channels;
 using Microsoft.Extensions.Logging;

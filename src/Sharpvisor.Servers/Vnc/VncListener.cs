@@ -27,7 +27,7 @@ internal sealed class VncListener : IDisposable
     public static VncListener Open(VncSpec spec)
     {
         if (spec.UnixPath is { } path)
-            return new VncListener([UnixListener.Open($"-vnc {spec.Text}", path, Backlog)], [], path);
+            return new VncListener([UnixListener.Open($"-vnc {spec.Text}", path, Backlog, isPrivate: false)], [], path);
         var addresses = Resolve(spec);
         for (var port = spec.Port; ; port++)
         {

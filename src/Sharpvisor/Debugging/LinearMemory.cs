@@ -1,3 +1,4 @@
+// Walks of a guest's page tables for those who look at it (SDM vol. 3, chapter 5): no accessed bits, no faults, no rights.
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Sharpvisor.Cpu.Paging;

@@ -1,3 +1,5 @@
+// What gdb stubs and monitors do with a machine: stop, look, change, go on (ARCHITECTURE.md, "A debugger"). Breakpoints and
+// watchpoints are the processors' own: see PageGuards in Sharpvisor.Cpu.
 using System.Runtime.InteropServices;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Cpu;

@@ -87,8 +87,8 @@ public sealed class RunFlagsTests
         var settings = Parse("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-debugcon", "null", "-global", "isa-debugcon.iobase=0x402", "-d", "int,in_asm,guest_errors");
         Assert.Equal(((ushort)0xF4, 4), settings.DebugExit!.Value);
         Assert.Equal(0x402, settings.DebugConsolePort);
-        Assert.Equal(TraceKinds.Int | TraceKinds.InAsm, settings.Trace);
-        Assert.True(settings.TraceGuestErrors);
+        Assert.Equal(TraceKinds.Int | TraceKinds.InAsm, settings.Log.Kinds);
+        Assert.True(settings.Log.HasGuestErrors);
         Assert.Equal(((ushort)0x501, 2), Parse("-device", "isa-debug-exit").DebugExit!.Value);
     }
 

@@ -351,18 +351,7 @@ public class BreakpointTests
     public void An_instruction_that_faults_is_not_hit_twice()
     {
         using var m = new M();
-        var entry = m.Map(0x600000, 0x60000, Pte.Present);
-        m.Assemble(M.Data, a =>
-        {
-            a.push(rbx);
-            a.mov(rbx, entry);
-            a.or(__qword_ptr[rbx], (int)Pte.Write);
-            a.invlpg(__[0x600000]);
-            a.pop(rbx);
-            a.add(rsp, 8);
-            a.iretq();
-        });
-        m.Assemble(M.Handlers + (Vectors.PF * 16), a => a.jmp(M.Data));
+        Debugged.MapUponFault(m);
         m.Program(a =>
         {
             a.nop();

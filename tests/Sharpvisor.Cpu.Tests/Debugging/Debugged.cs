@@ -1,6 +1,9 @@
 using Sharpvisor.Cpu.Debugging;
+using Sharpvisor.Cpu.Interpreter;
+using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Cpu.Tests.Interpreter;
+using static Iced.Intel.AssemblerRegisters;
 
 namespace Sharpvisor.Cpu.Tests.Debugging;
 
@@ -21,6 +24,23 @@ internal sealed class Debugged(BareMachine machine)
     public DebugEvent? Event { get; private set; }
 
     public ulong Rip => machine.State.Rip;
+
+    /// <summary>Maps 600000h to 60000h, to be read only until a handler of #PF, at Data, has made it writable.</summary>
+    public static void MapUponFault(BareMachine m)
+    {
+        var entry = m.Map(0x600000, 0x60000, Pte.Present);
+        m.Assemble(BareMachine.Data, a =>
+        {
+            a.push(rbx);
+            a.mov(rbx, entry);
+            a.or(__qword_ptr[rbx], (int)Pte.Write);
+            a.invlpg(__[0x600000]);
+            a.pop(rbx);
+            a.add(rsp, 8);
+            a.iretq();
+        });
+        m.Assemble(BareMachine.Handlers + (Vectors.PF * 16), a => a.jmp(BareMachine.Data));
+    }
 
     public void Break(params ulong[] linears)
     {

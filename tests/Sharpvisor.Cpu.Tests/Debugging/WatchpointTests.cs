@@ -238,18 +238,7 @@ public class WatchpointTests
     public void A_write_that_faults_is_told_when_it_has_taken_place()
     {
         using var m = new M();
-        var entry = m.Map(0x600000, 0x60000, Pte.Present);
-        m.Assemble(M.Data, a =>
-        {
-            a.push(rbx);
-            a.mov(rbx, entry);
-            a.or(__qword_ptr[rbx], (int)Pte.Write);
-            a.invlpg(__[0x600000]);
-            a.pop(rbx);
-            a.add(rsp, 8);
-            a.iretq();
-        });
-        m.Assemble(M.Handlers + (Vectors.PF * 16), a => a.jmp(M.Data));
+        Debugged.MapUponFault(m);
         m.Program(a =>
         {
             a.mov(__byte_ptr[rbx], 5);

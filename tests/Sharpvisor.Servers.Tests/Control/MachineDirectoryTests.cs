@@ -15,7 +15,7 @@ public sealed class MachineDirectoryTests
         var name = $"test-{Guid.NewGuid():N}";
         await using var machine = await ControlledMachine.StartAsync();
         string path;
-        await using (ControlServer.Publish(name, machine.Qmp, NullLogger.Instance))
+        await using (ControlServer.Publish(name, () => machine.Qmp, NullLogger.Instance))
         {
             var entry = MachineDirectory.Find(name);
             path = entry.Path;

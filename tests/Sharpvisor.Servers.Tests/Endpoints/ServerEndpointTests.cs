@@ -15,13 +15,13 @@ public sealed class ServerEndpointTests : IDisposable
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
     [Fact]
-    public void A_port_that_is_taken_is_said()
+    public async Task A_port_that_is_taken_is_said()
     {
-        using var first = ServerEndpoint.Open(ServerAddress.Parse("tcp::0", "-gdb")!, "gdb", NullLogger.Instance);
+        await using var first = ServerEndpoint.Open(ServerAddress.Parse("tcp::0", "-gdb")!, "gdb", NullLogger.Instance, () => { });
         Assert.StartsWith("127.0.0.1:", first.Name, StringComparison.Ordinal);
-        var error = Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(ServerAddress.Parse($"tcp::{first.Port}", "-gdb")!, "gdb", NullLogger.Instance));
+        var error = Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(ServerAddress.Parse($"tcp::{first.Port}", "-gdb")!, "gdb", NullLogger.Instance, () => { }));
         Assert.Contains("is in use; give another", error.Message, StringComparison.Ordinal);
-        error = Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(ServerAddress.Parse("tcp:192.0.2.1:0", "-gdb")!, "gdb", NullLogger.Instance));
+        error = Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(ServerAddress.Parse("tcp:192.0.2.1:0", "-gdb")!, "gdb", NullLogger.Instance, () => { }));
         Assert.Contains("no address of this host", error.Message, StringComparison.Ordinal);
     }
 
@@ -33,7 +33,7 @@ public sealed class ServerEndpointTests : IDisposable
         for (var i = 0; i < 2; i++)
         {
             await using var server = new GdbServer(new FakeTarget(), address, null, GdbClient.Limits, NullLogger.Instance);
-            Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(address, "gdb", NullLogger.Instance));
+            Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(address, "gdb", NullLogger.Instance, () => { }));
             var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
             await socket.ConnectAsync(new UnixDomainSocketEndPoint(path));
             await using var client = GdbClient.Over(new NetworkStream(socket, ownsSocket: true));
@@ -43,13 +43,13 @@ public sealed class ServerEndpointTests : IDisposable
         }
 
         await File.WriteAllTextAsync(path, "precious");
-        Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(address, "gdb", NullLogger.Instance));
+        Assert.Throws<ConfigurationException>(() => ServerEndpoint.Open(address, "gdb", NullLogger.Instance, () => { }));
         Assert.Equal("precious", await File.ReadAllTextAsync(path));
     }
 
     /// <summary>What a server that was killed has left behind is in nobody's way.</summary>
     [Fact]
-    public void A_socket_that_nobody_listens_on_is_replaced()
+    public async Task A_socket_that_nobody_listens_on_is_replaced()
     {
         var path = Path.Combine(_directory, "stale");
         using (var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))
@@ -62,7 +62,7 @@ public sealed class ServerEndpointTests : IDisposable
         path += "2";
 
         Assert.True(File.Exists(path));
-        using var endpoint = ServerEndpoint.Open(ServerAddress.Parse($"unix:{path}", "-gdb")!, "gdb", NullLogger.Instance);
+        await using var endpoint = ServerEndpoint.Open(ServerAddress.Parse($"unix:{path}", "-gdb")!, "gdb", NullLogger.Instance, () => { });
         Assert.Equal(path, endpoint.Name);
     }
 

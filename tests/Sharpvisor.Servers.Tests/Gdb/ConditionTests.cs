@@ -92,8 +92,7 @@ public sealed class ConditionTests
             t.States[1].Gpr[0] = ++hits;
             t.Halt(new DebugStop(DebugStopKind.Breakpoint, 1, 0x1000));
         });
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Contains("ConditionalBreakpoints+", await client.AskAsync("qSupported"), StringComparison.Ordinal);
         // rax == 10000
         Assert.Equal("OK", await client.AskAsync("Z0,1000,1;X8,2600002327101327"));
@@ -115,8 +114,7 @@ public sealed class ConditionTests
     {
         var target = Target();
         target.OnResumed = t => _ = Task.Run(() => t.Halt(new DebugStop(DebugStopKind.Breakpoint, 0, 0x1000)));
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("OK", await client.AskAsync("Z0,1000,1;X3,220027"));
         await client.SendAsync("vCont;c");
         await FakeWait.UntilAsync(() => target.ResumeCount > 100);

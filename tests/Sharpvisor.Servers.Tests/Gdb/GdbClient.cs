@@ -14,6 +14,7 @@ internal sealed class GdbClient : IAsyncDisposable
     private readonly CancellationTokenSource _patience = new(TimeSpan.FromSeconds(30));
     private readonly Stream _stream;
     private readonly byte[] _one = new byte[1];
+    private GdbServer? _server;
 
     private GdbClient(Stream stream)
     {
@@ -34,6 +35,15 @@ internal sealed class GdbClient : IAsyncDisposable
     }
 
     public static GdbClient Over(Stream stream) => new(stream);
+
+    /// <summary>A client of a server of its own, which ends with it.</summary>
+    public static async Task<GdbClient> AttachAsync(FakeTarget? target = null)
+    {
+        var server = Serve(target ?? new FakeTarget());
+        var client = await ConnectAsync(server);
+        client._server = server;
+        return client;
+    }
 
     public async Task QuietAsync()
     {
@@ -116,6 +126,8 @@ internal sealed class GdbClient : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         await _stream.DisposeAsync();
+        if (_server is not null)
+            await _server.DisposeAsync();
         _patience.Dispose();
     }
 }

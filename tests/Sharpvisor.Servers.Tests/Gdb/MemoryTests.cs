@@ -9,8 +9,7 @@ public sealed class MemoryTests
     public async Task Memory_is_read_and_written_as_digits_and_as_bytes()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("OK", await client.AskAsync("M1000,4:01ab23cd"));
         Assert.Equal("01ab23cd00", await client.AskAsync("m1000,5"));
         Assert.Equal("OK", await client.AskAsync("X1100,0:"));
@@ -24,8 +23,7 @@ public sealed class MemoryTests
     public async Task What_is_before_a_hole_is_read_and_the_hole_is_an_error()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("0000", await client.AskAsync("m2ffe,10"));
         Assert.Equal("E14", await client.AskAsync("m3000,1"));
         Assert.Equal("E14", await client.AskAsync("x3000,1"));
@@ -38,8 +36,7 @@ public sealed class MemoryTests
     [Fact]
     public async Task A_read_is_cut_to_what_a_packet_holds()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         Assert.InRange((await client.AskAsync("m4000,ffffffffffffffff")).Length, 4000, 4096);
         Assert.InRange((await client.AskAsync("x4000,ffffffff")).Length, 2000, 4096);
     }
@@ -93,8 +90,7 @@ public sealed class MemoryTests
     public async Task What_is_malformed_is_an_error(string request)
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("E22", await client.AskAsync(request));
         Assert.Empty(target.Log);
         Assert.All(target.Memory, b => Assert.Equal(0, b));
@@ -107,8 +103,7 @@ public sealed class MemoryTests
         // Paging with an empty directory: nothing is mapped.
         target.States[0].Cr0 = 0x8000_0001;
         target.States[0].Cr4 = 0x20;
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("0", await client.AskAsync("qqemu.PhyMemMode"));
         Assert.Equal("E14", await client.AskAsync("m1000,1"));
         Assert.Equal("OK", await client.AskAsync("Qqemu.PhyMemMode:1"));
@@ -123,8 +118,7 @@ public sealed class MemoryTests
     public async Task A_breakpoint_that_is_inserted_twice_is_there_once()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         foreach (var request in new[] { "Z0,1000,1", "Z0,1000,1", "Z1,1000,1", "z0,1000,1", "z0,1000,1", "Z2,2000,4", "Z3,2000,4", "Z4,2000,8", "z3,2000,4", "z4,9999,1" })
             Assert.Equal("OK", await client.AskAsync(request));
         Assert.Equal(["+1000", "+1000", "-1000", "+Write 2000,4", "+Read 2000,4", "+Access 2000,8", "-Read 2000,4"], target.Log);
@@ -138,8 +132,7 @@ public sealed class MemoryTests
     public async Task Breakpoints_have_an_end()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         await client.QuietAsync();
         var accepted = 0;
         for (; accepted < 100_000 && await client.AskAsync($"Z0,{accepted:x},1") == "OK"; accepted++)
@@ -162,8 +155,7 @@ public sealed class MemoryTests
     public async Task A_stop_says_what_it_was(string inserted, DebugStopKind kind, ulong address, WatchKind watch, string reason)
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         await client.AskAsync("qSupported:swbreak+;hwbreak+");
         await client.AskAsync(inserted);
         target.OnResumed = t => t.Halt(new DebugStop(kind, 1, address, watch));

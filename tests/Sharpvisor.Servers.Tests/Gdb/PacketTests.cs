@@ -9,8 +9,7 @@ public sealed class PacketTests
     [Fact]
     public async Task Packets_are_acknowledged_until_both_agree_not_to()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         Assert.Equal("1", await client.AskAsync("qAttached"));
         await client.QuietAsync();
         Assert.Equal("1", await client.AskAsync("qAttached"));
@@ -22,8 +21,7 @@ public sealed class PacketTests
     [Fact]
     public async Task A_wrong_checksum_is_answered_with_a_minus_and_the_packet_may_come_again()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         foreach (var wrong in new[] { "$qAttached#00", "$qAttached#zz", "$}#}#", "$#01" })
         {
             await client.SendRawAsync(Encoding.ASCII.GetBytes(wrong));
@@ -36,8 +34,7 @@ public sealed class PacketTests
     [Fact]
     public async Task The_last_reply_comes_again_when_it_was_not_understood()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         Assert.Equal("QC1", await client.AskAsync("qC"));
         await client.SendRawAsync("-"u8.ToArray());
         Assert.Equal("QC1", await client.ReplyAsync());
@@ -49,8 +46,7 @@ public sealed class PacketTests
     [Fact]
     public async Task A_packet_may_come_byte_by_byte_and_several_at_once()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         await client.QuietAsync();
         foreach (var value in GdbClient.Frame("m10,4"u8.ToArray()))
             await client.SendRawAsync([value]);
@@ -66,8 +62,7 @@ public sealed class PacketTests
     [InlineData(16 << 20)]
     public async Task A_packet_longer_than_announced_is_an_error_and_no_more(int length)
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         Assert.Contains("PacketSize=1000;", await client.AskAsync("qSupported:swbreak+"), StringComparison.Ordinal);
         Assert.Equal("E22", await client.AskAsync(new string('m', length)));
         Assert.Equal("1", await client.AskAsync("qAttached"));
@@ -77,8 +72,7 @@ public sealed class PacketTests
     public async Task A_packet_of_the_announced_length_is_none_too_long()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         var head = "M100,7f8:";
         Assert.Equal(4096, head.Length + 4080 + 7);
         Assert.Equal("OK", await client.AskAsync(head + string.Concat(Enumerable.Repeat("ab", 0x7F8))));
@@ -103,8 +97,7 @@ public sealed class PacketTests
     [Fact]
     public async Task What_is_unknown_gets_an_empty_reply()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         foreach (var request in new[] { "", "vMustReplyEmpty", "qTStatus", "!", "R00", "bs", "QNonStop:1", "vFile:open:00,0,0", "\u0080\u00ff" })
             Assert.Equal("", await client.AskAsync(request));
     }

@@ -13,8 +13,7 @@ public sealed class RegisterTests
     [Fact]
     public async Task The_description_names_each_register_of_g_in_its_order()
     {
-        await using var server = GdbClient.Serve(new FakeTarget());
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync();
         var description = await DescribeAsync(client);
         Assert.Equal("i386:x86-64", description.Root!.Element("architecture")!.Value);
         var registers = description.Descendants("reg").ToList();
@@ -48,8 +47,7 @@ public sealed class RegisterTests
         state.KernelGsBase = 0xFFFF_8880_1234_5678;
         state.Ymm[15] = new YmmValue { Q0 = 1, Q1 = 2, Q2 = 3, Q3 = 4 };
         state.Mxcsr = 0x1F80;
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         var number = (await DescribeAsync(client)).Descendants("reg").ToDictionary(r => (string)r.Attribute("name")!, r => (int)r.Attribute("regnum")!);
         async Task IsAsync(string name, string value) => Assert.Equal(value, await client.AskAsync($"p{number[name]:x}"));
         await IsAsync("rax", "0000000000000000");
@@ -71,8 +69,7 @@ public sealed class RegisterTests
     {
         var target = new FakeTarget();
         target.States[0].Cr0 = 0x31; // protected mode, no paging
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         var registers = (await DescribeAsync(client)).Descendants("reg").ToList();
         string[] readOnly = ["lsp", "ldt", "ldt_base", "tr", "tr_base", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "xcr0", "star", "lstar", "cstar", "fmask", "sysenter_cs", "sysenter_esp", "sysenter_eip"];
         string[] parts = ["rsp", "cs", "ss", "ds", "es", "fs", "gs", "eflags", "mxcsr", "ftag", "fctrl", "fstat", "fiseg", "foseg", "fop", "cr8", "gdt_limit", "idt_limit", "rip", "lpc", "ip", "efer", "cs_base", "cr0"];
@@ -96,8 +93,7 @@ public sealed class RegisterTests
     public async Task G_writes_what_g_has_read()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         var all = await client.AskAsync("g");
         var before = target.States[0];
         Assert.Equal("OK", await client.AskAsync("G" + all));
@@ -121,8 +117,7 @@ public sealed class RegisterTests
         state.Gpr[4] = 0x1234_6F00;
         state.Segments[1] = new SegmentRegister { Selector = 0xF000, Base = 0xF0000, Limit = 0xFFFF, Attributes = 0x93 };
         state.Segments[2] = new SegmentRegister { Selector = 0x9000, Base = 0x90000, Limit = 0xFFFF, Attributes = 0x93 };
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         var number = (await DescribeAsync(client)).Descendants("reg").ToDictionary(r => (string)r.Attribute("name")!, r => (int)r.Attribute("regnum")!);
         Assert.Equal("5be00f0000000000", await client.AskAsync($"p{Rip:x}"));
         Assert.Equal("5be00f0000000000", await client.AskAsync($"p{number["lpc"]:x}"));
@@ -153,8 +148,7 @@ public sealed class RegisterTests
         new byte[] { 0xFF, 0xFF, 0x78, 0x56, 0x34, 0x9B, 0xCF, 0x12 }.CopyTo(target.Memory, 0x2008);
         new byte[] { 0xFF, 0xFF, 0, 0, 0, 0x1B, 0xCF, 0 }.CopyTo(target.Memory, 0x2010);
         new byte[] { 0xFF, 0xFF, 0, 0, 0, 0x89, 0xCF, 0 }.CopyTo(target.Memory, 0x2018);
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         const int ds = 20;
         Assert.Equal("OK", await client.AskAsync($"P{ds:x}=0b000000"));
         Assert.Equal((0x12345678UL, 0xFFFF_FFFFU, (ushort)0xB, (ushort)0xC09B), (target.States[0].Segments[3].Base, target.States[0].Segments[3].Limit, target.States[0].Segments[3].Selector, target.States[0].Segments[3].Attributes));
@@ -169,8 +163,7 @@ public sealed class RegisterTests
     public async Task Flags_keep_their_reserved_bits()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("OK", await client.AskAsync($"P{Eflags:x}=ffffffff"));
         Assert.Equal(0x3F_7FD7UL, target.States[0].Rflags);
         Assert.Equal("OK", await client.AskAsync($"P{Eflags:x}=00000000"));
@@ -207,8 +200,7 @@ public sealed class RegisterTests
     public async Task Another_view_counts_from_when_its_description_is_read()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         var all = await client.AskAsync("g");
         Assert.Contains("unset tdesc", await MonitorAsync(client, "view i8086"), StringComparison.Ordinal);
         Assert.Equal(all, await client.AskAsync("g"));

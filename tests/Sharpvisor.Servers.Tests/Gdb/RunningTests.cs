@@ -22,8 +22,7 @@ public sealed class RunningTests
     public async Task Each_thread_does_what_it_is_told(string request, string resumed)
     {
         var target = new FakeTarget(3) { OnResumed = t => t.Halt(new DebugStop(DebugStopKind.Step, 0)) };
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.StartsWith("T05thread:1;", await client.AskAsync(request), StringComparison.Ordinal);
         Assert.Equal([resumed], target.Log);
         Assert.Equal(request == "s2000" ? 0x2000UL : 0x1000, target.States[0].Rip);
@@ -33,8 +32,7 @@ public sealed class RunningTests
     public async Task Nobody_goes_on_when_all_stay()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.StartsWith("T00thread:1;", await client.AskAsync("vCont;t"), StringComparison.Ordinal);
         Assert.Empty(target.Log);
     }
@@ -43,8 +41,7 @@ public sealed class RunningTests
     public async Task Steps_let_interrupts_in_when_asked()
     {
         var target = new FakeTarget { OnResumed = t => t.Halt(new DebugStop(DebugStopKind.Step, 0)) };
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("0x7", await client.AskAsync("qqemu.sstep"));
         Assert.Equal("OK", await client.AskAsync("Qqemu.sstep=0x1"));
         Assert.Equal("0x1", await client.AskAsync("qqemu.sstep"));
@@ -56,8 +53,7 @@ public sealed class RunningTests
     public async Task The_expedited_registers_are_rbp_rsp_and_rip()
     {
         var target = new FakeTarget { OnResumed = t => t.Halt(new DebugStop(DebugStopKind.Step, 1)) };
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("T05thread:2;06:0505050505050505;07:0404040404040404;10:0110000000000000;", await client.AskAsync("vCont;c"));
     }
 
@@ -65,8 +61,7 @@ public sealed class RunningTests
     public async Task Ctrl_C_stops_and_is_told_as_an_interrupt()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         await client.SendAsync("vCont;c");
         await FakeWait.UntilAsync(() => target.ResumeCount == 1);
         await client.SendRawAsync([3]);
@@ -145,8 +140,7 @@ public sealed class RunningTests
     public async Task The_end_of_the_machine_is_told_to_who_waits_for_it()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         await client.SendAsync("vCont;c");
         await FakeWait.UntilAsync(() => !target.IsStopped);
         target.End(3);
@@ -172,8 +166,7 @@ public sealed class RunningTests
     public async Task Kill_ends_the_machine(string request)
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         await client.SendAsync(request);
         if (request != "k")
             Assert.Equal("OK", await client.ReplyAsync());
@@ -185,8 +178,7 @@ public sealed class RunningTests
     public async Task A_guest_that_has_powered_off_stays_to_be_looked_at()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         await client.SendAsync("vCont;c");
         await FakeWait.UntilAsync(() => !target.IsStopped);
         target.IsShutDown = true;
@@ -202,8 +194,7 @@ public sealed class RunningTests
     public async Task While_the_machine_runs_nobody_reads_its_registers()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("QC1", await client.AskAsync("qC"));
         await target.ContinueAsync(new Dictionary<int, Resumption>());
         foreach (var request in new[] { "g", "p0", "m0,1", "P0=0000000000000000", "M0,1:00", "Z0,0,1", "?", "s", "qThreadExtraInfo,1" })
@@ -218,8 +209,7 @@ public sealed class RunningTests
     {
         var target = new FakeTarget(3);
         target.States[2].Activity = Sharpvisor.Cpu.State.ActivityState.Halted;
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Equal("m1,2,3", await client.AskAsync("qfThreadInfo"));
         Assert.Equal("l", await client.AskAsync("qsThreadInfo"));
         Assert.Equal("OK", await client.AskAsync("T3"));
@@ -246,8 +236,7 @@ public sealed class RunningTests
     public async Task Without_a_monitor_there_are_a_few_commands()
     {
         var target = new FakeTarget();
-        await using var server = GdbClient.Serve(target);
-        await using var client = await GdbClient.ConnectAsync(server);
+        await using var client = await GdbClient.AttachAsync(target);
         Assert.Contains("info registers", await RegisterTests.MonitorAsync(client, "help"), StringComparison.Ordinal);
         Assert.Contains("rbx=0303030303030303", await RegisterTests.MonitorAsync(client, "info registers"), StringComparison.Ordinal);
         Assert.Equal("", await RegisterTests.MonitorAsync(client, "reset"));

@@ -34,6 +34,19 @@ public sealed class HumanMonitorTests
     }
 
     [Fact]
+    public async Task The_tree_of_devices()
+    {
+        await using var machine = await ControlledMachine.StartAsync(null, b => b.WithCdrom(null).WithVirtioDevice(new VirtioMemoryBalloon()));
+        var tree = (await machine.Monitor.ExecuteAsync("info qtree")).ReplaceLineEndings("\n");
+        Assert.StartsWith("bus: main-system-bus\n  type System\n  dev: ioapic, id \"\"\n    mmio 00000000fec00000/0000000000001000\n", tree, StringComparison.Ordinal);
+        Assert.Contains("  dev: i440FX-pcihost, id \"\"\n    bus: pci.0\n      type PCI\n      dev: i440fx, id \"\"\n        addr = 00.0\n        class Host bridge, addr 00:00.0, pci id 8086:1237 (sub 1af4:1100)\n", tree, StringComparison.Ordinal);
+        Assert.Contains("        bus: isa.0\n          type ISA\n", tree, StringComparison.Ordinal);
+        Assert.Contains("          dev: rtc, id \"\"\n            isa ports 0x70-0x73 (rtc)\n", tree, StringComparison.Ordinal);
+        Assert.Contains("        bus: ide.1\n          type IDE\n          dev: ide-cd, id \"\"\n            drive = \"ide1-cd0\"\n            unit = 0\n", tree, StringComparison.Ordinal);
+        Assert.Contains("      dev: virtio-balloon-pci, id \"\"\n        addr = 03.0\n", tree, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Registers_of_each_processor()
     {
         await using var machine = await ControlledMachine.StartAsync(null, b => b.WithProcessors(2));

@@ -211,6 +211,45 @@ public sealed class QmpTests
     }
 
     [Fact]
+    public async Task The_end_of_a_dump_is_told()
+    {
+        await using var machine = await ControlledMachine.StartAsync();
+        using var client = await RawClient.ConnectAsync(machine);
+        var size = machine.Machine.Memory.Ranges.Sum(r => (long)r.Length);
+        Assert.Equal("none", await DumpAsync(client));
+        Assert.Equal("Status: none\r\n", await machine.Monitor.ExecuteAsync("info dump"));
+        await Done(client, "dump-guest-memory", $"{{\"paging\":false,\"protocol\":\"file:{machine.Folder}/core\"}}");
+        var told = client.Events.Single(e => e.Contains("DUMP_COMPLETED", StringComparison.Ordinal)); // before the answer
+        Assert.Contains($"\"data\":{{\"result\":{{\"total\":{size},\"status\":\"completed\",\"completed\":{size}}}}}", told, StringComparison.Ordinal);
+        await client.WaitForAsync("DUMP_COMPLETED");
+
+        await Done(client, "dump-guest-memory", $"{{\"paging\":true,\"detach\":true,\"protocol\":\"file:{machine.Folder}/core2\"}}");
+        Assert.Equal("completed", (await client.WaitForAsync("DUMP_COMPLETED")).GetProperty("data").GetProperty("result").GetProperty("status").GetString());
+        Assert.Equal("completed", await DumpAsync(client));
+        using (Debugging.Cores.GuestCore.Open(machine.Folder + "/core2"))
+            Assert.Equal("running", await StatusAsync(client));
+
+        Assert.Equal("", await machine.Monitor.ExecuteAsync("dump-guest-memory -d /nowhere/at/all"));
+        Assert.StartsWith("/nowhere/at/all: ", (await client.WaitForAsync("DUMP_COMPLETED")).GetProperty("data").GetProperty("error").GetString(), StringComparison.Ordinal);
+        Assert.Equal("failed", await DumpAsync(client));
+
+        static async Task<string?> DumpAsync(RawClient client) => (await client.ExecuteAsync("query-dump")).Result!.Value.GetProperty("status").GetString();
+    }
+
+    [Fact]
+    public async Task A_balloon_that_grows_is_told()
+    {
+        await using var machine = await ControlledMachine.StartAsync(null, b => b.WithVirtioDevice(new VirtioMemoryBalloon()));
+        using var client = await RawClient.ConnectAsync(machine);
+        var registers = machine.Machine.Parts.Pci!.Functions.Single(f => f.Name == "virtio-balloon-pci").Bars.Single(b => b.Kind == Devices.Pci.PciBarKind.Ports).Address!.Value;
+        const int actual = 20 + 4; // of the legacy interface, behind its own registers
+        machine.Machine.Ports.Write(registers + actual, 4, 0x302);
+        const long left = (64 << 20) - (0x302 << 12);
+        Assert.Equal(left, (await client.WaitForAsync("BALLOON_CHANGE")).GetProperty("data").GetProperty("actual").GetInt64());
+        Assert.Equal(left, (await client.ExecuteAsync("query-balloon")).Result!.Value.GetProperty("actual").GetInt64());
+    }
+
+    [Fact]
     public async Task Discs_are_changed()
     {
         var iso = Path.GetTempFileName();

@@ -1,3 +1,4 @@
+// ELF64 core files (System V gABI, chapters 4 and 5; notes as in QEMU's dump): layout, holes, many program headers.
 using System.Buffers.Binary;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;

@@ -1,3 +1,4 @@
+// Samples of the guest's kernel in the folded form of flame graphs (flamegraph.pl): task;outer;...;inner COUNT.
 using System.Globalization;
 using System.Text;
 using Sharpvisor.Core.Guests;

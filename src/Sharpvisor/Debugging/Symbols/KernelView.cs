@@ -1,3 +1,4 @@
+// current, its comm and pid, the list of modules: read by the offsets of the kernel's BTF.
 using System.Globalization;
 using Sharpvisor.Cpu.State;
 using Sharpvisor.Debugging.Stacks;

@@ -1,3 +1,4 @@
+// Finds a Linux kernel in memory: kallsyms, ORC tables, BTF and linux_banner of whatever is mapped at ffffffff80000000.
 using System.Text;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu.State;

@@ -1,3 +1,4 @@
+// Symbols by address and by name, as /proc/kallsyms has them.
 using System.Text;
 
 namespace Sharpvisor.Debugging.Symbols;
