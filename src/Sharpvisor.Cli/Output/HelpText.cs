@@ -13,6 +13,7 @@ internal static class HelpText
         sharpvisor monitor NAME COMMAND   what a machine's monitor says
         sharpvisor ctx NAME|CORE          what its processors are doing
         sharpvisor profile NAME           where its time goes
+        sharpvisor xenstore VERB [NAME] PATH   the store of a Xen domain
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -146,6 +147,21 @@ internal static class HelpText
           -F HZ       samples of each processor a second (99)
           -t SECONDS  how long (10); Ctrl-C ends it early
           -o FILE     instead of standard output; behind --: profile.folded
+        """;
+
+    public const string XenStore = """
+        sharpvisor xenstore VERB [FLAGS] [NAME] PATH...
+          The store of a machine of -machine xenfv or xenpvh, by its name or process
+          id, which may be left out when one machine runs. A path that begins with no
+          slash, behind a name, begins at the domain's own: /local/domain/N.
+          ls [-f] [-p] [PATH]     all below: whole paths (-f), rights (-p)
+          list [-p] PATH          names of what is below
+          read [-p] [-R] PATH     a value: with its path (-p), unescaped (-R)
+          write [-R] PATH VALUE   with \n, \t, \xHH and \OOO, unless raw (-R)
+          rm [-t] PATH            with empty nodes above (-t)
+          chmod [-u] [-r] PATH RIGHT...   n, r, w or b and a domain: n0 r5
+          watch [-n COUNT] PATH   prints paths as they change, until Ctrl-C
+        Exit code: 0; 1 there is no such node, or no xenstore; 2 a wrong flag.
         """;
 
     public const string Image = """

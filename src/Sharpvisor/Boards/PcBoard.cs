@@ -176,7 +176,7 @@ internal sealed class PcBoard
         var platform = new XenPlatform(Unplug, logger);
         Pci.AddToFreeSlot(platform, FirstFreeSlot);
         MapPorts(XenPlatform.UnplugPort, XenPlatform.UnplugLength, platform.UnplugPorts, "xen-unplug");
-        domain.OnStore = store => XenStoreTree.Fill(store, options, _options);
+        domain.OnStore = store => XenStoreTree.Fill(store, domain, options, _options);
         var console = new XenConsole(memory, XenDomain.ConsolePage, options.Console ?? new NullCharBackend(), gate, errors, domain.NotifyConsole);
         domain.OnConsole = console.Serve;
         return domain;
