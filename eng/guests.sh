@@ -20,6 +20,7 @@
 #   readers/{libvhdi,libqcow}.so.1   libvhdi1 and libqcow1, which read disk images in another way than we do
 #   tcpdump/{tcpdump,lib}            tcpdump with the libraries it needs, which reads our recordings of frames
 #   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
+#   xen/initrd.img                   the demo with drivers of the cloud kernel for disks and NICs of a Xen domain, and e2fs, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks, CD-ROMs and pvpanic, made here
 #   demo-disk/disk.img               the demo's home directory, an empty file system at first; never made again
 #   grub-disk/disk.img               a disk whose GRUB starts the cloud kernel with that RAM disk, made here
@@ -45,7 +46,7 @@ say() { echo "guests: $*" >&2; }
 
 part=${1:-all}
 [[ $part == all || $part == demo ]] || fail "usage: eng/guests.sh [demo]"
-images=(disk i386 soak virtio) # besides the demo's
+images=(disk i386 soak virtio xen) # besides the demo's
 # FILE SOURCE...: is newer than this script and all of the sources; a directory's time tells of removed files.
 is_current() { [[ -f $1 && -z $(find "${@:2}" "$home/eng/guests.sh" -newer "$1" -print -quit) ]]; }
 image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1" "$guests/cloud/version"; } # NAME
@@ -353,6 +354,16 @@ virtio_root() {
   mv "$1/init" "$1/init.demo"
   cp "$home/guest/virtio/init" "$1/init"
   modules "$1" virtio_mmio virtio_balloon virtio_console
+  e2fs_programs "$1"
+}
+xen_root() {
+  demo_root "$1"
+  mv "$1/init" "$1/init.demo"
+  cp "$home/guest/xen/init" "$1/init"
+  modules "$1" xen-blkfront xen-netfront
+  e2fs_programs "$1"
+}
+e2fs_programs() {
   mkdir -p "$1"/{lib64,lib/x86_64-linux-gnu}
   # With these names and places each finds what it needs, and what it is.
   cp "$guests/e2fs/mke2fs" "$1/sbin/mkfs.ext4"

@@ -141,6 +141,19 @@ public sealed class MachineBuilder
     /// </summary>
     public MachineBuilder WithVirtioDevice(VirtioPciDevice device) => With(Options with { VirtioDevices = [.. Options.VirtioDevices, device] });
 
+    /// <summary>Adds a disk of the guest's Xen domain.</summary>
+    /// <param name="path">A file or a block device. It is the machine's alone while it is open.</param>
+    /// <exception cref="Core.Guests.ConfigurationException">It can't be opened.</exception>
+    public MachineBuilder WithXenDisk(string path, DriveOptions? options = null)
+    {
+        options ??= new DriveOptions { Format = ImageFormat.Raw };
+        var name = XenDisk.NameOf(Options.XenDevices.OfType<XenDisk>().Count());
+        return WithXenDevice(new XenDisk(BlockDrive.Open(name, path, options, Options.Logger)));
+    }
+
+    /// <summary>Adds a device of the guest's Xen domain: a <see cref="XenDisk"/> or a <see cref="XenNic"/>.</summary>
+    public MachineBuilder WithXenDevice(XenDevice device) => With(Options with { XenDevices = [.. Options.XenDevices, device] });
+
     /// <summary>A NIC that guests have a driver for though they have none of virtio.</summary>
     public MachineBuilder WithNetworkCard(E1000Card card) => With(Options with { NetworkCards = [.. Options.NetworkCards, card] });
 

@@ -68,6 +68,9 @@ public sealed record MachineOptions
     /// <summary>NICs that are not virtio's, which get their places behind those.</summary>
     public IReadOnlyList<E1000Card> NetworkCards { get; init; } = [];
 
+    /// <summary>What the guest finds in the store of its Xen domain.</summary>
+    public IReadOnlyList<XenDevice> XenDevices { get; init; } = [];
+
     /// <summary>All that is plugged in.</summary>
     internal IEnumerable<PciDevice> PciDevices => VirtioDevices.Concat<PciDevice>(NetworkCards);
 
@@ -115,14 +118,16 @@ public sealed record MachineOptions
 
     public ILogger Logger { get; init; } = NullLogger.Instance;
 
-    internal IEnumerable<BlockDrive> Drives => [.. IdeDrives.Select(d => d.Drive), .. VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive)];
+    /// <summary>Each once: one may be an IDE drive and a Xen domain's disk.</summary>
+    internal IEnumerable<BlockDrive> Drives =>
+        IdeDrives.Select(d => d.Drive).Concat(VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive)).Concat(XenDevices.OfType<XenDisk>().Select(d => d.Drive)).Distinct();
 
     /// <summary>What of the host's is used while the machine runs, the guest's last words first. The machine's own.</summary>
     internal IEnumerable<IAsyncDisposable> Backends =>
     [
         .. Serial.OfType<IAsyncDisposable>(), .. DebugConsole is { } console ? [console.Backend] : Array.Empty<IAsyncDisposable>(),
         .. Xen is { Console: { } xenConsole } ? [xenConsole] : Array.Empty<IAsyncDisposable>(),
-        .. PciDevices.SelectMany(d => d.Backends), .. Drives,
+        .. PciDevices.SelectMany(d => d.Backends), .. XenDevices.SelectMany(d => d.Backends), .. Drives,
     ];
 
     /// <summary>What is read when the machine starts and at each reset. The machine's own, too.</summary>

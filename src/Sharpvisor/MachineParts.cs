@@ -37,11 +37,13 @@ public sealed class MachineParts
         [
             .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", board.Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
             .. options.VirtioDevices.OfType<VirtioDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
+            .. options.XenDevices.OfType<XenDisk>().Where(d => !options.IdeDrives.Any(i => i.Drive == d.Drive)).Select(d => new MachineDisk(d.Drive, d.Kind, null)),
         ];
         Nics =
         [
             .. options.VirtioDevices.OfType<VirtioNic>().Select(n => new MachineNic(n.Kind, n.Options.Address, n.Backend)),
             .. options.NetworkCards.Select(c => new MachineNic(c.Kind, c.Address, c.Backend)),
+            .. options.XenDevices.OfType<XenNic>().Select(n => new MachineNic(n.Kind, n.Address, n.Backend)),
         ];
         Chars =
         [

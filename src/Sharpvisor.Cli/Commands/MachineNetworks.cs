@@ -33,13 +33,16 @@ internal static class MachineNetworks
                 backend = Open(netdev);
             if (backend is not null)
                 ends.Add(backend);
-            switch (nic.Create(backend, nic.Address ?? MacAddress.Default(i), hasFirmware ? Rom(nic) : null))
+            switch (nic.Create(backend, nic.Address ?? MacAddress.Default(i), hasFirmware && nic.Model != NicValues.Xen ? Rom(nic) : null))
             {
                 case VirtioPciDevice device:
                     builder.WithVirtioDevice(device);
                     break;
                 case E1000Card card:
                     builder.WithNetworkCard(card);
+                    break;
+                case XenDevice device:
+                    builder.WithXenDevice(device);
                     break;
             }
         }

@@ -120,10 +120,20 @@ internal static class RunCommand
             builder.WithTrace(settings.Trace == TraceKinds.None ? null : new CpuTrace(settings.Trace, log.WriteLine), settings.TraceGuestErrors ? log.WriteLine : null);
 
         foreach (var placed in settings.PlacedDrives)
-            builder.WithIdeDrive(OpenDrive(placed, ends, logger));
+        {
+            var drive = OpenDrive(placed, ends, logger);
+            builder.WithIdeDrive(drive);
+            // As libxl does: the same disk by Xen's driver, for a guest that takes the emulated ones away.
+            if (settings.Machine == MachineKind.XenHvm && !drive.IsCdrom && drive.Drive.HasMedium)
+                builder.WithXenDevice(new XenDisk(drive.Drive) { Place = placed.Place });
+        }
+
         var disks = new Dictionary<VirtioSpec, BlockDrive>(ReferenceEqualityComparer.Instance);
         foreach (var (virtio, spec) in settings.VirtioDevices.Where(d => d.Drive is not null).Select(d => (d, d.Drive!)))
             disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
+
+        foreach (var (spec, i) in settings.Drives.Where(d => d.Interface == DriveInterface.Xen).Select((d, i) => (d, i)))
+            builder.WithXenDevice(new XenDisk(OpenDrive(spec, spec.Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = spec.IsCdrom });
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);

@@ -62,7 +62,7 @@ internal static class HelpText
           virtio-NAME-device instead of -pci: in memory, found by ACPI
 
         Network
-          -nic user[,model=virtio-net-pci|e1000][,mac=M][,hostfwd=RULE][,...]
+          -nic user[,model=virtio-net-pci|e1000|xen][,mac=M][,hostfwd=RULE][,...]
           -nic none              no network; without a flag it is -nic user
           -netdev user,id=ID[,net=10.0.2.0/24][,host=A][,dns=A][,dhcpstart=A]
                  [,restrict=on][,hostfwd=tcp:[ADDR]:PORT-[ADDR]:PORT]

@@ -12,6 +12,9 @@ internal enum DriveInterface
     None,
 
     Virtio,
+
+    /// <summary>Of a Xen domain.</summary>
+    Xen,
 }
 
 /// <summary>What -drive and its short forms say, nothing opened yet.</summary>

@@ -37,7 +37,7 @@ internal static class DriveValues
     public static void Drive(RunSettings settings, string value)
     {
         var keys = new KeyValues("-drive", value, implied: null, DriveKeys);
-        var place = keys.Word("if", ("ide", DriveInterface.Ide), ("none", DriveInterface.None), ("virtio", DriveInterface.Virtio)) ?? DriveInterface.Ide;
+        var place = keys.Word("if", ("ide", DriveInterface.Ide), ("none", DriveInterface.None), ("virtio", DriveInterface.Virtio), ("xen", DriveInterface.Xen)) ?? DriveInterface.Ide;
         var isCdrom = keys.Word("media", ("disk", false), ("cdrom", true)) ?? false;
         if (keys["aio"] is { } aio and not "threads")
             throw keys.Error($"aio={aio} is not in this version; there is threads");
@@ -47,6 +47,10 @@ internal static class DriveValues
             throw keys.Error("snapshot=on and readonly=on: a disk that is only read needs no temporary one; leave one of them out");
         if (place == DriveInterface.Virtio && isCdrom)
             throw keys.Error("a virtio disk is no CD-ROM drive; give readonly=on, or if=ide");
+        if (place == DriveInterface.Xen && keys["file"] is null)
+            throw keys.Error("file= is missing; a drive of a Xen domain is not empty");
+        if (place == DriveInterface.Xen && keys["serial"] is { } serial)
+            throw keys.Error($"serial={serial}: a Xen domain's disks have none; leave it out");
         if (place == DriveInterface.None && keys["id"] is null)
             throw keys.Error("if=none needs an id= by which a -device names it");
         var drive = new DriveSpec($"-drive {value}")
@@ -55,7 +59,7 @@ internal static class DriveValues
             Id = keys["id"],
             Interface = place,
             IsCdrom = isCdrom,
-            Index = place == DriveInterface.Virtio ? null : Place(keys),
+            Index = place is DriveInterface.Virtio or DriveInterface.Xen ? null : Place(keys),
             Serial = keys.Text("serial", 20),
             Options = new DriveOptions
             {

@@ -16,8 +16,8 @@ internal sealed record HubPortSpec(string What, string Id, int Hub, string? Netd
 
 /// <summary>A NIC.</summary>
 /// <param name="Model">QEMU's name of the device.</param>
-/// <param name="Create">Makes it, of what it leads to, its address, and its ROM.</param>
-internal sealed record NicSpec(string What, string Model, Func<INetworkBackend?, MacAddress, BootSource?, PciDevice> Create)
+/// <param name="Create">Makes it, of what it leads to, its address, and its ROM: a <see cref="PciDevice"/> or a <see cref="XenDevice"/>.</param>
+internal sealed record NicSpec(string What, string Model, Func<INetworkBackend?, MacAddress, BootSource?, object> Create)
 {
     /// <summary>The id of its -netdev, or of its port of a hub; null: none.</summary>
     public string? NetdevId { get; init; }

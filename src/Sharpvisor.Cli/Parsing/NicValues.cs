@@ -7,7 +7,7 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class NicValues
 {
-    public const string Virtio = "virtio-net", E1000 = "e1000";
+    public const string Virtio = "virtio-net", E1000 = "e1000", Xen = "xen";
 
     /// <summary>The hub that -net connects everything to.</summary>
     private const int LegacyHub = 0;
@@ -19,6 +19,7 @@ internal static class NicValues
         ["virtio-net-pci"] = "virtio-net-pci",
         [E1000] = E1000,
         ["e1000-82540em"] = E1000,
+        [Xen] = Xen,
     };
 
     /// <summary>What a NIC's -device has beside what all devices have.</summary>
@@ -179,6 +180,8 @@ internal static class NicValues
         if (!Models.TryGetValue(name, out var model))
             throw keys.Error($"model={name}: not in this version; the nearest is {Nearest.Of(name, Models.Keys)} of {string.Join(", ", Models.Keys)}");
         var slot = VirtioValues.Slot(keys);
+        if (model == Xen)
+            return XenNic(what, keys);
         return model == E1000 ? E1000Nic(what, keys, slot) : VirtioNic(what, model, keys, device => device with { Slot = slot });
     }
 
@@ -186,6 +189,17 @@ internal static class NicValues
     {
         var bootIndex = keys.Number("bootindex", 0, int.MaxValue);
         return Common(new NicSpec(what, E1000, (backend, address, rom) => new E1000Card(backend) { Address = address, Slot = slot, BootIndex = bootIndex, Rom = rom }), keys);
+    }
+
+    private static NicSpec XenNic(string what, KeyValues keys)
+    {
+        foreach (var key in new[] { "addr", "bootindex", "romfile" })
+        {
+            if (keys[key] is not null)
+                throw keys.Error($"{key}=: a Xen domain's NIC is on no bus and firmware does not see it; leave it out");
+        }
+
+        return Common(new NicSpec(what, Xen, (backend, address, _) => new XenNic(backend) { Address = address }), keys);
     }
 
     private static NicSpec Common(NicSpec spec, KeyValues keys)

@@ -7,6 +7,11 @@ using Sharpvisor.Core.Memory;
 
 namespace Sharpvisor.Devices.Xen;
 
+/// <summary>A page that a domain has granted and a back end uses.</summary>
+/// <param name="Page">Guest-physical address of memory.</param>
+/// <param name="Life">Which table it is of: a reset makes another one, in which nothing is in use.</param>
+public readonly record struct GrantedPage(uint Reference, bool IsWritable, ulong Page, int Life);
+
 /// <summary>Used with the machine's gate held.</summary>
 public sealed class GrantTable
 {
@@ -23,7 +28,10 @@ public sealed class GrantTable
     private readonly GuestMemory _memory;
     private readonly GuestErrorLog _errors;
     private readonly ulong[] _frames = new ulong[MaximumFrames];
-    private readonly Dictionary<uint, Use> _uses = [];
+
+    /// <summary>Uses of each reference; of a frame's from the moment on at which it is laid.</summary>
+    private readonly Use[]?[] _uses = new Use[]?[MaximumFrames];
+    private int _life;
 
     public GrantTable(GuestMemory memory, GuestErrorLog errors)
     {
@@ -34,8 +42,8 @@ public sealed class GrantTable
     /// <summary>Frames that the domain has asked for.</summary>
     public int FrameCount { get; private set; }
 
-    /// <summary>Grants in use.</summary>
-    public int UseCount => _uses.Count;
+    /// <summary>Uses of grants that have not ended.</summary>
+    public int UseCount { get; private set; }
 
     /// <summary>Lays a frame of the table at a page of the domain; with it, those before it exist, too.</summary>
     /// <param name="page">Guest-physical address of memory. What is there becomes the table, cleared.</param>
@@ -44,27 +52,30 @@ public sealed class GrantTable
         if (index is < 0 or >= MaximumFrames || page % GuestMemory.PageSize != 0 || !_memory.TryWrite(page, new byte[GuestMemory.PageSize]))
             return XenError.EINVAL;
         _frames[index] = page;
+        _uses[index] ??= new Use[EntriesPerFrame];
         FrameCount = Math.Max(FrameCount, index + 1);
+
         return XenError.None;
     }
 
-    /// <summary>A reset of the machine: what is in use stays so until it is released, but nothing is granted any more.</summary>
+    /// <summary>A reset of the machine: nothing is granted or in use any more.</summary>
     public void Reset()
     {
         Array.Clear(_frames);
-        FrameCount = 0;
-        _uses.Clear();
+        Array.Clear(_uses);
+        FrameCount = UseCount = 0;
+        _life++;
     }
 
     /// <summary>Takes a granted page in use for a back end. The domain sees that, and must not take it back meanwhile.</summary>
-    /// <param name="page">Guest-physical address of memory.</param>
     /// <returns>False: it is not granted so; counted as the domain's error.</returns>
-    public bool TryAcquire(uint reference, bool writable, out ulong page)
+    public bool TryAcquire(uint reference, bool writable, out GrantedPage granted)
     {
-        page = 0;
+        granted = default;
         if (!TryEntry(reference, out var entry))
             return Refuse("a grant reference out of the table");
         var bits = writable ? Reading | Writing : Reading;
+        ulong page;
         while (true)
         {
             if (!_memory.TryRead(entry, out ulong value))
@@ -80,32 +91,49 @@ public sealed class GrantTable
                 break;
         }
 
-        var use = _uses.GetValueOrDefault(reference);
-        _uses[reference] = writable ? use with { Writers = use.Writers + 1 } : use with { Readers = use.Readers + 1 };
+        ref var use = ref UsesOf(reference);
+        use = writable ? use with { Writers = use.Writers + 1 } : use with { Readers = use.Readers + 1 };
+        UseCount++;
+        granted = new GrantedPage(reference, writable, page, _life);
         return true;
     }
 
-    /// <summary>Ends one use.</summary>
-    /// <exception cref="InvalidOperationException">There is none.</exception>
-    public void Release(uint reference, bool writable)
+    /// <summary>Takes several in use, or none of them.</summary>
+    /// <param name="granted">As long as <paramref name="references"/>.</param>
+    public bool TryAcquire(ReadOnlySpan<uint> references, bool writable, Span<GrantedPage> granted)
     {
-        if (!_uses.TryGetValue(reference, out var use))
+        for (var i = 0; i < references.Length; i++)
         {
-            if (FrameCount == 0)
-                return; // the machine was reset
-            throw new InvalidOperationException("the grant is not in use");
+            if (TryAcquire(references[i], writable, out granted[i]))
+                continue;
+            Release(granted[..i]);
+            return false;
         }
 
-        use = writable ? use with { Writers = use.Writers - 1 } : use with { Readers = use.Readers - 1 };
-        if (use is { Readers: < 0 } or { Writers: < 0 })
+        return true;
+    }
+
+    /// <summary>Ends one use. What was in use at a reset has ended with that.</summary>
+    /// <exception cref="InvalidOperationException">There is none.</exception>
+    public void Release(in GrantedPage granted)
+    {
+        if (granted.Life != _life)
+            return;
+        ref var use = ref UsesOf(granted.Reference);
+        if (granted.IsWritable ? use.Writers == 0 : use.Readers == 0)
             throw new InvalidOperationException("the grant is not in use that way");
+        use = granted.IsWritable ? use with { Writers = use.Writers - 1 } : use with { Readers = use.Readers - 1 };
+        UseCount--;
         var bits = (use.Writers == 0 ? Writing : 0) | (use is { Writers: 0, Readers: 0 } ? Reading : 0);
-        if (bits != 0 && TryEntry(reference, out var entry))
+        if (bits != 0 && TryEntry(granted.Reference, out var entry))
             _memory.TryClearBits(entry, bits, out _);
-        if (use is { Writers: 0, Readers: 0 })
-            _uses.Remove(reference);
-        else
-            _uses[reference] = use;
+    }
+
+    /// <summary>Ends several uses.</summary>
+    public void Release(ReadOnlySpan<GrantedPage> granted)
+    {
+        foreach (ref readonly var page in granted)
+            Release(page);
     }
 
     private bool TryEntry(uint reference, out ulong entry)
@@ -115,6 +143,13 @@ public sealed class GrantTable
             return false;
         entry = frame + (reference % EntriesPerFrame * EntrySize);
         return true;
+    }
+
+    private ref Use UsesOf(uint reference)
+    {
+        if (reference >= MaximumFrames * EntriesPerFrame || _uses[reference / EntriesPerFrame] is not { } uses)
+            throw new InvalidOperationException("the grant is not in use");
+        return ref uses[reference % EntriesPerFrame];
     }
 
     private bool Refuse(string kind)

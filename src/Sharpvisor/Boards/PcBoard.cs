@@ -20,6 +20,7 @@ using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor.Boards;
 
@@ -128,6 +129,7 @@ internal sealed class PcBoard
         foreach (var card in options.NetworkCards)
             slots.Add(card, card.Create(context));
         AddTestDevices(options);
+        XenDevices.Check(options);
         if (options.Xen is { } xen)
             Xen = AddXen(xen);
     }
@@ -160,6 +162,9 @@ internal sealed class PcBoard
     /// <summary>Null on a machine without Xen's guest interface.</summary>
     public XenDomain? Xen { get; }
 
+    /// <summary>Its back ends.</summary>
+    public XenBus? XenBus { get; private set; }
+
     public IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
@@ -176,7 +181,12 @@ internal sealed class PcBoard
         var platform = new XenPlatform(Unplug, logger);
         Pci.AddToFreeSlot(platform, FirstFreeSlot);
         MapPorts(XenPlatform.UnplugPort, XenPlatform.UnplugLength, platform.UnplugPorts, "xen-unplug");
-        domain.OnStore = store => XenStoreTree.Fill(store, domain, options, _options);
+        var bus = XenBus = XenDevices.CreateBus(domain, _context, _options);
+        domain.OnStore = store =>
+        {
+            XenStoreTree.Fill(store, domain, options, _options);
+            bus.Start(store);
+        };
         var console = new XenConsole(memory, XenDomain.ConsolePage, options.Console ?? new NullCharBackend(), gate, errors, domain.NotifyConsole);
         domain.OnConsole = console.Serve;
         return domain;

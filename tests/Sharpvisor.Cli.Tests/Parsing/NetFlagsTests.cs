@@ -181,5 +181,5 @@ public sealed class NetFlagsTests
         Assert.DoesNotContain('\n', e.Message);
     }
 
-    private static PciDevice Create(NicSpec nic) => nic.Create(null, nic.Address ?? MacAddress.Default(0), null);
+    private static PciDevice Create(NicSpec nic) => (PciDevice)nic.Create(null, nic.Address ?? MacAddress.Default(0), null);
 }

@@ -27,28 +27,44 @@ public sealed class GrantTableTests : IDisposable
     public void A_granted_page_is_marked_while_it_is_in_use()
     {
         Grant(8, Permit, 0, Page);
-        Assert.True(_table.TryAcquire(8, writable: false, out var page));
-        Assert.Equal(Page, page);
+        Assert.True(_table.TryAcquire(8, writable: false, out var read));
+        Assert.Equal(Page, read.Page);
         Assert.Equal(Permit | Reading, Flags(8));
-        Assert.True(_table.TryAcquire(8, writable: true, out _));
+        Assert.True(_table.TryAcquire(8, writable: true, out var written));
         Assert.Equal(Permit | Reading | Writing, Flags(8));
-        _table.Release(8, writable: true);
+        Assert.Equal(2, _table.UseCount);
+        _table.Release(written);
         Assert.Equal(Permit | Reading, Flags(8));
-        _table.Release(8, writable: false);
+        _table.Release(read);
         Assert.Equal(Permit, Flags(8));
         Assert.Equal(0, _table.UseCount);
-        Assert.Throws<InvalidOperationException>(() => _table.Release(8, writable: false));
+        Assert.Throws<InvalidOperationException>(() => _table.Release(read));
+        Assert.Throws<InvalidOperationException>(() => _table.Release(read with { Reference = uint.MaxValue }));
     }
 
     [Fact]
     public void A_writer_that_ends_leaves_the_other_one()
     {
         Grant(8, Permit, 0, Page);
+        _table.TryAcquire(8, writable: true, out var granted);
         _table.TryAcquire(8, writable: true, out _);
-        _table.TryAcquire(8, writable: true, out _);
-        _table.Release(8, writable: true);
+        _table.Release(granted);
         Assert.Equal(Permit | Reading | Writing, Flags(8));
-        Assert.Throws<InvalidOperationException>(() => _table.Release(8, writable: false));
+        Assert.Throws<InvalidOperationException>(() => _table.Release(granted with { IsWritable = false }));
+    }
+
+    [Fact]
+    public void Of_a_list_all_are_in_use_or_none()
+    {
+        Grant(8, Permit, 0, Page);
+        Grant(9, Permit | ReadOnly, 0, Page + 0x1000);
+        var granted = new GrantedPage[2];
+        Assert.False(_table.TryAcquire([8, 9], writable: true, granted));
+        Assert.Equal((Permit, Permit | ReadOnly, 0), (Flags(8), Flags(9), _table.UseCount));
+        Assert.True(_table.TryAcquire([8, 9], writable: false, granted));
+        Assert.Equal([Page, Page + 0x1000], granted.Select(g => g.Page));
+        _table.Release(granted);
+        Assert.Equal((Permit, Permit | ReadOnly, 0), (Flags(8), Flags(9), _table.UseCount));
     }
 
     [Theory]
@@ -90,10 +106,14 @@ public sealed class GrantTableTests : IDisposable
         _memory.TryRead(Table, out ulong first);
         Assert.Equal(0u, first);
         Grant(8, Permit, 0, Page);
-        Assert.True(_table.TryAcquire(8, writable: true, out _));
+        Assert.True(_table.TryAcquire(8, writable: true, out var old));
         _table.Reset();
-        _table.Release(8, writable: true);
-        Assert.False(_table.TryAcquire(8, writable: false, out _));
+        Assert.Equal(0, _table.UseCount);
+        Assert.Equal(XenError.None, _table.SetFrame(0, Table));
+        Grant(8, Permit, 0, Page);
+        Assert.True(_table.TryAcquire(8, writable: true, out _));
+        _table.Release(old); // of the table before
+        Assert.Equal(Permit | Reading | Writing, Flags(8));
     }
 
     private void Grant(uint reference, uint flags, uint domain, ulong page) =>
