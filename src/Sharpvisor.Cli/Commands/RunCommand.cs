@@ -80,6 +80,8 @@ internal static class RunCommand
 
     private static Machine Build(RunSettings settings, BootFiles files, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
     {
+        foreach (var note in settings.Notes)
+            logger.LogWarning("{Note}", note);
         var builder = Machine.CreateBuilder()
             .WithName(settings.Name)
             .WithMemory(settings.Memory)
@@ -133,7 +135,7 @@ internal static class RunCommand
             disks[virtio] = OpenDrive(spec, spec.Id ?? VirtioDisk.NameOf(disks.Count), ends, logger);
 
         foreach (var (spec, i) in settings.Drives.Where(d => d.Interface == DriveInterface.Xen).Select((d, i) => (d, i)))
-            builder.WithXenDevice(new XenDisk(OpenDrive(spec, spec.Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = spec.IsCdrom });
+            builder.WithXenDevice(new XenDisk(OpenDrive(spec, spec.Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = spec.IsCdrom, Place = spec.Index });
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);

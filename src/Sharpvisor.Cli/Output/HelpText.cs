@@ -43,14 +43,18 @@ internal static class HelpText
                                  changes nothing
           -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
           -name NAME  -uuid ID  -nodefaults
+          -machine xenfv|xenpvh  a domain as Xen has them: HVM, or PVH
+          -xen-domid N           its number; -device xen-console,chardev=ID: its hvc0
+          --xl FILE              a domain by a file of xl's, xl.cfg(5); flags behind it
+                                 have the last word
           -global PIIX4_PM.disable_s3=1   no suspend to RAM; disable_s4=1: to disk
           -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev |
                   pci-testdev
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
-          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|none][,index=N]
-                 [,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
+          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|xen|none]
+                 [,index=N][,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
                  [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
           -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]
           -snapshot              disks stay as they are; what is written is lost
