@@ -51,6 +51,36 @@ public sealed class ControlProcessTests : IDisposable
     }
 
     [Fact]
+    public async Task The_store_of_a_Xen_domain_from_another_process()
+    {
+        var name = $"xen-{Guid.NewGuid():N}";
+        var file = Path.Combine(_directory, "vm.cfg");
+        TinyGuest.WriteEcho(Kernel);
+        await File.WriteAllTextAsync(file, $"name = '{name}'\ntype = 'hvm'\nmemory = 64\nkernel = '{Kernel}'\nvif = ['bridge=b']\n");
+        using var tool = StartTool(["run", "--xl", file, "-xen-domid", "7"]);
+        await ReadUntil(tool, "Hi");
+        while (!MachineDirectory.List().Any(m => m.Name == name))
+            await Task.Delay(20);
+        var line = Environment.NewLine;
+        Assert.Equal((0, $"7{line}", ""), await Run("xenstore", "read", name, "domid"));
+        Assert.Equal((0, "", ""), await Run("xenstore", "write", name, "/data/a", "-1"));
+        Assert.Equal((0, $"a = \"-1\"{line}", ""), await Run("xenstore", "ls", name, "/data"));
+        Assert.Contains($"/local/domain/7/device/vif/0/mac = \"", (await Run("xenstore", "ls", "-f", name)).Output, StringComparison.Ordinal);
+
+        using var watch = StartTool(["xenstore", "watch", "-n", "2", name, "/data"]);
+        Assert.Equal("/data", await watch.StandardOutput.ReadLineAsync().WaitAsync(Limit));
+        Assert.Equal((0, "", ""), await Run("xenstore", "rm", name, "/data/a"));
+        Assert.Equal("/data/a", await watch.StandardOutput.ReadLineAsync().WaitAsync(Limit));
+        Assert.Equal(0, await ExitCode(watch));
+
+        Assert.Equal((1, "", $"sharpvisor: xenstore read: /data/a: there is no such node{line}"), await Run("xenstore", "read", name, "/data/a"));
+        Assert.Equal(2, (await Run("xenstore", "read", name, "-z", "/data/a")).Code);
+        Assert.Equal((0, "", ""), await Run("monitor", name, "quit"));
+        Assert.Equal(0, await ExitCode(tool));
+        Assert.Contains("vm.cfg:5: vif: bridge=b: the NIC is on a user network", await tool.StandardError.ReadToEndAsync(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_server_that_waits_has_the_machine_wait()
     {
         var path = Path.Combine(_directory, "q");

@@ -54,8 +54,8 @@ internal static class HelpText
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
           -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|xen|none]
-                 [,index=N][,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
-                 [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
+                 [,index=N][,id=ID][,media=cdrom][,readonly=on][,snapshot=on]
+                 [,cache=MODE][,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
           -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]
           -snapshot              disks stay as they are; what is written is lost
           -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]

@@ -1,5 +1,6 @@
 // What a domain configuration file of xl's says, as flags of `run`: xl.cfg(5), xl-network-configuration(5).
 using System.Globalization;
+using System.Text;
 using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Cli.Parsing.Xl;
@@ -251,12 +252,13 @@ internal sealed class XlDomain
             return;
         if (!IsHvm)
             throw Error(_pairs["vnc"].Line, "vnc", "a PVH domain has no screen; leave it out, or give type=\"hvm\"");
-        var parts = (listen ?? "127.0.0.1").Split(':');
-        var host = parts[0] is "0.0.0.0" ? "" : parts[0];
-        var number = parts.Length > 1 ? parts[^1] : (display ?? 0).ToString(CultureInfo.InvariantCulture);
-        var search = parts.Length == 1 && display is null ? ",to=99" : "";
+        listen ??= "127.0.0.1";
+        var colon = listen.LastIndexOf(':') is var last && last > listen.LastIndexOf(']') ? last : -1; // an address of IPv6 is in brackets
+        var host = (colon < 0 ? listen : listen[..colon]) is var address && address is "0.0.0.0" ? "" : address;
+        var number = colon >= 0 ? listen[(colon + 1)..] : (display ?? 0).ToString(CultureInfo.InvariantCulture);
+        var search = colon < 0 && display is null ? ",to=99" : "";
         if (password is { Length: > 0 })
-            Add("vncpasswd", "object", $"secret,id=xl-vnc,data={Quote(password)}");
+            Add("vncpasswd", "object", $"secret,id=xl-vnc,format=base64,data={Convert.ToBase64String(Encoding.UTF8.GetBytes(password))}"); // it may have a comma
         Add("vnc", "vnc", $"{host}:{number}{search}{(password is { Length: > 0 } ? ",password-secret=xl-vnc" : "")}");
     }
 
@@ -283,9 +285,9 @@ internal sealed class XlDomain
             {
                 features.Add(part.Split('=') switch
                 {
-                    [var name, "1"] => $"+{name}",
-                    [var name, "0"] => $"-{name}",
-                    [_, "x" or "k" or "s"] => "",
+                    [var name, "1"] when !name.Contains(':', StringComparison.Ordinal) => $"+{name}",
+                    [var name, "0"] when !name.Contains(':', StringComparison.Ordinal) => $"-{name}",
+                    [_, "x" or "k" or "s"] => "", // as it is anyway
                     _ => throw Error(value.Line, "cpuid", $"\"{part}\" is not in this version; give FEATURE=0 or FEATURE=1, or -cpu beside --xl"),
                 });
             }
