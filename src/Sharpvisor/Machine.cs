@@ -37,7 +37,7 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     private readonly ILogger _logger;
     private readonly MachineGate _gate = new();
     private readonly HostClock _clock;
-    private readonly PcBoard _board;
+    private readonly Board _board;
     private readonly BootPlan? _plan;
     private readonly IVcpu[] _vcpus;
     private readonly VcpuThreads _threads;
@@ -67,12 +67,13 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
         {
             Ports = new AddressSpace("io", 0x10000, _gate, Errors) { Trace = (TracePoints, TraceKind.Port) };
             Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors) { Trace = (TracePoints, TraceKind.Mmio) };
-            _board = new PcBoard(new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model), _logger), options);
+            var context = new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model), _logger);
+            _board = options.Kind == MachineKind.XenPvh ? new XenPvhBoard(context, options) : new PcBoard(context, options);
             _plan = BootChoice.Plan(options, Memory);
             if (_plan is { Way: BootWay.Firmware })
-                _board.Firmware.AddKernel(_plan);
+                _board.AddKernel(_plan);
             Screen = _board.Vga is null ? null : new GuestScreen(_board.Vga, _gate, _exit.Task);
-            Keyboard = new GuestKeyboard(_board.Keyboard, _gate, _exit.Task);
+            Keyboard = new GuestKeyboard(_board.Keyboard ?? new(), _gate, _exit.Task);
             Balloon = FindBalloon();
             var environment = new CpuEnvironment
             {
@@ -145,10 +146,17 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
 
     public IEnumerable<BlockDrive> Drives => _options.Drives;
 
-    /// <summary>COM1, when the machine was made without connecting it to something else.</summary>
-    /// <exception cref="InvalidOperationException">COM1 leads elsewhere.</exception>
-    public MemoryCharBackend Serial => _options.Serial[0] as MemoryCharBackend
-        ?? throw new InvalidOperationException($"COM1 leads to {_options.Serial[0]?.Name ?? "nothing"}; leave WithSerial out to use Serial");
+    /// <summary>COM1, or the console of a PVH domain, when the machine was made without connecting it to something else.</summary>
+    /// <exception cref="InvalidOperationException">It leads elsewhere.</exception>
+    public MemoryCharBackend Serial
+    {
+        get
+        {
+            var console = _options.Kind == MachineKind.XenPvh ? _options.Xen?.Console : _options.Serial[0];
+            return console as MemoryCharBackend
+                ?? throw new InvalidOperationException($"the first console leads to {console?.Name ?? "nothing"}; leave WithSerial and a console of WithXen out to use Serial");
+        }
+    }
 
     /// <summary>What the guest shows; null on a machine without a VGA (<see cref="MachineBuilder.WithVga()"/>).</summary>
     public GuestScreen? Screen { get; }
@@ -158,8 +166,8 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>The memory balloon; null on a machine without one (<see cref="VirtioMemoryBalloon"/>).</summary>
     public GuestBalloon? Balloon { get; }
 
-    /// <summary>The mouse, used under <see cref="Gate"/>.</summary>
-    public IPointerInput Mouse => _board.Mouse;
+    /// <summary>The mouse, used under <see cref="Gate"/>; null on a machine without one.</summary>
+    public IPointerInput? Mouse => _board.Mouse;
 
     /// <summary>The Xen domain that the guest finds itself in, used under <see cref="Gate"/>; null: there is no Xen.</summary>
     public XenDomain? Xen => _board.Xen;

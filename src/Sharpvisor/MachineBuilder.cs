@@ -205,7 +205,7 @@ public sealed class MachineBuilder
     /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together. All that the machine was to own is closed.</exception>
     public Machine Build()
     {
-        var options = Options.Serial.Count > 0 ? Options : Options with { Serial = [new MemoryCharBackend()] };
+        var options = WithDefaultConsole(Options);
         try
         {
             return new Machine(options);
@@ -219,6 +219,14 @@ public sealed class MachineBuilder
             throw;
         }
     }
+
+    /// <summary>Who wants to see what the guest says and has not said where: <see cref="Machine.Serial"/>.</summary>
+    private static MachineOptions WithDefaultConsole(MachineOptions options) => options switch
+    {
+        { Kind: MachineKind.XenPvh, Serial.Count: 0, Xen: { Console: null } xen } => options with { Xen = xen with { Console = new MemoryCharBackend() } },
+        { Kind: not MachineKind.XenPvh, Serial.Count: 0 } => options with { Serial = [new MemoryCharBackend()] },
+        _ => options,
+    };
 
     /// <summary>Makes the machine and starts it.</summary>
     /// <exception cref="Core.Guests.ConfigurationException">Something does not fit together.</exception>

@@ -26,16 +26,17 @@ public sealed record MachineChar(string Label, ICharBackend Backend);
 /// <summary>What a machine is put together from, for whoever shows it. Devices are used under <see cref="Machine.Gate"/>.</summary>
 public sealed class MachineParts
 {
-    internal MachineParts(MachineOptions options, PcBoard board)
+    internal MachineParts(MachineOptions options, Board board)
     {
         Options = options;
         Pci = board.Pci;
         Pic = board.Pic;
         IoApic = board.IoApic;
         LocalApics = board.LocalApics;
+        HasKeyboard = board.Keyboard is not null;
         Disks =
         [
-            .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", board.Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
+            .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", ((PcBoard)board).Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
             .. options.VirtioDevices.OfType<VirtioDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
             .. options.XenDevices.OfType<XenDisk>().Where(d => !options.IdeDrives.Any(i => i.Drive == d.Drive)).Select(d => new MachineDisk(d.Drive, d.Kind, null)),
         ];
@@ -57,11 +58,14 @@ public sealed class MachineParts
 
     public MachineOptions Options { get; }
 
-    public PciBus Pci { get; }
+    /// <summary>Null on a machine without it, as those below.</summary>
+    public PciBus? Pci { get; }
 
-    public Pic Pic { get; }
+    public Pic? Pic { get; }
 
-    public IoApic IoApic { get; }
+    public IoApic? IoApic { get; }
+
+    public bool HasKeyboard { get; }
 
     public IReadOnlyList<LocalApic> LocalApics { get; }
 

@@ -110,7 +110,7 @@ public sealed class SuspendTests
         using (machine.Gate.Enter())
         {
             machine.Keyboard.Device.OnKey(Key.Enter, false); // the one that began the sleep
-            machine.Mouse.OnMove(5, 5, 0, PointerButtons.None);
+            machine.Mouse!.OnMove(5, 5, 0, PointerButtons.None);
         }
 
         await machine.PauseAsync().WaitAsync(Limit);
@@ -122,7 +122,7 @@ public sealed class SuspendTests
             if (isKey)
                 machine.Keyboard.Device.OnKey(Key.A, true);
             else
-                machine.Mouse.OnMove(0, 0, 0, PointerButtons.Left);
+                machine.Mouse!.OnMove(0, 0, 0, PointerButtons.Left);
         }
 
         await woken.Task.WaitAsync(Limit);

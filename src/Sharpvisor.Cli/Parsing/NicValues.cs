@@ -102,11 +102,14 @@ internal static class NicValues
     /// <summary>vlan=, as QEMU called hubs until it had no more of them; OpenXT's lines still do.</summary>
     private static int HubOf(KeyValues keys) => keys.Number("vlan", 0, int.MaxValue) ?? LegacyHub;
 
-    /// <summary>As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is.</summary>
+    /// <summary>
+    /// As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is. A domain of
+    /// Xen's has Xen's, for its drivers take all others away.
+    /// </summary>
     public static void AddDefault(RunSettings settings)
     {
         if (settings is { Nics.Count: 0, Netdevs.Count: 0, HubPorts.Count: 0, HasNoNic: false, NoDefaults: false })
-            Nic(settings, NetdevValues.UserKind);
+            Nic(settings, settings.Machine == MachineKind.Pc ? NetdevValues.UserKind : $"{NetdevValues.UserKind},model={Xen}");
     }
 
     /// <summary>Connects what belongs together, and checks that cables have two ends.</summary>

@@ -1,3 +1,5 @@
+using Sharpvisor.Core.Host;
+
 namespace Sharpvisor.Core.Guests;
 
 /// <summary>Memory as the code that runs on a processor sees it at this moment, by linear address, with the rights of its kernel.</summary>
@@ -20,6 +22,12 @@ public interface ILinearMemory
 /// <param name="Number">RAX or EAX.</param>
 public readonly record struct Hypercall(int Processor, int Privilege, bool Is64, ulong Number, ulong Arg1, ulong Arg2, ulong Arg3, ulong Arg4, ulong Arg5);
 
+/// <summary>What becomes of a hypercall.</summary>
+/// <param name="Value">What RAX gets.</param>
+/// <param name="IsAgain">The call is not through: the processor makes it again, after interrupts that wait. <paramref name="Value"/> is not used.</param>
+/// <param name="Rest">The processor has nothing to do for now: it sleeps on this, without the gate, for a fraction of a millisecond.</param>
+public readonly record struct HypercallResult(ulong Value, bool IsAgain = false, WakeableSleep? Rest = null);
+
 /// <summary>The interface of a hypervisor that a machine offers its guest, in place of the engine's own.</summary>
 public interface IHypervisor
 {
@@ -27,6 +35,5 @@ public interface IHypervisor
     (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf);
 
     /// <summary>Serves a hypercall, with the machine's gate held.</summary>
-    /// <returns>What RAX gets.</returns>
-    ulong Call(in Hypercall call, ILinearMemory memory);
+    HypercallResult Call(in Hypercall call, ILinearMemory memory);
 }

@@ -40,10 +40,13 @@ public sealed class GuestEventSource : EventSource
     [Event(6, Keywords = Keywords.Virtio, Level = EventLevel.Informational)]
     public void Virtio(bool isDone, string device, int queue, ulong bytes) => WriteEvent(6, isDone, device, queue, bytes);
 
+    [Event(7, Keywords = Keywords.Hypercall, Level = EventLevel.Informational)]
+    public void Hypercall(int processor, ulong number, ulong first, ulong second, long result) => WriteEvent(7, processor, number, first, second, result);
+
     protected override void OnEventCommand(EventCommandEventArgs command)
     {
         var kinds = TraceKind.None;
-        for (var kind = TraceKind.Interrupt; kind <= TraceKind.Virtio; kind = (TraceKind)((int)kind << 1))
+        for (var kind = TraceKind.Interrupt; kind <= TraceKind.Hypercall; kind = (TraceKind)((int)kind << 1))
         {
             if (IsEnabled(EventLevel.Informational, (EventKeywords)kind))
                 kinds |= kind;
@@ -75,6 +78,9 @@ public sealed class GuestEventSource : EventSource
             case TraceKind.Virtio:
                 Virtio(e.Detail != 0, e.Device, (int)e.Number, e.Value);
                 break;
+            case TraceKind.Hypercall:
+                Hypercall(e.Processor, e.Number, e.Value, e.Detail, (long)e.Extra);
+                break;
         }
     }
 
@@ -87,5 +93,6 @@ public sealed class GuestEventSource : EventSource
         public const EventKeywords Port = (EventKeywords)TraceKind.Port;
         public const EventKeywords Mmio = (EventKeywords)TraceKind.Mmio;
         public const EventKeywords Virtio = (EventKeywords)TraceKind.Virtio;
+        public const EventKeywords Hypercall = (EventKeywords)TraceKind.Hypercall;
     }
 }

@@ -23,15 +23,18 @@ public enum TraceKind
 
     /// <summary>A request of a virtio driver comes, or goes back done.</summary>
     Virtio = 32,
-    All = Interrupt | Exception | SystemCall | Port | Mmio | Virtio,
+
+    /// <summary>A call of the hypervisor, with its result.</summary>
+    Hypercall = 64,
+    All = Interrupt | Exception | SystemCall | Port | Mmio | Virtio | Hypercall,
 }
 
 /// <summary>One event. What the numbers mean depends on the kind.</summary>
 /// <param name="Processor">Its index; -1: not known.</param>
-/// <param name="Number">Vector; system call (RAX); address of port or MMIO; virtio queue.</param>
-/// <param name="Value">Error code, or -1; first argument (RDI); what was read or written; bytes of the request.</param>
-/// <param name="Detail">RIP of exceptions and interrupts; second argument (RSI); size of the access in bytes; of a virtio request 0, or 1 when it goes back.</param>
-/// <param name="Extra">CR2 of a page fault; third argument (RDX).</param>
+/// <param name="Number">Vector; system call or hypercall (RAX); address of port or MMIO; virtio queue.</param>
+/// <param name="Value">Error code, or -1; first argument; what was read or written; bytes of the request.</param>
+/// <param name="Detail">RIP of exceptions and interrupts; second argument; size of the access in bytes; of a virtio request 0, or 1 when it goes back.</param>
+/// <param name="Extra">CR2 of a page fault; third argument of a system call; result of a hypercall.</param>
 /// <param name="IsWrite">Of ports and MMIO.</param>
 /// <param name="Device">Of ports, MMIO and virtio.</param>
 public readonly record struct TraceEvent(TraceKind Kind, int Processor, ulong Number, ulong Value, ulong Detail, ulong Extra = 0, bool IsWrite = false, string Device = "")
@@ -43,6 +46,7 @@ public readonly record struct TraceEvent(TraceKind Kind, int Processor, ulong Nu
         TraceKind.Exception => FormattableString.Invariant($"exception cpu {Processor} vector 0x{Number:x2}{((long)Value < 0 ? "" : FormattableString.Invariant($" error 0x{Value:x}"))} rip 0x{Detail:x}{(Number == 14 ? FormattableString.Invariant($" cr2 0x{Extra:x}") : "")}"),
         TraceKind.SystemCall => FormattableString.Invariant($"syscall cpu {Processor} nr {Number} args 0x{Value:x} 0x{Detail:x} 0x{Extra:x}"),
         TraceKind.Port or TraceKind.Mmio => FormattableString.Invariant($"{(Kind == TraceKind.Port ? "port" : "mmio")} {(IsWrite ? "write" : "read")} 0x{Number:x} size {Detail} value 0x{Value:x} device {Device}"),
+        TraceKind.Hypercall => FormattableString.Invariant($"hypercall cpu {Processor} nr {Number} args 0x{Value:x} 0x{Detail:x} result {(long)Extra}"),
         _ => FormattableString.Invariant($"virtio {(Detail == 0 ? "request" : "done")} device {Device} queue {Number} bytes {Value}"),
     };
 }

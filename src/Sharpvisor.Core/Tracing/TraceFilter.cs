@@ -10,7 +10,7 @@ namespace Sharpvisor.Core.Tracing;
 public sealed record TraceFilter(TraceKind Kind, ulong First, ulong Last, string Device)
 {
     /// <summary>The names of the kinds, "all" aside.</summary>
-    public static IReadOnlyList<string> Names { get; } = ["interrupt", "exception", "syscall", "port", "mmio", "virtio"];
+    public static IReadOnlyList<string> Names { get; } = ["interrupt", "exception", "syscall", "port", "mmio", "virtio", "hypercall"];
 
     /// <exception cref="ConfigurationException">There is no such kind, or the numbers are none.</exception>
     public static TraceFilter Parse(string text)

@@ -1,4 +1,5 @@
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Paging;
 
 namespace Sharpvisor.Cpu.Interpreter;
@@ -41,23 +42,31 @@ public unsafe partial class InterpreterVcpu : ILinearMemory
 
     bool ILinearMemory.TryTranslate(ulong linear, out ulong physical) => TryTranslateForHypercall(linear, AccessKind.Write, out physical);
 
-    private void ExecuteHypercall()
+    /// <returns>False: the instruction is to be executed again.</returns>
+    private bool ExecuteHypercall()
     {
+        const long restNs = 200_000;
         var c = _c;
         if (_environment.Hypervisor is not { } hypervisor)
         {
             c->Arch.Gpr[0] = (ulong)(c->Cpl != 0 ? KvmEperm : KvmEnosys);
-            return;
+            return true;
         }
 
         ref var gpr = ref c->Arch.Gpr;
         var call = c->Is64 != 0
             ? new Hypercall(Index, c->Cpl, true, gpr[0], gpr[7], gpr[6], gpr[2], gpr[10], gpr[8])
             : new Hypercall(Index, c->Cpl, false, (uint)gpr[0], (uint)gpr[3], (uint)gpr[1], (uint)gpr[2], (uint)gpr[6], (uint)gpr[7]);
-        ulong result;
+        HypercallResult result;
         using (_environment.Gate.Enter())
             result = hypervisor.Call(call, this);
-        gpr[0] = c->Is64 != 0 ? result : (uint)result;
+        result.Rest?.Sleep(restNs);
+        if (result.IsAgain)
+            return false;
+        if (_environment.Points is { } points && points.Wants(TraceKind.Hypercall))
+            points.Write(new TraceEvent(TraceKind.Hypercall, Index, call.Number, call.Arg1, call.Arg2, result.Value));
+        gpr[0] = c->Is64 != 0 ? result.Value : (uint)result.Value;
+        return true;
     }
 
     /// <summary>A pointer that leads nowhere is the hypervisor's error to report: no fault, and CR2 stays.</summary>

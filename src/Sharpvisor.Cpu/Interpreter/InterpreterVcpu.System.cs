@@ -214,8 +214,10 @@ public unsafe partial class InterpreterVcpu
                 WriteOperand(in ins, 0, op, 4, c->Arch.Mxcsr);
                 return false;
             case Mnemonic.Vmcall or Mnemonic.Vmmcall:
-                ExecuteHypercall();
-                return false;
+                if (ExecuteHypercall())
+                    return false;
+                c->Arch.Rip += op->Offset;
+                return true;
             default:
                 if (TryExecuteMasked(in ins, op))
                     return false;

@@ -6,6 +6,9 @@ public sealed record AcpiOptions
 {
     public required int ProcessorCount { get; init; }
 
+    /// <summary>No PC around the processors: no PM1 block, no I/O APIC, no RTC; <see cref="AcpiReducedPower"/> is at its port.</summary>
+    public bool IsHardwareReduced { get; init; }
+
     /// <summary>The standard serial ports that are present: 1 for COM1 to 4 for COM4.</summary>
     public IReadOnlyList<int> SerialPorts { get; init; } = [1];
 

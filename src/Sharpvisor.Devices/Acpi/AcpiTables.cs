@@ -60,7 +60,7 @@ public static class AcpiTables
         var image = new AcpiImage();
         var facs = image.Add(Facs(), checksumAt: -1); // first, where WakingVector finds it
         var dsdt = image.Add(Dsdt.Build(options));
-        var fadt = image.Add(Fadt(options));
+        var fadt = image.Add(options.IsHardwareReduced ? ReducedFadt() : Fadt(options));
         image.Point(fadt, 36, 4, facs);
         image.Point(fadt, 40, 4, dsdt);
         image.Point(fadt, 140, 8, dsdt); // X_DSDT; of the FACS the 32-bit address serves
@@ -154,6 +154,30 @@ public static class AcpiTables
         return t.Finish();
     }
 
+    /// <summary>The fixed registers are reserved here (ACPI 6.4, 5.2.9, HW_REDUCED_ACPI).</summary>
+    private static byte[] ReducedFadt()
+    {
+        const uint wbinvd = 1 << 0, procC1 = 1 << 2, noFixedPowerButton = 1 << 4, noFixedSleepButton = 1 << 5, resetRegister = 1 << 10, headless = 1 << 12, hardwareReduced = 1 << 20;
+        const ushort vgaNotPresent = 1 << 2, rtcNotPresent = 1 << 5;
+        const int preferredProfile = 45, bootArchitecture = 109;
+
+        var t = new AcpiTable("FACP", 5);
+        t.Zeros(preferredProfile - AcpiTable.HeaderLength);
+        t.U8(4); // an enterprise server
+        t.Zeros(bootArchitecture - preferredProfile - 1);
+        t.U16(vgaNotPresent | rtcNotPresent);
+        t.U8(0);
+        t.U32(wbinvd | procC1 | noFixedPowerButton | noFixedSleepButton | resetRegister | headless | hardwareReduced);
+        t.Address(AddressSpaceId.SystemIo, AcpiReducedPower.Port + AcpiReducedPower.Reset, 8, 1);
+        t.U8(AcpiReducedPower.ResetValue);
+        t.Zeros(3);
+        t.Zeros(8 + 8); // X_FIRMWARE_CTRL and X_DSDT
+        t.Zeros(8 * 12); // PM1 to GPE1
+        t.Address(AddressSpaceId.SystemIo, AcpiReducedPower.Port + AcpiReducedPower.SleepControl, 8, 1);
+        t.Address(AddressSpaceId.SystemIo, AcpiReducedPower.Port + AcpiReducedPower.SleepStatus, 8, 1);
+        return t.Finish();
+    }
+
     private static byte[] Madt(AcpiOptions options)
     {
         const uint pcAtCompatible = 1, enabled = 1;
@@ -162,7 +186,7 @@ public static class AcpiTables
 
         var t = new AcpiTable("APIC", 3);
         t.U32((uint)LocalApicAddress);
-        t.U32(pcAtCompatible);
+        t.U32(options.IsHardwareReduced ? 0 : pcAtCompatible);
         for (var i = 0; i < options.ProcessorCount; i++)
         {
             if (i <= largestXApicId)
@@ -179,12 +203,16 @@ public static class AcpiTables
             }
         }
 
-        t.Bytes([1, 12, IoApicId, 0]);
-        t.U32((uint)IoApic.DefaultAddress);
-        t.U32(0);
-        SourceOverride(t, 0, conforms);
-        foreach (var irq in options.HasPci ? [5, 9, 10, 11] : (ReadOnlySpan<byte>)[SciIrq])
-            SourceOverride(t, irq, activeHigh | level);
+        if (!options.IsHardwareReduced)
+        {
+            t.Bytes([1, 12, IoApicId, 0]);
+            t.U32((uint)IoApic.DefaultAddress);
+            t.U32(0);
+            SourceOverride(t, 0, conforms);
+            foreach (var irq in options.HasPci ? [5, 9, 10, 11] : (ReadOnlySpan<byte>)[SciIrq])
+                SourceOverride(t, irq, activeHigh | level);
+        }
+
         // NMI on LINT1 of all processors.
         t.Bytes([4, 6, 0xFF, 0, 0, 1]);
         if (options.ProcessorCount > largestXApicId + 1)

@@ -21,14 +21,16 @@ internal static class Dsdt
             aml.NamePackage(@"\_S3", AcpiPm.SuspendToRam, AcpiPm.SuspendToRam, 0, 0);
         if (options.HasSuspendToDisk)
             aml.NamePackage(@"\_S4", AcpiPm.SuspendToDisk, AcpiPm.SuspendToDisk, 0, 0);
-        aml.NamePackage(@"\_S5", AcpiPm.SoftOff, AcpiPm.SoftOff, 0, 0);
+        var softOff = options.IsHardwareReduced ? AcpiReducedPower.SoftOff : AcpiPm.SoftOff;
+        aml.NamePackage(@"\_S5", softOff, softOff, 0, 0);
         aml.Scope(@"\_SB", sb =>
         {
             for (var i = 0; i < options.ProcessorCount; i++)
                 Processor(sb, i);
             foreach (var port in options.SerialPorts)
                 SerialPort(sb, port);
-            Rtc(sb);
+            if (!options.IsHardwareReduced)
+                Rtc(sb);
             if (options.HasI8042)
                 Keyboard(sb);
             if (options.HasHpet)

@@ -15,11 +15,6 @@ public sealed class KvmClock : IMsrDevice, ITscFollower, IResettable
 {
     private const uint MsrWallClockOld = 0x11, MsrSystemTimeOld = 0x12;
     private const uint MsrWallClock = 0x4B56_4D00, MsrSystemTime = 0x4B56_4D01;
-    private const byte TscStable = 1;
-
-    // ns = (tsc << shift) * multiplier >> 32: for a TSC of 1 GHz a factor of one, which needs a shift to fit.
-    private const uint TscToSystemMultiplier = 1u << 31;
-    private const sbyte TscShift = 1;
 
     private readonly Clock _clock;
     private readonly GuestMemory _memory;
@@ -89,14 +84,8 @@ public sealed class KvmClock : IMsrDevice, ITscFollower, IResettable
         var address = _systemTime & ~1UL;
         if (!_memory.IsRam(address, 32))
             return;
-        var now = _clock.NowNs;
         _version += 2;
-        BeginUpdate(address);
-        _memory.TryWrite(address + 8, (ulong)(now + _tscOffset));
-        _memory.TryWrite(address + 16, (ulong)now);
-        _memory.TryWrite(address + 24, TscToSystemMultiplier);
-        _memory.TryWrite(address + 28, (uint)(byte)TscShift | (TscStable << 8));
-        EndUpdate(address);
+        PvClock.WriteTime(_memory, address, _version, _clock.NowNs, _tscOffset);
     }
 
     /// <summary>pvclock_wall_clock: the UTC time at which system time was zero.</summary>
@@ -104,23 +93,7 @@ public sealed class KvmClock : IMsrDevice, ITscFollower, IResettable
     {
         if (!_memory.IsRam(_wallClock, 12))
             return;
-        var (seconds, ns) = Math.DivRem(_clock.UnixEpochNs, 1_000_000_000);
         _version += 2;
-        BeginUpdate(_wallClock);
-        _memory.TryWrite(_wallClock + 4, (uint)seconds);
-        _memory.TryWrite(_wallClock + 8, (uint)ns);
-        EndUpdate(_wallClock);
-    }
-
-    private void BeginUpdate(ulong address)
-    {
-        _memory.TryWrite(address, _version - 1);
-        Interlocked.MemoryBarrier();
-    }
-
-    private void EndUpdate(ulong address)
-    {
-        Interlocked.MemoryBarrier();
-        _memory.TryWrite(address, _version);
+        PvClock.WriteWallClock(_memory, _wallClock, _version, _clock.UnixEpochNs);
     }
 }

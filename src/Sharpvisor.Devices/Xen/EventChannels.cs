@@ -83,6 +83,14 @@ public sealed class EventChannels
     public bool HasUpcall(int processor) =>
         _vcpuInfo[processor] is not 0 and var info && _memory.TryRead(info + UpcallPending, out byte pending) && pending != 0;
 
+    /// <summary>SCHEDOP_block: a processor that waits does not mask what it waits for.</summary>
+    public void Unblock(int processor)
+    {
+        const uint upcallMask = 1;
+        if (_vcpuInfo[processor] is not 0 and var info)
+            _memory.TryWrite(info + upcallMask, (byte)0);
+    }
+
     public bool IsPending(uint port) => IsSet(PendingOffset, port);
 
     // --- what the domain asks for ---

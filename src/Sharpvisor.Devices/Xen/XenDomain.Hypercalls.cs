@@ -1,8 +1,8 @@
 using System.Buffers.Binary;
 using System.Text;
-using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Devices.Timers;
 
 namespace Sharpvisor.Devices.Xen;
 
@@ -11,12 +11,18 @@ public sealed partial class XenDomain
 {
     private const int Self = EventChannels.Self;
 
+    /// <summary>Pages that the domain has given back.</summary>
+    private long _given;
+
+    /// <summary>What the domain is told of its memory: start, length, and type as in E820.</summary>
+    public IReadOnlyList<(ulong Start, ulong Length, uint Type)> MemoryMap { get; set; } = [];
+
     private bool IsSelf(int domain) => domain == Self || domain == Number;
 
     private ulong VersionOp(in Hypercall call, ILinearMemory memory)
     {
         const int version = 0, extraVersion = 1, capabilities = 3, changeSet = 4, platformParameters = 5, getFeatures = 6, pageSize = 7, guestHandle = 8;
-        const uint autoTranslated = 1 << 2, callbackVector = 1 << 8;
+        const uint autoTranslated = 1 << 2, callbackVector = 1 << 8, safePvClock = 1 << 9;
         switch ((int)call.Arg1)
         {
             case version:
@@ -38,7 +44,7 @@ public sealed partial class XenDomain
                 if (!memory.TryRead(call.Arg2, info))
                     return Result(XenError.EFAULT);
                 var map = BinaryPrimitives.ReadUInt32LittleEndian(info);
-                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | callbackVector : 0);
+                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | callbackVector | safePvClock : 0);
                 return memory.TryWrite(call.Arg2, info) ? 0 : Result(XenError.EFAULT);
             default:
                 return Unknown(call.Number, "xen_version", call.Arg1);
@@ -47,15 +53,22 @@ public sealed partial class XenDomain
 
     private ulong MemoryOp(in Hypercall call, ILinearMemory memory)
     {
-        const int maximumRamPage = 2, currentReservation = 3, maximumReservation = 4, addToPhysmap = 7, removeFromPhysmap = 15;
+        const int maximumRamPage = 2, currentReservation = 3, maximumReservation = 4, addToPhysmap = 7, memoryMap = 9, maximumPage = 14, removeFromPhysmap = 15;
+        const int decreaseReservation = 1, populatePhysmap = 6;
         const uint sharedInfo = 0, grantTable = 1;
         Span<byte> arguments = stackalloc byte[24];
         switch ((int)call.Arg1)
         {
-            case maximumRamPage:
+            case maximumRamPage or maximumPage:
                 return (_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G : _memory.Below4G) / GuestMemory.PageSize;
-            case currentReservation or maximumReservation:
+            case currentReservation:
+                return (_memory.Size / GuestMemory.PageSize) - (ulong)_given;
+            case maximumReservation:
                 return _memory.Size / GuestMemory.PageSize;
+            case memoryMap:
+                return WriteMemoryMap(call, memory);
+            case decreaseReservation or populatePhysmap:
+                return ChangeReservation(call, memory, isGiven: (int)call.Arg1 == decreaseReservation);
             case addToPhysmap:
                 if (!memory.TryRead(call.Arg2, arguments))
                     return Result(XenError.EFAULT);
@@ -86,6 +99,64 @@ public sealed partial class XenDomain
         }
     }
 
+    /// <summary>XENMEM_memory_map: as many entries of the map as the domain has room for.</summary>
+    private ulong WriteMemoryMap(in Hypercall call, ILinearMemory memory)
+    {
+        const int entrySize = 20;
+        Span<byte> arguments = stackalloc byte[16];
+        if (!memory.TryRead(call.Arg2, arguments))
+            return Result(XenError.EFAULT);
+        var buffer = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
+        var count = (int)Math.Min(BinaryPrimitives.ReadUInt32LittleEndian(arguments), (uint)MemoryMap.Count);
+        Span<byte> entry = stackalloc byte[entrySize];
+        for (var i = 0; i < count; i++)
+        {
+            BinaryPrimitives.WriteUInt64LittleEndian(entry, MemoryMap[i].Start);
+            BinaryPrimitives.WriteUInt64LittleEndian(entry[8..], MemoryMap[i].Length);
+            BinaryPrimitives.WriteUInt32LittleEndian(entry[16..], MemoryMap[i].Type);
+            if (!memory.TryWrite(buffer + (ulong)(i * entrySize), entry))
+                return Result(XenError.EFAULT);
+        }
+
+        BinaryPrimitives.WriteInt32LittleEndian(arguments, count);
+        return memory.TryWrite(call.Arg2, arguments[..4]) ? 0 : Result(XenError.EFAULT);
+    }
+
+    /// <summary>The balloon: pages go back to the host and, when the domain wants them again, are there as zeroes.</summary>
+    /// <returns>How many extents were served.</returns>
+    private ulong ChangeReservation(in Hypercall call, ILinearMemory memory, bool isGiven)
+    {
+        const ulong atOnce = 4096;
+        const uint largestOrder = 9;
+        Span<byte> arguments = stackalloc byte[32];
+        if (!memory.TryRead(call.Arg2, arguments))
+            return Result(XenError.EFAULT);
+        var list = BinaryPrimitives.ReadUInt64LittleEndian(arguments);
+        var count = Math.Min(BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]), atOnce);
+        var order = BinaryPrimitives.ReadUInt32LittleEndian(arguments[16..]);
+        if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments[24..])) || order > largestOrder)
+            return Result(XenError.EPERM);
+        var pages = 1L << (int)order;
+        Span<byte> page = stackalloc byte[8];
+        for (ulong done = 0; done < count; done++)
+        {
+            if (!memory.TryRead(list + (done * 8), page))
+                return done;
+            var first = BinaryPrimitives.ReadUInt64LittleEndian(page);
+            if (first >= GuestMemory.MapLimit / GuestMemory.PageSize)
+                return done;
+            if (isGiven ? _given + pages > (long)(_memory.Size / GuestMemory.PageSize) || !_memory.TryDiscard(first * GuestMemory.PageSize, (ulong)pages * GuestMemory.PageSize)
+                : _given < pages || !_memory.IsRam(first * GuestMemory.PageSize, (ulong)pages * GuestMemory.PageSize))
+            {
+                return done;
+            }
+
+            _given += isGiven ? pages : -pages;
+        }
+
+        return count;
+    }
+
     /// <summary>
     /// Lays a page of Xen's own where the domain has none. A page of its RAM is used as it is: Xen would hide it, which
     /// no domain waits for.
@@ -111,15 +182,21 @@ public sealed partial class XenDomain
     private ulong SetSharedInfo(ulong page)
     {
         const int maskOffset = 0xA00, maskLength = 512, vcpuInfoSize = 64, vcpusInSharedInfo = 32;
+        const uint wallClock = 0xC00, wallClockHigh = 0xC0C;
         var contents = new byte[GuestMemory.PageSize];
         contents.AsSpan(maskOffset, maskLength).Fill(0xFF); // every port is masked at first
         if (!_memory.TryWrite(page, contents))
             return Result(XenError.EINVAL);
         Events.SharedInfo = page;
-        for (var i = 0; i < Math.Min(_upcallVectors.Length, vcpusInSharedInfo); i++)
+        PvClock.WriteWallClock(_memory, page + wallClock, version: 2, _clock.UnixEpochNs);
+        _memory.TryWrite(page + wallClockHigh, (uint)(_clock.UnixEpochNs / 1_000_000_000 >> 32));
+        for (var i = 0; i < Math.Min(_processors.Length, vcpusInSharedInfo); i++)
         {
             if (Events.VcpuInfo(i) == 0)
+            {
                 Events.SetVcpuInfo(i, page + (ulong)(i * vcpuInfoSize));
+                _processors[i].UpdateTime();
+            }
         }
 
         return 0;
@@ -147,11 +224,11 @@ public sealed partial class XenDomain
                 if (!memory.TryRead(call.Arg2, arguments[..8]))
                     return Result(XenError.EFAULT);
                 var processor = BinaryPrimitives.ReadUInt32LittleEndian(arguments);
-                if (processor >= _upcallVectors.Length)
+                if (processor >= _processors.Length)
                     return Result(XenError.ENOENT);
                 if (arguments[4] < 16)
                     return Result(XenError.EINVAL);
-                _upcallVectors[processor] = arguments[4];
+                _processors[processor].UpcallVector = arguments[4];
                 TellAgain((int)processor);
                 return 0;
             default:
@@ -169,24 +246,55 @@ public sealed partial class XenDomain
 
     private ulong VcpuOp(in Hypercall call, ILinearMemory memory)
     {
-        const int isUp = 3, registerVcpuInfo = 10;
-        if (call.Arg2 >= (ulong)_upcallVectors.Length)
+        const int isUp = 3, getRunstate = 4, registerRunstate = 5, setPeriodic = 6, stopPeriodic = 7, setSingleshot = 8, stopSingleshot = 9;
+        const int registerVcpuInfo = 10, registerTime = 13;
+        const uint onlyInFuture = 1;
+        if (call.Arg2 >= (ulong)_processors.Length)
             return Result(XenError.ENOENT);
-        var processor = (int)call.Arg2;
+        var number = (int)call.Arg2;
+        var processor = _processors[number];
+        Span<byte> arguments = stackalloc byte[16];
+        var length = (int)call.Arg1 switch { registerVcpuInfo or setSingleshot => 16, registerRunstate or setPeriodic or registerTime => 8, _ => 0 };
+        if (length > 0 && !memory.TryRead(call.Arg3, arguments[..length]))
+            return Result(XenError.EFAULT);
+        var first = BinaryPrimitives.ReadUInt64LittleEndian(arguments);
         switch ((int)call.Arg1)
         {
             case isUp:
                 return 1;
-            case registerVcpuInfo:
-                Span<byte> arguments = stackalloc byte[16];
-                if (!memory.TryRead(call.Arg3, arguments))
+            case getRunstate:
+                return memory.TryWrite(call.Arg3, processor.Runstate()) ? 0 : Result(XenError.EFAULT);
+            case registerRunstate:
+                if (!TryPlace(memory, first, XenVcpu.RunstateLength, out var runstate))
                     return Result(XenError.EFAULT);
-                var page = BinaryPrimitives.ReadUInt64LittleEndian(arguments);
-                var offset = BinaryPrimitives.ReadUInt32LittleEndian(arguments[8..]);
-                return RegisterVcpuInfo(processor, page, offset);
+                processor.RunstateArea = runstate;
+                return 0;
+            case registerTime:
+                if (!TryPlace(memory, first, XenVcpu.TimeLength, out var time))
+                    return Result(XenError.EFAULT);
+                processor.TimeArea = time;
+                return 0;
+            case setPeriodic:
+                return Result(processor.SetPeriod(first));
+            case stopPeriodic:
+                return Result(processor.SetPeriod(0));
+            case setSingleshot:
+                return Result(processor.SetTimer(first, (BinaryPrimitives.ReadUInt32LittleEndian(arguments[8..]) & onlyInFuture) != 0));
+            case stopSingleshot:
+                processor.StopTimer();
+                return 0;
+            case registerVcpuInfo:
+                return RegisterVcpuInfo(number, first, BinaryPrimitives.ReadUInt32LittleEndian(arguments[8..]));
             default:
                 return Unknown(call.Number, "vcpu_op", call.Arg1);
         }
+    }
+
+    /// <summary>Finds the place of a structure that is written to from now on. Null takes it away.</summary>
+    private bool TryPlace(ILinearMemory memory, ulong linear, int length, out ulong address)
+    {
+        address = 0;
+        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length));
     }
 
     private ulong RegisterVcpuInfo(int processor, ulong page, uint offset)
@@ -199,21 +307,71 @@ public sealed partial class XenDomain
         if (Events.VcpuInfo(processor) is not 0 and var before && _memory.TryRead(before, old))
             _memory.TryWrite(address, old);
         Events.SetVcpuInfo(processor, address);
+        _processors[processor].UpdateTime();
         return 0;
     }
 
-    private ulong SchedOp(in Hypercall call, ILinearMemory memory)
+    private HypercallResult SchedOp(in Hypercall call, ILinearMemory memory)
     {
         const int yield = 0, block = 1, shutdown = 2, poll = 3;
+        var processor = _processors[call.Processor];
+        if ((int)call.Arg1 != poll)
+            processor.PollDeadline = null;
         switch ((int)call.Arg1)
         {
-            case yield or block or poll:
-                return 0; // a domain looks again whether it waits for something; HLT is how it sleeps
+            case yield:
+                return default;
+            case block:
+                // Waking up without a reason is allowed.
+                Events.Unblock(call.Processor);
+                return Events.HasUpcall(call.Processor) ? default : Rest(processor, isAgain: false);
             case shutdown:
                 Span<byte> reason = stackalloc byte[4];
-                return memory.TryRead(call.Arg2, reason) ? ShutDown(BinaryPrimitives.ReadUInt32LittleEndian(reason)) : Result(XenError.EFAULT);
+                return new HypercallResult(memory.TryRead(call.Arg2, reason) ? ShutDown(BinaryPrimitives.ReadUInt32LittleEndian(reason)) : Result(XenError.EFAULT));
+            case poll:
+                return Poll(processor, call.Arg2, memory);
             default:
-                return Unknown(call.Number, "sched_op", call.Arg1);
+                return new HypercallResult(Unknown(call.Number, "sched_op", call.Arg1));
+        }
+    }
+
+    private static HypercallResult Rest(XenVcpu processor, bool isAgain)
+    {
+        processor.IsResting = true;
+        return new HypercallResult(0, isAgain, processor.Rest);
+    }
+
+    /// <summary>SCHEDOP_poll: until one of some ports has an event, masked or not, or until a time.</summary>
+    private HypercallResult Poll(XenVcpu processor, ulong address, ILinearMemory memory)
+    {
+        const uint mostPorts = 128;
+        Span<byte> arguments = stackalloc byte[24];
+        Span<byte> port = stackalloc byte[4];
+        if (!memory.TryRead(address, arguments))
+            return End(XenError.EFAULT);
+        var count = BinaryPrimitives.ReadUInt32LittleEndian(arguments[8..]);
+        if (count > mostPorts)
+            return End(XenError.EINVAL);
+        for (var i = 0u; i < count; i++)
+        {
+            if (!memory.TryRead(BinaryPrimitives.ReadUInt64LittleEndian(arguments) + (i * 4), port))
+                return End(XenError.EFAULT);
+            var number = BinaryPrimitives.ReadUInt32LittleEndian(port);
+            if (number >= EventChannels.PortCount)
+                return End(XenError.EINVAL);
+            if (Events.IsPending(number))
+                return End(XenError.None);
+        }
+
+        // Each poll of one processor ends before its next one begins, but for a guest that leaves it by an interrupt for good.
+        var timeout = BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]);
+        processor.PollDeadline ??= timeout == 0 ? long.MaxValue : (long)Math.Min(timeout, long.MaxValue);
+        return processor.PollDeadline <= _clock.NowNs ? End(XenError.None) : Rest(processor, isAgain: true);
+
+        HypercallResult End(XenError error)
+        {
+            processor.PollDeadline = null;
+            return new HypercallResult(Result(error));
         }
     }
 

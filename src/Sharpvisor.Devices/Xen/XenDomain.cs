@@ -2,16 +2,16 @@
 // of one domain that runs in hardware's own modes (HVM and PVH).
 // Follows: Xen's public headers (arch-x86/cpuid.h, xen.h, version.h, memory.h, hvm/hvm_op.h, hvm/params.h, vcpu.h, sched.h,
 // event_channel.h, grant_table.h); the order in which Linux asks is in shared/reference/xen-guest-interface.md.
-// Leaves out: 32-bit callers' structures (they get -ENOSYS), physical interrupts, pvclock and its timers (the domain is not
-// offered them), memory that is given back or taken.
+// Leaves out: 32-bit callers' structures (they get -ENOSYS), physical interrupts.
 
 using System.Buffers.Binary;
 using System.Numerics;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Core.Time;
 using Sharpvisor.Devices.Interrupts;
+using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Xen.Store;
 
 namespace Sharpvisor.Devices.Xen;
@@ -27,14 +27,15 @@ public enum HvmParam
 }
 
 /// <summary>One domain. Used with the machine's gate held, but for CPUID.</summary>
-public sealed partial class XenDomain : IHypervisor, IMsrDevice
+public sealed partial class XenDomain : IHypervisor
 {
     /// <summary>4.17, which Debian 12 has.</summary>
     public const uint Version = (4 << 16) | 17;
 
     /// <summary>Pages that the domain finds by HVM parameters; in the range that Xen uses for them.</summary>
-    public const ulong SpecialPages = 0xFEFF_8000;
+    public const ulong SpecialPages = 0xFEFF_8000, SpecialLength = SpecialPageCount * GuestMemory.PageSize;
 
+    private const ulong Sched = 29;
     private const int ParameterCount = 64, SpecialPageCount = 8, StoreIndex = 4, ConsoleIndex = 5;
     private const uint HypercallMsr = 0x4000_0000, FirstLeaf = 0x4000_0000, LastLeaf = FirstLeaf + 5;
 
@@ -43,7 +44,8 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
     private readonly ILogger _logger;
     private readonly IMachineControl _control;
     private readonly IReadOnlyList<LocalApic> _apics;
-    private readonly byte[] _upcallVectors;
+    private readonly Clock _clock;
+    private readonly XenVcpu[] _processors;
     private readonly ulong[] _parameters = new ulong[ParameterCount];
     private readonly HashSet<ulong> _unknown = [];
     private readonly XenLog _log;
@@ -55,7 +57,7 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
 
     /// <param name="number">The domain's number, 1 to 32751.</param>
     /// <param name="apics">Of each processor.</param>
-    public XenDomain(int number, IReadOnlyList<LocalApic> apics, GuestMemory memory, IMachineControl control, GuestErrorLog errors, ILogger logger)
+    public XenDomain(int number, IReadOnlyList<LocalApic> apics, GuestMemory memory, Clock clock, IMachineControl control, GuestErrorLog errors, ILogger logger)
     {
         Number = number;
         _memory = memory;
@@ -64,16 +66,21 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
         _errors = errors;
         _logger = logger;
         _log = new XenLog(logger);
-        _upcallVectors = new byte[apics.Count];
+        _clock = clock;
         _overlay = memory.AddRegion("xen-overlay", (ulong)_overlays.Length * GuestMemory.PageSize);
         Events = new EventChannels(memory, errors, number, apics.Count, OnUpcall);
         Grants = new GrantTable(memory, errors);
+        _processors = [.. apics.Select(apic => new XenVcpu(apic.Index, this, memory, clock))];
+        Events.Pending += OnPending;
         foreach (var apic in apics)
             apic.Initialized += () => TellAgain(apic.Index);
-        memory.Map(SpecialPages, memory.AddRegion("xen", SpecialPageCount * GuestMemory.PageSize));
+        memory.Map(SpecialPages, memory.AddRegion("xen", SpecialLength));
     }
 
     public int Number { get; }
+
+    /// <summary>By number.</summary>
+    public IReadOnlyList<XenVcpu> Processors => _processors;
 
     public EventChannels Events { get; }
 
@@ -97,17 +104,20 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
     {
         Events.Reset();
         Events.SharedInfo = 0;
-        for (var i = 0; i < _upcallVectors.Length; i++)
+        for (var i = 0; i < _processors.Length; i++)
             Events.SetVcpuInfo(i, 0);
         Grants.Reset();
         for (var i = 0; i < _overlays.Length; i++)
             RemoveOverlay(i);
-        Array.Clear(_upcallVectors);
+        foreach (var processor in _processors)
+            processor.Reset();
+        _given = 0;
         Array.Clear(_parameters);
         var zeroes = new byte[GuestMemory.PageSize];
         for (var i = 0; i < SpecialPageCount; i++)
             _memory.TryWrite(SpecialPages + (ulong)(i * GuestMemory.PageSize), zeroes);
         Store = new XenStore();
+
         const ulong storePage = SpecialPages + (StoreIndex * GuestMemory.PageSize);
         Events.AllocateUnbound(EventChannels.BackEnd, out var storePort);
         _storeRing = new XenStoreRing(Store, Number, _memory, storePage, _errors, () => Events.Notify(storePort));
@@ -133,21 +143,21 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
             FirstLeaf => (LastLeaf, Word("XenV"), Word("MMXe"), Word("nVMM")),
             FirstLeaf + 1 => (Version, 0, 0, 0),
             FirstLeaf + 2 => (hypercallPages, HypercallMsr, 0, 0),
-            FirstLeaf + 3 when subleaf == 0 => (0, 0, 0, 0),
+            FirstLeaf + 3 when subleaf == 0 => (0, 0, (uint)(Clock.TscHz / 1000), 0),
             FirstLeaf + 4 => (vcpuId | domainId | extendedDestination | upcallVector, (uint)processor, (uint)Number, 0),
             FirstLeaf + 5 => (0, (uint)(64 - BitOperations.LeadingZeroCount(_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G - 1 : uint.MaxValue)), 0, 0),
             _ => default,
         };
     }
 
-    public bool TryReadMsr(uint msr, out ulong value)
+    internal static bool TryReadMsr(uint msr, out ulong value)
     {
         value = 0;
         return msr == HypercallMsr;
     }
 
     /// <summary>The domain names a page of its memory: it becomes the hypercall page, 32 bytes a call.</summary>
-    public bool TryWriteMsr(uint msr, ulong value)
+    internal bool TryWriteMsr(uint msr, ulong value)
     {
         const int stub = 32, iret = 23;
         if (msr != HypercallMsr)
@@ -175,7 +185,10 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
         return true;
     }
 
-    public ulong Call(in Hypercall call, ILinearMemory memory)
+    public HypercallResult Call(in Hypercall call, ILinearMemory memory) =>
+        call is { Number: Sched, Privilege: 0, Is64: true } ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
+
+    private ulong Serve(in Hypercall call, ILinearMemory memory)
     {
         if (call.Privilege != 0)
             return Result(XenError.EPERM);
@@ -189,8 +202,8 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
             20 => GrantTableOp(call, memory),
             21 => 0, // vm_assist: nothing of it concerns a domain with page tables of its own
             24 => VcpuOp(call, memory),
-            29 => SchedOp(call, memory),
             32 => EventChannelOp(call, memory),
+            33 => Result(XenError.ENOSYS), // physdev_op: no physical interrupts are offered
             34 => HvmOp(call, memory),
             _ => Unknown(call.Number, "hypercall"),
         };
@@ -210,8 +223,9 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
 
     private void OnUpcall(int processor)
     {
-        if (_upcallVectors[processor] is not 0 and var vector)
+        if (_processors[processor].UpcallVector is not 0 and var vector)
             _apics[processor].Inject(vector);
+        Wake(_processors[processor]);
     }
 
     /// <summary>A flag that is set is not raised again by later events: whoever has lost the interrupt would never hear of them.</summary>
@@ -219,5 +233,20 @@ public sealed partial class XenDomain : IHypervisor, IMsrDevice
     {
         if (Events.HasUpcall(processor))
             OnUpcall(processor);
+    }
+
+    /// <summary>Whoever polls looks again; it may be for this port.</summary>
+    private void OnPending(uint port)
+    {
+        foreach (var processor in _processors)
+            Wake(processor);
+    }
+
+    private static void Wake(XenVcpu processor)
+    {
+        if (!processor.IsResting)
+            return;
+        processor.IsResting = false;
+        processor.Rest.Wake();
     }
 }

@@ -17,5 +17,6 @@ public enum XenError : long
     EINVAL = -22,
     ENOSPC = -28,
     ENOSYS = -38,
+    ETIME = -62,
     EOPNOTSUPP = -95,
 }

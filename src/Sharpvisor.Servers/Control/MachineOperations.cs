@@ -103,6 +103,8 @@ public sealed class MachineOperations
     /// </summary>
     public void SendKeys(IReadOnlyList<Key> keys, TimeSpan hold)
     {
+        if (!Machine.Parts.HasKeyboard)
+            throw new ControlException("this machine has no keyboard");
         lock (_keyLock)
         {
             if (_pendingKeys >= MaximumPendingKeys)

@@ -24,12 +24,12 @@ internal sealed class InfoCommands(ControlContext context)
         Inspect("jit", "show what the engine has done", (_, _) => Lines(Machine.Processors.Select(p => p.DescribeEngine()))),
         Make("kvm", "show KVM information", _ => "kvm support: not compiled"),
         Inspect("mem", "show the active virtual memory mappings", (view, call) => PageTables.DescribeRanges(view, view.GetState(call.State.Processor))),
-        Make("mice", "show which guest mouse is receiving events", _ => Devices(() => $"* Mouse #0: {(Machine.Mouse.IsAbsolute ? "vmmouse (absolute)" : "QEMU PS/2 Mouse")}")),
+        Make("mice", "show which guest mouse is receiving events", _ => Devices(() => Machine.Mouse is not { } mouse ? "No mouse devices connected" : $"* Mouse #0: {(mouse.IsAbsolute ? "vmmouse (absolute)" : "QEMU PS/2 Mouse")}")),
         Make("mtree", "show memory tree", _ => Devices(MemoryTree)),
         Make("name", "show the current VM name", _ => Machine.Name),
         Make("network", "show the network state", _ => Networks()),
-        Make("pci", "show PCI info", _ => Devices(() => string.Concat(Machine.Parts.Pci.Functions.Select(PciText.Describe)))),
-        Make("pic", "show PIC and I/O APIC state", _ => Devices(() => Machine.Parts.Pic.Describe() + Machine.Parts.IoApic.Describe())),
+        Make("pci", "show PCI info", _ => Devices(() => string.Concat((Machine.Parts.Pci?.Functions ?? []).Select(PciText.Describe)))),
+        Make("pic", "show PIC and I/O APIC state", _ => Devices(() => Machine.Parts is { Pic: { } pic, IoApic: { } ioApic } ? pic.Describe() + ioApic.Describe() : "")),
         Inspect("registers", "show the cpu registers (-a: all - show register info for all cpus)", Registers, "[-a]"),
         Make("roms", "show roms", _ => Lines(Machine.Memory.Mappings.Where(m => m.Writes is null && m.Reads is not null).Select(m => $"addr={m.Start:x16} size=0x{m.Length:x6} mem=rom name=\"{m.Reads!.Name}\""))),
         Make("status", "show the current VM status", _ => Status()),
@@ -103,7 +103,7 @@ internal sealed class InfoCommands(ControlContext context)
         var text = new StringBuilder("IRQ statistics for i8259 and ioapic:\n");
         for (var pin = 0; pin < PinCount; pin++)
         {
-            if (Machine.Parts.IoApic.Assertions(pin) is > 0 and var count)
+            if (Machine.Parts.IoApic?.Assertions(pin) is > 0 and var count)
                 text.Append(CultureInfo.InvariantCulture, $"{pin,2}: {count}\n");
         }
 

@@ -57,7 +57,7 @@ internal sealed class InputCommands(ControlContext context)
             if (Machine.Exit.IsCompleted)
                 throw new InvalidOperationException("the machine has ended");
             move(context.Pointer);
-            context.Pointer.Flush(Machine.Mouse);
+            context.Pointer.Flush(Machine.Mouse ?? throw new ControlException("this machine has no mouse"));
         }
     }
 }

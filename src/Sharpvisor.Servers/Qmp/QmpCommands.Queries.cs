@@ -161,7 +161,7 @@ internal sealed partial class QmpCommands
         w.WriteStartObject();
         w.WriteNumber("bus", 0);
         w.WritePropertyName("devices");
-        WriteArray(w, Machine.Parts.Pci.Functions, WriteFunction);
+        WriteArray(w, Machine.Parts.Pci?.Functions ?? [], WriteFunction);
         w.WriteEndObject();
         w.WriteEndArray();
     }
@@ -208,12 +208,12 @@ internal sealed partial class QmpCommands
 
     private void WriteMice(Utf8JsonWriter w)
     {
-        bool isAbsolute;
+        bool[] mice;
         using (Machine.Gate.Enter())
-            isAbsolute = Machine.Mouse.IsAbsolute;
+            mice = Machine.Mouse is { } mouse ? [mouse.IsAbsolute] : [];
         WriteArray(
             w,
-            new[] { isAbsolute },
+            mice,
             (w, absolute) => WriteObject(w, ("name", absolute ? "vmmouse" : "QEMU PS/2 Mouse"), ("index", 0L), ("current", true), ("absolute", absolute)));
     }
 

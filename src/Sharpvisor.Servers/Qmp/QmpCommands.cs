@@ -172,7 +172,7 @@ internal sealed partial class QmpCommands
                 throw new InvalidOperationException("the machine has ended");
             foreach (var send in sent)
                 send();
-            _context.Pointer.Flush(Machine.Mouse);
+            _context.Pointer.Flush(Machine.Mouse ?? throw new ControlException("this machine has no mouse and no keyboard"));
         }
     }
 

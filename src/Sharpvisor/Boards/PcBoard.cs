@@ -2,7 +2,6 @@
 // QEMU's pc machine (I440FX with PIIX), where every operating system looks for them.
 // Leaves out: floppy, parallel port.
 using Microsoft.Extensions.Logging;
-using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
@@ -20,11 +19,10 @@ using Sharpvisor.Devices.Timers;
 using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Xen;
-using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor.Boards;
 
-internal sealed class PcBoard
+internal sealed class PcBoard : Board
 {
     /// <summary>Slots of the chipset's functions on PCI; the next ones are free.</summary>
     public const int HostBridgeSlot = 0, PiixSlot = 1, VgaSlot = 2, FirstFreeSlot = 3;
@@ -40,6 +38,13 @@ internal sealed class PcBoard
     private readonly List<IResettable> _resettable = [];
     private readonly KvmClock[] _kvmClocks;
     private readonly Pic _pic;
+    private readonly LocalApic[] _apics;
+    private readonly IoApic _ioApic;
+    private readonly PciBus _pci;
+    private readonly Ps2Keyboard _keyboard = new();
+    private readonly IPointerInput _mouse;
+    private readonly IRegisterPort? _registerPort;
+    private readonly StandardVga? _vga;
     private readonly Rtc _rtc;
     private readonly AcpiPm _acpiPm;
     private readonly HostBridge _hostBridge;
@@ -55,11 +60,11 @@ internal sealed class PcBoard
         var (memory, ports, mmio, gate, clock, errors, control, processorId, logger) = context;
 
         var apicBus = new ApicBus();
-        LocalApics = [.. Enumerable.Range(0, options.ProcessorCount).Select(i => new LocalApic(i, clock, apicBus))];
+        _apics = [.. Enumerable.Range(0, options.ProcessorCount).Select(i => new LocalApic(i, clock, apicBus))];
         _kvmClocks = [.. LocalApics.Select(_ => new KvmClock(clock, memory))];
         _pic = new Pic(apicBus.Lint0);
         apicBus.Pic = _pic;
-        var ioApic = IoApic = new IoApic(apicBus);
+        var ioApic = _ioApic = new IoApic(apicBus);
         Isa = new IsaInterrupts(_pic, ioApic);
         MapPorts(0x20, 2, _pic.MasterPorts, "pic");
         MapPorts(0xA0, 2, _pic.SlavePorts, "pic-slave");
@@ -78,10 +83,10 @@ internal sealed class PcBoard
 
         var mouse = new Ps2Mouse(clock);
         var vmMouse = new VmMouse(mouse);
-        Mouse = vmMouse;
+        _mouse = vmMouse;
         if (options.HasVmwarePort)
-            RegisterPort = new VmwarePort(vmMouse, memory.Size);
-        var keyboardController = new I8042(Isa[1], Isa[12], control, clock, Keyboard, mouse);
+            _registerPort = new VmwarePort(vmMouse, memory.Size);
+        var keyboardController = new I8042(Isa[1], Isa[12], control, clock, _keyboard, mouse);
         MapPorts(0x60, 1, keyboardController.DataPort, "i8042-data");
         MapPorts(0x64, 1, keyboardController.CommandPort, "i8042-command");
         var post = new PostCodePort();
@@ -93,18 +98,18 @@ internal sealed class PcBoard
 
         // PCI with its chipset.
         _isaBridge = new PiixIsaBridge(Isa);
-        Pci = new PciBus(ports, mmio, memory, _isaBridge.Wires, apicBus);
+        _pci = new PciBus(ports, mmio, memory, _isaBridge.Wires, apicBus);
         _hostBridge = new HostBridge(memory, PcFirmware.LoadBios(memory, options.Firmware));
         _acpiPm = new AcpiPm(clock, Isa[AcpiTables.SciIrq], control, errors);
         _rtc.Alarm += _acpiPm.OnAlarm;
-        Keyboard.Pressed += () => _acpiPm.WakeUp("keyboard");
+        _keyboard.Pressed += () => _acpiPm.WakeUp("keyboard");
         mouse.Pressed += () => _acpiPm.WakeUp("mouse");
         var smBus = new SmBusController();
         _powerManagement = new PiixPowerManagement(_acpiPm, smBus, _serial);
         Pci.Add(_hostBridge, HostBridgeSlot);
         Pci.Add(_isaBridge, PiixSlot);
         Pci.Add(_powerManagement, PiixSlot, 3);
-        Vga = AddVga(options.VgaBios);
+        _vga = AddVga(options.VgaBios);
         var reset = new ResetControl(control);
         var pciPorts = new PciConfigPorts(Pci, reset);
         MapPorts(PciConfigPorts.Port, PciConfigPorts.Length, pciPorts, "pci-config");
@@ -134,62 +139,40 @@ internal sealed class PcBoard
             Xen = AddXen(xen);
     }
 
-    /// <summary>By number of the processor.</summary>
-    public IReadOnlyList<LocalApic> LocalApics { get; }
+    public override IReadOnlyList<LocalApic> LocalApics => _apics;
 
-    public Pic Pic => _pic;
+    public override PciBus Pci => _pci;
 
-    public IoApic IoApic { get; }
+    public override Pic Pic => _pic;
+
+    public override IoApic IoApic => _ioApic;
 
     public IsaInterrupts Isa { get; }
-
-    public PciBus Pci { get; }
 
     public PcFirmware Firmware { get; }
 
     public PiixIde Ide { get; }
 
-    public Ps2Keyboard Keyboard { get; } = new();
+    public override Ps2Keyboard Keyboard => _keyboard;
 
-    public IPointerInput Mouse { get; }
+    public override IPointerInput Mouse => _mouse;
 
-    /// <summary>VMware's backdoor; null on a machine without it.</summary>
-    public IRegisterPort? RegisterPort { get; }
+    public override IRegisterPort? RegisterPort => _registerPort;
 
-    /// <summary>Null on a machine without a screen.</summary>
-    public StandardVga? Vga { get; }
+    public override StandardVga? Vga => _vga;
 
-    /// <summary>Null on a machine without Xen's guest interface.</summary>
-    public XenDomain? Xen { get; }
+    public override IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
 
-    /// <summary>Its back ends.</summary>
-    public XenBus? XenBus { get; private set; }
+    public override IReadOnlyList<IMsrDevice> MsrDevices(int index) => Xen is null ? [_kvmClocks[index]] : [Xen.Processors[index]];
 
-    public IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
-
-    /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
-    public IReadOnlyList<IMsrDevice> MsrDevices(int index) => Xen is null ? [_kvmClocks[index]] : [Xen];
-
-    public void Connect(int index, IProcessorSignals processor) => LocalApics[index].Connect(processor);
+    public override void AddKernel(BootPlan plan) => Firmware.AddKernel(plan);
 
     private XenDomain AddXen(XenOptions options)
     {
-        var (memory, _, _, gate, _, errors, control, _, logger) = _context;
-        if (options.Domain is < 1 or > XenOptions.LastDomain)
-            throw new ConfigurationException($"Xen domain {options.Domain}: give a number from 1 to {XenOptions.LastDomain}");
-        var domain = new XenDomain(options.Domain, LocalApics, memory, control, errors, logger);
-        var platform = new XenPlatform(Unplug, logger);
-        Pci.AddToFreeSlot(platform, FirstFreeSlot);
+        var platform = new XenPlatform(Unplug, _context.Logger);
+        _pci.AddToFreeSlot(platform, FirstFreeSlot);
         MapPorts(XenPlatform.UnplugPort, XenPlatform.UnplugLength, platform.UnplugPorts, "xen-unplug");
-        var bus = XenBus = XenDevices.CreateBus(domain, _context, _options);
-        domain.OnStore = store =>
-        {
-            XenStoreTree.Fill(store, domain, options, _options);
-            bus.Start(store);
-        };
-        var console = new XenConsole(memory, XenDomain.ConsolePage, options.Console ?? new NullCharBackend(), gate, errors, domain.NotifyConsole);
-        domain.OnConsole = console.Serve;
-        return domain;
+        return CreateDomain(_context, _options, options, _apics);
     }
 
     private void Unplug(XenUnplug what)
@@ -209,23 +192,19 @@ internal sealed class PcBoard
             Pci.Unplug(nic);
     }
 
-    public void PressPowerButton() => _acpiPm.PressPowerButton();
+    public override void PressPowerButton() => _acpiPm.PressPowerButton();
 
-    /// <summary>A person wakes a machine that sleeps; another one is not touched.</summary>
-    public void WakeUp(string source) => _acpiPm.WakeUp(source);
+    public override void WakeUp(string source) => _acpiPm.WakeUp(source);
 
-    /// <summary>Power-on and the reset button.</summary>
-    public void Reset()
+    public override void Reset()
     {
         ResetDevices(standbyToo: true);
         Firmware.Reset();
     }
 
-    /// <summary>Sleep (S3): all lose their power but RAM, the real-time clock, and what watches for a reason to wake up.</summary>
-    public void PowerDown() => KeepShadow(() => ResetDevices(standbyToo: false));
+    public override void PowerDown() => KeepShadow(() => ResetDevices(standbyToo: false));
 
-    /// <summary>The end of a sleep: the reset that finds RAM, and the shadow RAM with the firmware in it, as they were.</summary>
-    public void PowerUp()
+    public override void PowerUp()
     {
         KeepShadow(Reset);
         Firmware.RequestResume();
@@ -252,19 +231,14 @@ internal sealed class PcBoard
         }
     }
 
-    /// <summary>
-    /// Leaves behind what firmware would: RAM below 1 MiB with the ACPI and SMBIOS tables, PCI with addresses and
-    /// interrupts, and the first local APIC in virtual wire mode.
-    /// </summary>
-    public void ActAsFirmware()
+    /// <summary>RAM below 1 MiB with the ACPI and SMBIOS tables, PCI with addresses and interrupts, and the first local APIC in virtual wire mode.</summary>
+    public override void ActAsFirmware()
     {
         SetUpChipset();
         Firmware.PlaceTables();
     }
 
-    /// <summary>The same at the end of a sleep.</summary>
-    /// <returns>The address of the real-mode code where the guest wants to go on; 0: it has said nothing.</returns>
-    public uint ActAsResumingFirmware()
+    public override uint ActAsResumingFirmware()
     {
         SetUpChipset();
         return AcpiTables.WakingVector(_context.Memory, PcFirmware.RsdpAddress);

@@ -19,7 +19,7 @@ internal static class BootChoice
         }
 
         var way = options.KernelBoot ?? (options.Firmware is null ? BootWay.Direct : BootWay.Firmware);
-        if (options.KernelBoot is null && way == BootWay.Direct && BootPlan.NeedsFirmware(options.Kernel))
+        if (options.KernelBoot is null && way == BootWay.Direct && options.Kind == MachineKind.Pc && BootPlan.NeedsFirmware(options.Kernel))
             throw new ConfigurationException($"{options.Kernel.Name}: starts in real mode, by an old boot protocol, which takes firmware: give it with -bios");
         if (way == BootWay.Firmware && options.Firmware is null)
             throw new ConfigurationException("a kernel is to be started through firmware, but there is none: give it with -bios");
@@ -31,6 +31,8 @@ internal static class BootChoice
             Initrd = options.Initrd,
             Modules = options.Modules,
             Way = way,
+            IsXen = options.Xen is not null,
+            NeedsPvh = options.Kind == MachineKind.XenPvh,
             CommandLine = options.CommandLine,
             Below4G = memory.Below4G,
             Above4G = memory.Above4G,

@@ -19,7 +19,7 @@ internal sealed class BootPlanBuilder(BootRequest request)
     /// <summary>The end of RAM below 4 GiB that a kernel and its data may fill.</summary>
     private ulong RamEnd { get; } = request.Way == BootWay.Direct ? request.Below4G : request.Below4G - Math.Min(FirmwareTop, request.Below4G);
 
-    public IReadOnlyList<E820Entry> MemoryMap { get; } = E820.ForPc(request.Below4G, request.Above4G);
+    public IReadOnlyList<E820Entry> MemoryMap { get; } = request.IsXen ? E820.ForXen(request.Below4G, request.Above4G) : E820.ForPc(request.Below4G, request.Above4G);
 
     /// <summary>Adds a part of a kernel; its range must be RAM.</summary>
     /// <param name="lowest">The lowest address that it may have.</param>

@@ -13,6 +13,12 @@ public sealed record BootRequest
 
     public BootWay Way { get; init; }
 
+    /// <summary>The machine is a domain of Xen's, with pages for the two of them.</summary>
+    public bool IsXen { get; init; }
+
+    /// <summary>The kernel is to be entered by PVH and nothing else.</summary>
+    public bool NeedsPvh { get; init; }
+
     public string CommandLine { get; init; } = "";
 
     /// <summary>RAM from address 0, in bytes.</summary>

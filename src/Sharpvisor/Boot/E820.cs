@@ -28,6 +28,14 @@ public static class E820
 
     public const ulong FourGiB = 1UL << 32;
 
+    /// <summary>The same of a domain of Xen's, with the pages by which it and Xen talk.</summary>
+    public static IReadOnlyList<E820Entry> ForXen(ulong below4G, ulong above4G) =>
+    [
+        .. ForPc(below4G, above4G).Where(e => e.Address < FourGiB),
+        new(Devices.Xen.XenDomain.SpecialPages, Devices.Xen.XenDomain.SpecialLength, E820Type.Reserved),
+        .. ForPc(below4G, above4G).Where(e => e.Address >= FourGiB),
+    ];
+
     /// <summary>The map of a PC with so much RAM (bytes) from 0 and from 4 GiB on.</summary>
     public static IReadOnlyList<E820Entry> ForPc(ulong below4G, ulong above4G)
     {

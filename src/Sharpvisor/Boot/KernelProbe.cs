@@ -14,6 +14,8 @@ internal static class KernelProbe
     {
         var kernel = request.Kernel;
         var head = Head(kernel);
+        if (request.NeedsPvh)
+            return PlanPvh(NoModules(request), head);
         if (IsBzImage(head))
             return request.Way == BootWay.Direct ? BzImageLoader.Plan(NoModules(request)) : RealModeLoader.Plan(NoModules(request));
         if (FindMultiboot(kernel, head) is { } header)
@@ -21,6 +23,19 @@ internal static class KernelProbe
         if (head.AsSpan().StartsWith(ElfImage.Magic))
             return ElfLoader.Plan(NoModules(request));
         throw new ConfigurationException($"{kernel.Name}: {Describe(head)}; {WhatToGive}");
+    }
+
+    /// <summary>A bzImage is unpacked first: the PVH entry is the kernel's own.</summary>
+    private static BootPlan PlanPvh(BootRequest request, byte[] head)
+    {
+        var name = request.Kernel.Name;
+        if (IsBzImage(head))
+            request = request with { Kernel = KernelPayload.Unpack(request.Kernel) };
+        else if (!head.AsSpan().StartsWith(ElfImage.Magic))
+            throw new ConfigurationException($"{name}: {Describe(head)}; {WhatToGive}");
+        return ElfLoader.HasPvhEntry(request.Kernel)
+            ? ElfLoader.Plan(request)
+            : throw new ConfigurationException($"{name}: has no PVH entry (Xen note 18), by which domains start; give a Linux kernel built with CONFIG_PVH");
     }
 
     public static bool IsMultiboot(BootSource kernel)

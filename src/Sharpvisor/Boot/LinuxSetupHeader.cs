@@ -50,6 +50,11 @@ internal sealed class LinuxSetupHeader
     /// <summary>Memory that the kernel uses from its run address on before it looks at the memory map, in bytes.</summary>
     public ulong InitSize => Math.Max(Version >= 0x20A ? U32(0x260) : 0, (ulong)SystemLength);
 
+    /// <summary>Where the packed kernel lies, from the protected-mode code on, and how long it is; 0: not told.</summary>
+    public uint PayloadOffset => Version >= 0x208 ? U32(0x248) : 0;
+
+    public uint PayloadLength => Version >= 0x208 ? U32(0x24C) : 0;
+
     public uint InitrdHighestByte => Version >= 0x203 ? U32(0x22C) : 0x37FFFFFF;
 
     /// <summary>The longest command line, without its terminating zero.</summary>

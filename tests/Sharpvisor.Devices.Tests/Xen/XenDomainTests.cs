@@ -19,15 +19,16 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     private readonly GuestErrorLog _errors = new(NullLogger.Instance);
     private readonly XenDomain _domain;
     private readonly LocalApic[] _apics;
+    private readonly ManualClock _clock = new();
     private readonly List<string> _asked = [];
 
     public XenDomainTests()
     {
         var bus = new ApicBus();
-        _apics = [.. Enumerable.Range(0, 2).Select(i => new LocalApic(i, new ManualClock(), bus))];
+        _apics = [.. Enumerable.Range(0, 2).Select(i => new LocalApic(i, _clock, bus))];
         foreach (var apic in _apics)
             apic.Reset();
-        _domain = new XenDomain(Domain, _apics, _memory, this, _errors, NullLogger.Instance);
+        _domain = new XenDomain(Domain, _apics, _memory, _clock, this, _errors, NullLogger.Instance);
         _domain.Reset();
     }
 
@@ -50,13 +51,13 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     [Fact]
     public void The_hypercall_page_holds_calls()
     {
-        Assert.True(_domain.TryWriteMsr(0x4000_0000, 0x3000));
+        Assert.True(_domain.Processors[0].TryWriteMsr(0x4000_0000, 0x3000));
         var stub = new byte[9];
         _memory.TryRead(0x3000 + (32 * 17), stub);
         Assert.Equal([0xB8, 17, 0, 0, 0, 0x0F, 0x01, 0xC1, 0xC3], stub);
-        Assert.True(_domain.TryWriteMsr(0x4000_0000, 0xFEE0_0000));
+        Assert.True(_domain.Processors[0].TryWriteMsr(0x4000_0000, 0xFEE0_0000));
         Assert.Single(_errors.Counts);
-        Assert.False(_domain.TryWriteMsr(0x4000_0001, 0));
+        Assert.False(_domain.Processors[0].TryWriteMsr(0x4000_0001, 0));
     }
 
     [Fact]
@@ -65,7 +66,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(4 << 16 | 17, Call(17, 0, 0));
         Put32(0, 0);
         Assert.Equal(0, Call(17, 6, Arguments));
-        Assert.Equal(1u << 2 | 1u << 8, Get32(4));
+        Assert.Equal(1u << 2 | 1u << 8 | 1u << 9, Get32(4));
         Put32(0, 1);
         Call(17, 6, Arguments);
         Assert.Equal(0u, Get32(4));
@@ -76,8 +77,8 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     [Fact]
     public void Only_the_kernel_may_call()
     {
-        Assert.Equal(-1, (long)_domain.Call(new Hypercall(0, 3, true, 17, 0, 0, 0, 0, 0), this));
-        Assert.Equal(NotThere, (long)_domain.Call(new Hypercall(0, 0, false, 17, 0, 0, 0, 0, 0), this));
+        Assert.Equal(-1, (long)_domain.Call(new Hypercall(0, 3, true, 17, 0, 0, 0, 0, 0), this).Value);
+        Assert.Equal(NotThere, (long)_domain.Call(new Hypercall(0, 0, false, 17, 0, 0, 0, 0, 0), this).Value);
         Assert.Equal(NotThere, Call(55, 0, 0));
     }
 
@@ -104,6 +105,119 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(0xF3, Interrupt(1));
         Assert.Equal(0, Call(32, 3, Arguments)); // close
         Assert.Equal(Invalid, Call(32, 4, Arguments));
+    }
+
+    [Fact]
+    public void A_processor_has_its_time_and_a_timer()
+    {
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        Assert.True(_memory.TryRead(0x10C04, out uint seconds));
+        Assert.Equal((uint)(_clock.UnixEpochNs / 1_000_000_000), seconds);
+        SetVector(0);
+        _clock.Advance(5_000_000_000);
+        RegisterVcpuInfo(0, 0x11, 0);
+        Assert.True(_memory.TryRead(0x11000 + 32 + 16, out ulong system));
+        Assert.Equal(5_000_000_000UL, system);
+        Put64(0, 0x12345);
+        Assert.Equal(Fault, Call(24, 13, 0, Nowhere));
+        Put64(0, 0x13000);
+        Assert.Equal(0, Call(24, 13, 0, Arguments)); // a second place for the time
+        Assert.True(_memory.TryRead(0x13000 + 16, out system));
+        Assert.Equal(5_000_000_000UL, system);
+        Put64(0, 0x14000);
+        Assert.Equal(0, Call(24, 5, 0, Arguments)); // runstate
+        Put64(0, 0x14FF0);
+        Assert.Equal(Fault, Call(24, 5, 0, Arguments)); // over a page's end
+
+        Put32(0, 0);
+        Put32(4, 0);
+        Assert.Equal(0, Call(32, 1, Arguments)); // bind_virq TIMER
+        Unmask(Get32(8));
+        Take(0x11000);
+        Assert.Equal(0, TrySetTimer(5_000_000_100, flags: 1));
+        Interrupt(0);
+        _clock.Advance(99);
+        Assert.Equal(-1, Interrupt(0));
+        _clock.Advance(1);
+        Assert.Equal(0xF3, Interrupt(0));
+        Assert.Equal(-62, TrySetTimer(1, flags: 1));
+        Assert.Equal(0, TrySetTimer(_clock.NowNs + 50, flags: 0));
+        Assert.Equal(0, Call(24, 9, 0)); // stop_singleshot
+        Assert.Equal(Invalid, TrySetPeriod(10));
+        Take(0x11000);
+        _memory.TryWrite(0x10800, 0UL);
+        Assert.Equal(0, TrySetPeriod(1_000_000));
+        _clock.Advance(999_999);
+        Assert.Equal(-1, Interrupt(0));
+        _clock.Advance(5_000_000);
+        Assert.Equal(0xF3, Interrupt(0));
+        Assert.Equal(0, Call(24, 7, 0));
+
+        long TrySetTimer(long at, uint flags)
+        {
+            Put64(0, (ulong)at);
+            Put32(8, flags);
+            return Call(24, 8, 0, Arguments);
+        }
+
+        long TrySetPeriod(ulong period)
+        {
+            Put64(0, period);
+            return Call(24, 6, 0, Arguments);
+        }
+    }
+
+    [Fact]
+    public void A_poll_ends_with_an_event_or_its_time()
+    {
+        const ulong ports = Arguments + 64;
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        Put32(0, 0);
+        Assert.Equal(0, Call(32, 7, Arguments)); // bind_ipi
+        var port = Get32(4);
+        Put32(64, port);
+        Assert.True(Poll(timeout: 0).IsAgain);
+        Assert.NotNull(Poll(timeout: 0).Rest);
+        Put32(0, port);
+        Assert.Equal(0, Call(32, 4, Arguments)); // sent, though masked
+        Assert.Equal(new HypercallResult(0), Poll(timeout: 0));
+        _memory.TryWrite(0x10800, 0UL);
+        Assert.True(Poll(timeout: 1000).IsAgain);
+        _clock.Advance(1000);
+        Assert.Equal(new HypercallResult(0), Poll(timeout: 1000));
+        Put32(64, 4096);
+        Assert.Equal(Invalid, (long)Poll(timeout: 1).Value);
+        Assert.Equal(Fault, (long)CallOnce(29, 3, Nowhere).Value);
+        Assert.Equal(default, CallOnce(29, 0, 0)); // yield
+        Assert.False(CallOnce(29, 1, 0).IsAgain); // block
+
+        HypercallResult Poll(ulong timeout)
+        {
+            Put64(0, ports);
+            Put32(8, 1);
+            Put64(16, timeout);
+            return CallOnce(29, 3, Arguments);
+        }
+    }
+
+    [Fact]
+    public void A_balloon_gives_pages_back_and_takes_them_again()
+    {
+        _memory.TryWrite(0x20000, 0x1234);
+        Put64(64, 0x20);
+        Put64(72, 0xFFFF);
+        Put64(0, Arguments + 64);
+        Put64(8, 2);
+        Put32(16, 0);
+        Put32(24, 0x7FF0);
+        Assert.Equal(256, Call(12, 3, 0));
+        Assert.Equal(1, Call(12, 1, Arguments)); // the second one is not there
+        Assert.Equal(255, Call(12, 3, 0));
+        Assert.True(_memory.TryRead(0x20000, out int value));
+        Assert.Equal(0, value);
+        Assert.Equal(1, Call(12, 6, Arguments));
+        Assert.Equal(0, Call(12, 6, Arguments)); // more than was given
+        Assert.Equal(256, Call(12, 3, 0));
     }
 
     [Fact]
@@ -269,7 +383,9 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
 
     void IMachineControl.RequestPause(string reason) => _asked.Add("pause");
 
-    private long Call(ulong number, ulong a, ulong b, ulong c = 0) => (long)_domain.Call(new Hypercall(0, 0, true, number, a, b, c, 0, 0), this);
+    private long Call(ulong number, ulong a, ulong b, ulong c = 0) => (long)CallOnce(number, a, b, c).Value;
+
+    private HypercallResult CallOnce(ulong number, ulong a, ulong b, ulong c = 0) => _domain.Call(new Hypercall(0, 0, true, number, a, b, c, 0, 0), this);
 
     private void AddToPhysmap(uint space, ulong index, ulong page) => Assert.Equal(0, TryAddToPhysmap(space, index, page));
 
@@ -295,6 +411,19 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Put32(4, index);
         Assert.Equal(0, Call(34, 1, Arguments));
         return _memory.TryRead(Arguments + 8, out ulong value) ? value : throw new InvalidOperationException();
+    }
+
+    private void SetVector(uint processor)
+    {
+        Put32(0, processor);
+        Put32(4, 0xF3);
+        Assert.Equal(0, Call(34, 23, Arguments));
+    }
+
+    private void Unmask(uint port)
+    {
+        Put32(0, port);
+        Assert.Equal(0, Call(32, 9, Arguments));
     }
 
     /// <summary>The vector that a processor takes, -1 for none; it is through with it at once.</summary>

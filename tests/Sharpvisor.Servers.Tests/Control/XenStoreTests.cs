@@ -71,7 +71,7 @@ public sealed class XenStoreTests
         await Prints("xenstore ls -f /data", "/data/a = \"1\"\n/data/b = \"\"\n/data/b/c = \"x y\"\n");
         await Prints("xenstore list -p /data", "/data/a\n/data/b\n");
         await Prints("xenstore chmod /data/b n0 r5", "");
-        await Prints("xenstore ls -p /data", "a = \"1\"  . . . . . . . . . . . . . . . . . . . . . . . . . . .  (n0)\nb = \"\" . . . . . . . . . . . . . . . . . . . . . . . . . . .  (n0,r5)\n c = \"x y\"  . . . . . . . . . . . . . . . . . . . . . . . . .  (n0)\n");
+        await Prints("xenstore ls -p /data", "a = \"1\"  . . . . . . . . . . . . . . . . . . . . . . . . . .  (n0)\nb = \"\" . . . . . . . . . . . . . . . . . . . . . . . . . . .  (n0,r5)\n c = \"x y\" . . . . . . . . . . . . . . . . . . . . . . . . .  (n0)\n");
         await Prints("xenstore ls -f -p /data/b", "/data/b/c = \"x y\"   (n0)\n");
         await Prints("xenstore chmod -r /data b5", "");
         await Prints("xenstore ls -f -p /data/b", "/data/b/c = \"x y\"   (b5)\n");

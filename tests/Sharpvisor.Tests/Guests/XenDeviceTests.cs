@@ -29,9 +29,10 @@ public sealed class XenDeviceTests : IDisposable
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 
     [GuestTheory("cloud/vmlinuz", "xen/initrd.img")]
-    [EngineData(1, "")]
-    [InlineData("translator", 2, "xen-blkfront=max_ring_page_order=4,max_indirect_segments=256")]
-    public async Task Linux_drives_a_disk_and_a_nic(string engine, int processors, string arguments)
+    [EngineData(1, "", false)]
+    [InlineData("translator", 2, "xen-blkfront=max_ring_page_order=4,max_indirect_segments=256", false)]
+    [InlineData("translator", 2, "", true)]
+    public async Task Linux_drives_a_disk_and_a_nic(string engine, int processors, string arguments, bool isPersistent)
     {
         using var limit = new CancellationTokenSource(Limit);
         var path = Path.Combine(_directory, "disk.img");
@@ -47,7 +48,7 @@ public sealed class XenDeviceTests : IDisposable
             .WithKernel(GuestCache.Open("cloud/vmlinuz"))
             .WithInitrd(GuestCache.Open("xen/initrd.img"))
             .WithCommandLine($"console=ttyS0 console=hvc0 {arguments}")
-            .WithXenDevice(new XenDisk(drive) { OffersPersistentGrants = processors == 2 })
+            .WithXenDevice(new XenDisk(drive) { OffersPersistentGrants = isPersistent })
             .WithXenDevice(new XenNic(network))
             .WithoutReboot()
             .StartAsync(limit.Token);

@@ -9,9 +9,11 @@ public sealed class XenTests
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(4);
 
     [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
-    [EngineData(1)]
-    [EngineData(2)]
-    public async Task The_kernel_finds_itself_on_Xen(string engine, int processors)
+    [EngineData(MachineKind.XenHvm, 1)]
+    [EngineData(MachineKind.XenHvm, 2)]
+    [EngineData(MachineKind.XenPvh, 1)]
+    [EngineData(MachineKind.XenPvh, 4)]
+    public async Task The_kernel_finds_itself_on_Xen(string engine, MachineKind kind, int processors)
     {
         using var limit = new CancellationTokenSource(Limit);
         var console = new MemoryCharBackend();
@@ -19,16 +21,20 @@ public sealed class XenTests
             .WithMemory(512 << 20)
             .WithProcessors(processors)
             .WithEngine(GuestEngines.Create(engine))
-            .WithXen(7, console)
+            .WithXen(7, console, kind)
             .WithKernel(GuestCache.Open("cloud/vmlinuz"))
             .WithInitrd(GuestCache.Open("demo/initrd.img"))
-            .WithCommandLine("console=ttyS0 console=hvc0")
+            .WithCommandLine("console=hvc0 quiet")
             .WithoutReboot()
             .StartAsync(limit.Token);
         await console.ExpectAsync(":~# ", limit.Token);
-        Assert.Contains("xen\r\nHVM\r\n", await Run("cat /sys/hypervisor/type /sys/hypervisor/guest_type"), StringComparison.Ordinal);
+        Assert.Contains(kind == MachineKind.XenPvh ? "xen\r\nPVH\r\n" : "xen\r\nHVM\r\n", await Run("cat /sys/hypervisor/type /sys/hypervisor/guest_type"), StringComparison.Ordinal);
         Assert.Contains($"{processors}\r\n", await Run("nproc"), StringComparison.Ordinal);
-        Assert.DoesNotContain("Error -13", await Run("dmesg | grep -i xen:"), StringComparison.Ordinal);
+        var messages = await Run("dmesg");
+        Assert.Contains(kind == MachineKind.XenPvh ? "Booting kernel on Xen PVH" : "Booting paravirtualized kernel on Xen HVM", messages, StringComparison.Ordinal);
+        Assert.Contains("Grant tables using version 1 layout", messages, StringComparison.Ordinal);
+        Assert.Contains("Switched to clocksource xen", messages, StringComparison.Ordinal);
+        Assert.DoesNotContain("Call Trace", messages, StringComparison.Ordinal);
 
         // Between processors, interrupts are event channels.
         var work = "for i in $(seq $(nproc)); do (n=0; while [ $n -lt 2000 ]; do n=$((n+1)); done; echo done-$n) & done; wait";
