@@ -31,6 +31,9 @@ public sealed class ApicBus : IMsiTarget
 
     public IReadOnlyList<LocalApic> LocalApics => _apics;
 
+    /// <summary>A level-triggered interrupt is about to end: who drives a line looks whether it still has to.</summary>
+    public event Action? EndingInterrupt;
+
     /// <summary>A memory write of a device to 0xFEExxxxx; other addresses are ignored.</summary>
     public void Send(ulong address, uint data)
     {
@@ -78,6 +81,7 @@ public sealed class ApicBus : IMsiTarget
 
     internal void BroadcastEoi(byte vector)
     {
+        EndingInterrupt?.Invoke();
         foreach (var ioApic in _ioApics)
             ioApic.EndOfInterrupt(vector);
     }

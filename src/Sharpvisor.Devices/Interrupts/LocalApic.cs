@@ -30,6 +30,7 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
     private byte _tpr, _ppr;
     private uint _svr, _ldr, _dfr, _esr, _pendingErrors;
     private ulong _icr;
+    private byte _direct;
     private bool _lint0, _lint1, _externalInterrupt, _requestAsserted;
 
     /// <param name="index">Number of the processor, from 0 in order: its APIC id. Processor 0 is the bootstrap processor.</param>
@@ -103,6 +104,14 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
 
     public int AcknowledgeInterrupt()
     {
+        if (_direct != 0)
+        {
+            var injected = _direct;
+            _direct = 0;
+            UpdateRequest();
+            return injected;
+        }
+
         if (HasExternalInterrupt)
         {
             _externalInterrupt = false;
@@ -126,6 +135,13 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
     {
         _irr.Add(vector);
         _tmr.Remove(vector);
+        UpdateRequest();
+    }
+
+    /// <summary>Has the processor take a vector as a hypervisor injects it: past the registers, without an EOI.</summary>
+    public void InjectDirect(byte vector)
+    {
+        _direct = vector;
         UpdateRequest();
     }
 
@@ -214,6 +230,7 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
         _esr = _pendingErrors = 0;
         _icr = 0;
         _externalInterrupt = false;
+        _direct = 0;
         Array.Fill(_lvt, Masked);
         _timer.Reset();
         UpdateRequest();
@@ -315,7 +332,7 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
 
     private void UpdateRequest()
     {
-        var asserted = HasExternalInterrupt || HighestDeliverable() >= 0;
+        var asserted = _direct != 0 || HasExternalInterrupt || HighestDeliverable() >= 0;
         if (asserted == _requestAsserted)
             return;
         _requestAsserted = asserted;

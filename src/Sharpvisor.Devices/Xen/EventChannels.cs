@@ -1,7 +1,7 @@
 // Event channels of one domain, by the two-level ABI: a bit for each port in a page that the domain shares, with a mask,
 // and above it a word and a flag for each processor.
 // Follows: Xen's public headers event_channel.h, xen.h (shared_info, vcpu_info) and common/event_channel.c's behaviour.
-// Leaves out: the FIFO ABI (the domain is told that there is none), physical interrupts, 32-bit domains.
+// Leaves out: the FIFO ABI (the domain is told that there is none), physical interrupts.
 
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
@@ -37,8 +37,7 @@ public sealed class EventChannels
     /// <summary>VIRQ_TIMER and VIRQ_DEBUG are each processor's own; of the others there is one, at first with processor 0.</summary>
     public const int VirqTimer = 0, VirqDebug = 1, VirqConsole = 2, VirqCount = 24;
 
-    private const uint PendingOffset = 0x800, MaskOffset = 0xA00;
-    private const uint UpcallPending = 0, PendingSelector = 8;
+    private const uint PendingOffset = 0x800, UpcallPending = 0;
 
     private readonly GuestMemory _memory;
     private readonly GuestErrorLog _errors;
@@ -61,6 +60,12 @@ public sealed class EventChannels
     /// <summary>Some port has become pending: for processors that poll.</summary>
     public event Action<uint>? Pending;
 
+    /// <summary>
+    /// The domain's words, of which the bitmaps are made, have 32 bits: a quarter of the ports, and shorter structures.
+    /// The bits are numbered the same way, so that here they are reached by 64 at a time.
+    /// </summary>
+    public bool Is32Bit { get; set; }
+
     /// <summary>Guest-physical address of shared_info; 0 before the domain has said where it is.</summary>
     public ulong SharedInfo { get; set; }
 
@@ -74,7 +79,10 @@ public sealed class EventChannels
         _vcpuInfo[processor] = address;
         if (address == 0)
             return;
-        _memory.TrySetBits(address + PendingSelector, ulong.MaxValue, out _);
+        if (Is32Bit)
+            _memory.TrySetBits(address, ulong.MaxValue << 32, out _);
+        else
+            _memory.TrySetBits(address + 8, ulong.MaxValue, out _);
         _memory.TrySetBits(address + UpcallPending, 1, out _);
         _upcall(processor);
     }
@@ -192,7 +200,7 @@ public sealed class EventChannels
     public XenError GetStatus(uint port, out EventChannelStatus status)
     {
         status = default;
-        if (port >= PortCount)
+        if (port >= Ports)
             return XenError.EINVAL;
         var channel = _channels[port];
         status = new EventChannelStatus(channel.State, channel.Processor, channel.Remote, channel.State == EventChannelState.Virq ? (uint)channel.Virq : channel.RemotePort);
@@ -266,11 +274,15 @@ public sealed class EventChannels
 
     private bool IsProcessor(int processor) => processor >= 0 && processor < _vcpuInfo.Length;
 
-    private bool IsOpen(uint port) => port is not 0 and < PortCount && _channels[port].State != EventChannelState.Closed;
+    private uint Ports => Is32Bit ? 1024u : PortCount;
+
+    private uint MaskOffset => PendingOffset + (Ports / 8);
+
+    private bool IsOpen(uint port) => port != 0 && port < Ports && _channels[port].State != EventChannelState.Closed;
 
     private XenError Allocate(out uint port)
     {
-        for (port = 1; port < PortCount; port++)
+        for (port = 1; port < Ports; port++)
         {
             if (_channels[port].State == EventChannelState.Closed)
                 return XenError.None;
@@ -314,7 +326,8 @@ public sealed class EventChannels
         var processor = _channels[port].Processor;
         if (_vcpuInfo[processor] == 0)
             return;
-        if (_memory.TrySetBits(_vcpuInfo[processor] + PendingSelector, 1UL << (int)(port / 64), out var old) && (old >> (int)(port / 64) & 1) == 0)
+        var (word, bit) = Is32Bit ? (_vcpuInfo[processor], 32 + (int)(port / 32)) : (_vcpuInfo[processor] + 8, (int)(port / 64));
+        if (_memory.TrySetBits(word, 1UL << bit, out var old) && (old >> bit & 1) == 0)
             RaiseUpcall(processor);
     }
 

@@ -17,6 +17,14 @@ public sealed partial class XenDomain
     /// <summary>What the domain is told of its memory: start, length, and type as in E820.</summary>
     public IReadOnlyList<(ulong Start, ulong Length, uint Type)> MemoryMap { get; set; } = [];
 
+    /// <summary>Bytes of a pointer and of an unsigned long of the caller.</summary>
+    private static int WordOf(in Hypercall call) => call.Is64 ? 8 : 4;
+
+    /// <summary>Field number <paramref name="index"/> of a structure of words.</summary>
+    private static ulong ReadWord(in Hypercall call, ReadOnlySpan<byte> words, int index) => call.Is64
+        ? BinaryPrimitives.ReadUInt64LittleEndian(words[(index * 8)..])
+        : BinaryPrimitives.ReadUInt32LittleEndian(words[(index * 4)..]);
+
     private bool IsSelf(int domain) => domain == Self || domain == Number;
 
     private ulong VersionOp(in Hypercall call, ILinearMemory memory)
@@ -36,7 +44,7 @@ public sealed partial class XenDomain
             case changeSet:
                 return WriteText(memory, call.Arg2, "", 64);
             case platformParameters:
-                return memory.TryWrite(call.Arg2, stackalloc byte[8]) ? 0 : Result(XenError.EFAULT);
+                return memory.TryWrite(call.Arg2, stackalloc byte[WordOf(call)]) ? 0 : Result(XenError.EFAULT);
             case guestHandle:
                 return memory.TryWrite(call.Arg2, stackalloc byte[16]) ? 0 : Result(XenError.EFAULT);
             case getFeatures:
@@ -56,6 +64,7 @@ public sealed partial class XenDomain
         const int maximumRamPage = 2, currentReservation = 3, maximumReservation = 4, addToPhysmap = 7, memoryMap = 9, maximumPage = 14, removeFromPhysmap = 15;
         const int decreaseReservation = 1, populatePhysmap = 6;
         const uint sharedInfo = 0, grantTable = 1;
+        const int header = 8;
         Span<byte> arguments = stackalloc byte[24];
         switch ((int)call.Arg1)
         {
@@ -70,27 +79,27 @@ public sealed partial class XenDomain
             case decreaseReservation or populatePhysmap:
                 return ChangeReservation(call, memory, isGiven: (int)call.Arg1 == decreaseReservation);
             case addToPhysmap:
-                if (!memory.TryRead(call.Arg2, arguments))
+                if (!memory.TryRead(call.Arg2, arguments[..(header + (2 * WordOf(call)))]))
                     return Result(XenError.EFAULT);
                 if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)))
                     return Result(XenError.ESRCH);
-                var index = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
-                var page = BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]);
+                var index = ReadWord(call, arguments[header..], 0);
+                var page = ReadWord(call, arguments[header..], 1);
                 if (page >= GuestMemory.MapLimit / GuestMemory.PageSize)
                     return Result(XenError.EINVAL);
                 page *= GuestMemory.PageSize;
                 return BinaryPrimitives.ReadUInt32LittleEndian(arguments[4..]) switch
                 {
-                    sharedInfo when index == 0 => Overlay(0, page) ? SetSharedInfo(page) : Result(XenError.EINVAL),
+                    sharedInfo when index == 0 => Overlay(0, page) ? SetSharedInfo(page, call.Is64) : Result(XenError.EINVAL),
                     grantTable when index < GrantTable.MaximumFrames => Overlay(1 + (int)index, page) ? Result(Grants.SetFrame((int)index, page)) : Result(XenError.EINVAL),
                     _ => Result(XenError.EINVAL),
                 };
             case removeFromPhysmap:
-                if (!memory.TryRead(call.Arg2, arguments[..16]))
+                if (!memory.TryRead(call.Arg2, arguments[..(2 * WordOf(call))]))
                     return Result(XenError.EFAULT);
                 if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)))
                     return Result(XenError.ESRCH);
-                page = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
+                page = ReadWord(call, arguments, 1);
                 return Array.FindIndex(_overlays, o => o?.Start == page * GuestMemory.PageSize) is >= 0 and var found
                     ? RemoveOverlay(found)
                     : Result(XenError.EINVAL);
@@ -104,9 +113,9 @@ public sealed partial class XenDomain
     {
         const int entrySize = 20;
         Span<byte> arguments = stackalloc byte[16];
-        if (!memory.TryRead(call.Arg2, arguments))
+        if (!memory.TryRead(call.Arg2, arguments[..(2 * WordOf(call))]))
             return Result(XenError.EFAULT);
-        var buffer = BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]);
+        var buffer = ReadWord(call, arguments, 1);
         var count = (int)Math.Min(BinaryPrimitives.ReadUInt32LittleEndian(arguments), (uint)MemoryMap.Count);
         Span<byte> entry = stackalloc byte[entrySize];
         for (var i = 0; i < count; i++)
@@ -129,20 +138,21 @@ public sealed partial class XenDomain
         const ulong atOnce = 4096;
         const uint largestOrder = 9;
         Span<byte> arguments = stackalloc byte[32];
-        if (!memory.TryRead(call.Arg2, arguments))
+        var word = WordOf(call);
+        if (!memory.TryRead(call.Arg2, arguments[..((2 * word) + 10)]))
             return Result(XenError.EFAULT);
-        var list = BinaryPrimitives.ReadUInt64LittleEndian(arguments);
-        var count = Math.Min(BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]), atOnce);
-        var order = BinaryPrimitives.ReadUInt32LittleEndian(arguments[16..]);
-        if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments[24..])) || order > largestOrder)
+        var list = ReadWord(call, arguments, 0);
+        var count = Math.Min(ReadWord(call, arguments, 1), atOnce);
+        var order = BinaryPrimitives.ReadUInt32LittleEndian(arguments[(2 * word)..]);
+        if (!IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments[((2 * word) + 8)..])) || order > largestOrder)
             return Result(XenError.EPERM);
         var pages = 1L << (int)order;
         Span<byte> page = stackalloc byte[8];
         for (ulong done = 0; done < count; done++)
         {
-            if (!memory.TryRead(list + (done * 8), page))
+            if (!memory.TryRead(list + (done * (ulong)word), page[..word]))
                 return done;
-            var first = BinaryPrimitives.ReadUInt64LittleEndian(page);
+            var first = ReadWord(call, page, 0);
             if (first >= GuestMemory.MapLimit / GuestMemory.PageSize)
                 return done;
             if (isGiven ? _given + pages > (long)(_memory.Size / GuestMemory.PageSize) || !_memory.TryDiscard(first * GuestMemory.PageSize, (ulong)pages * GuestMemory.PageSize)
@@ -179,17 +189,20 @@ public sealed partial class XenDomain
         return 0;
     }
 
-    private ulong SetSharedInfo(ulong page)
+    private ulong SetSharedInfo(ulong page, bool is64)
     {
-        const int maskOffset = 0xA00, maskLength = 512, vcpuInfoSize = 64, vcpusInSharedInfo = 32;
-        const uint wallClock = 0xC00, wallClockHigh = 0xC0C;
+        const int vcpuInfoSize = 64, vcpusInSharedInfo = 32;
+        var (mask, maskLength, wallClock) = is64 ? (0xA00, 512, 0xC00u) : (0x880, 128, 0x900u);
+        const uint wallClockHigh = 0xC0C; // in a part of the structure that there is for 64 bits only
         var contents = new byte[GuestMemory.PageSize];
-        contents.AsSpan(maskOffset, maskLength).Fill(0xFF); // every port is masked at first
+        contents.AsSpan(mask, maskLength).Fill(0xFF); // every port is masked at first
         if (!_memory.TryWrite(page, contents))
             return Result(XenError.EINVAL);
         Events.SharedInfo = page;
+        Events.Is32Bit = !is64;
         PvClock.WriteWallClock(_memory, page + wallClock, version: 2, _clock.UnixEpochNs);
-        _memory.TryWrite(page + wallClockHigh, (uint)(_clock.UnixEpochNs / 1_000_000_000 >> 32));
+        if (is64)
+            _memory.TryWrite(page + wallClockHigh, (uint)(_clock.UnixEpochNs / 1_000_000_000 >> 32));
         for (var i = 0; i < Math.Min(_processors.Length, vcpusInSharedInfo); i++)
         {
             if (Events.VcpuInfo(i) == 0)
@@ -240,6 +253,8 @@ public sealed partial class XenDomain
     {
         if (parameter is HvmParam.StorePage or HvmParam.StorePort or HvmParam.ConsolePage or HvmParam.ConsolePort)
             return Result(XenError.EPERM);
+        if (parameter == HvmParam.CallbackIrq && Callback.Set(value) is not XenError.None and var error)
+            return Result(error);
         _parameters[(int)parameter] = value;
         return 0;
     }
@@ -254,7 +269,8 @@ public sealed partial class XenDomain
         var number = (int)call.Arg2;
         var processor = _processors[number];
         Span<byte> arguments = stackalloc byte[16];
-        var length = (int)call.Arg1 switch { registerVcpuInfo or setSingleshot => 16, registerRunstate or setPeriodic or registerTime => 8, _ => 0 };
+        arguments.Clear();
+        var length = (int)call.Arg1 switch { registerVcpuInfo or setSingleshot => 12, setPeriodic => 8, registerRunstate or registerTime => WordOf(call), _ => 0 };
         if (length > 0 && !memory.TryRead(call.Arg3, arguments[..length]))
             return Result(XenError.EFAULT);
         var first = BinaryPrimitives.ReadUInt64LittleEndian(arguments);
@@ -263,11 +279,12 @@ public sealed partial class XenDomain
             case isUp:
                 return 1;
             case getRunstate:
-                return memory.TryWrite(call.Arg3, processor.Runstate()) ? 0 : Result(XenError.EFAULT);
+                return memory.TryWrite(call.Arg3, processor.Runstate(call.Is64)) ? 0 : Result(XenError.EFAULT);
             case registerRunstate:
                 if (!TryPlace(memory, first, XenVcpu.RunstateLength, out var runstate))
                     return Result(XenError.EFAULT);
-                processor.RunstateArea = runstate;
+                if (runstate != 0)
+                    _memory.TryWrite(runstate, processor.Runstate(call.Is64));
                 return 0;
             case registerTime:
                 if (!TryPlace(memory, first, XenVcpu.TimeLength, out var time))
@@ -329,7 +346,7 @@ public sealed partial class XenDomain
                 Span<byte> reason = stackalloc byte[4];
                 return new HypercallResult(memory.TryRead(call.Arg2, reason) ? ShutDown(BinaryPrimitives.ReadUInt32LittleEndian(reason)) : Result(XenError.EFAULT));
             case poll:
-                return Poll(processor, call.Arg2, memory);
+                return Poll(processor, call, memory);
             default:
                 return new HypercallResult(Unknown(call.Number, "sched_op", call.Arg1));
         }
@@ -342,19 +359,20 @@ public sealed partial class XenDomain
     }
 
     /// <summary>SCHEDOP_poll: until one of some ports has an event, masked or not, or until a time.</summary>
-    private HypercallResult Poll(XenVcpu processor, ulong address, ILinearMemory memory)
+    private HypercallResult Poll(XenVcpu processor, in Hypercall call, ILinearMemory memory)
     {
         const uint mostPorts = 128;
         Span<byte> arguments = stackalloc byte[24];
         Span<byte> port = stackalloc byte[4];
-        if (!memory.TryRead(address, arguments))
+        var word = WordOf(call);
+        if (!memory.TryRead(call.Arg2, arguments[..((2 * word) + 8)]))
             return End(XenError.EFAULT);
-        var count = BinaryPrimitives.ReadUInt32LittleEndian(arguments[8..]);
+        var count = BinaryPrimitives.ReadUInt32LittleEndian(arguments[word..]);
         if (count > mostPorts)
             return End(XenError.EINVAL);
         for (var i = 0u; i < count; i++)
         {
-            if (!memory.TryRead(BinaryPrimitives.ReadUInt64LittleEndian(arguments) + (i * 4), port))
+            if (!memory.TryRead(ReadWord(call, arguments, 0) + (i * 4), port))
                 return End(XenError.EFAULT);
             var number = BinaryPrimitives.ReadUInt32LittleEndian(port);
             if (number >= EventChannels.PortCount)
@@ -364,7 +382,7 @@ public sealed partial class XenDomain
         }
 
         // Each poll of one processor ends before its next one begins, but for a guest that leaves it by an interrupt for good.
-        var timeout = BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]);
+        var timeout = BinaryPrimitives.ReadUInt64LittleEndian(arguments[(2 * word)..]);
         processor.PollDeadline ??= timeout == 0 ? long.MaxValue : (long)Math.Min(timeout, long.MaxValue);
         return processor.PollDeadline <= _clock.NowNs ? End(XenError.None) : Rest(processor, isAgain: true);
 

@@ -2,7 +2,7 @@
 // of one domain that runs in hardware's own modes (HVM and PVH).
 // Follows: Xen's public headers (arch-x86/cpuid.h, xen.h, version.h, memory.h, hvm/hvm_op.h, hvm/params.h, vcpu.h, sched.h,
 // event_channel.h, grant_table.h); the order in which Linux asks is in shared/reference/xen-guest-interface.md.
-// Leaves out: 32-bit callers' structures (they get -ENOSYS), physical interrupts.
+// Leaves out: physical interrupts.
 
 using System.Buffers.Binary;
 using System.Numerics;
@@ -71,6 +71,7 @@ public sealed partial class XenDomain : IHypervisor
         Events = new EventChannels(memory, errors, number, apics.Count, OnUpcall);
         Grants = new GrantTable(memory, errors);
         _processors = [.. apics.Select(apic => new XenVcpu(apic.Index, this, memory, clock))];
+        Callback = new XenCallback(Events, apics);
         Events.Pending += OnPending;
         foreach (var apic in apics)
             apic.Initialized += () => TellAgain(apic.Index);
@@ -83,6 +84,9 @@ public sealed partial class XenDomain : IHypervisor
     public IReadOnlyList<XenVcpu> Processors => _processors;
 
     public EventChannels Events { get; }
+
+    /// <summary>How it is told of events on processors without a vector for that.</summary>
+    public XenCallback Callback { get; }
 
     public GrantTable Grants { get; }
 
@@ -104,9 +108,11 @@ public sealed partial class XenDomain : IHypervisor
     {
         Events.Reset();
         Events.SharedInfo = 0;
+        Events.Is32Bit = false;
         for (var i = 0; i < _processors.Length; i++)
             Events.SetVcpuInfo(i, 0);
         Grants.Reset();
+        Callback.Reset();
         for (var i = 0; i < _overlays.Length; i++)
             RemoveOverlay(i);
         foreach (var processor in _processors)
@@ -186,14 +192,13 @@ public sealed partial class XenDomain : IHypervisor
     }
 
     public HypercallResult Call(in Hypercall call, ILinearMemory memory) =>
-        call is { Number: Sched, Privilege: 0, Is64: true } ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
+        call is { Number: Sched, Privilege: 0 } ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
 
     private ulong Serve(in Hypercall call, ILinearMemory memory)
     {
         if (call.Privilege != 0)
             return Result(XenError.EPERM);
-        if (!call.Is64)
-            return Unknown(call.Number, "32-bit");
+        Callback.Update();
         return call.Number switch
         {
             12 => MemoryOp(call, memory),
@@ -225,6 +230,8 @@ public sealed partial class XenDomain : IHypervisor
     {
         if (_processors[processor].UpcallVector is not 0 and var vector)
             _apics[processor].Inject(vector);
+        else
+            Callback.Raise(processor);
         Wake(_processors[processor]);
     }
 

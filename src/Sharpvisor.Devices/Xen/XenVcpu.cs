@@ -26,7 +26,7 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
     private uint _version;
     private long _tscOffset;
     private long _period, _next;
-    private ulong _timeArea, _runstateArea;
+    private ulong _timeArea;
 
     internal XenVcpu(int index, XenDomain domain, GuestMemory memory, Clock clock)
     {
@@ -73,18 +73,6 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
         }
     }
 
-    /// <summary>Guest-physical address of a vcpu_runstate_info; 0: none.</summary>
-    public ulong RunstateArea
-    {
-        get => _runstateArea;
-        set
-        {
-            _runstateArea = value;
-            if (value != 0)
-                _memory.TryWrite(value, Runstate());
-        }
-    }
-
     public bool TryReadMsr(uint msr, out ulong value) => XenDomain.TryReadMsr(msr, out value);
 
     public bool TryWriteMsr(uint msr, ulong value) => _domain.TryWriteMsr(msr, value);
@@ -100,10 +88,11 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
     }
 
     /// <summary>vcpu_runstate_info: it runs, and has done nothing else.</summary>
-    public byte[] Runstate()
+    /// <param name="is64">Its 64-bit fields are aligned as there.</param>
+    public byte[] Runstate(bool is64)
     {
-        var info = new byte[RunstateLength];
-        BitConverter.TryWriteBytes(info.AsSpan(16), _clock.NowNs); // time[RUNSTATE_running]
+        var info = new byte[is64 ? RunstateLength : RunstateLength - 4];
+        BitConverter.TryWriteBytes(info.AsSpan(is64 ? 16 : 12), _clock.NowNs); // time[RUNSTATE_running]
         return info;
     }
 
@@ -140,7 +129,7 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
         _period = 0;
         _single.Cancel();
         _periodic.Cancel();
-        _timeArea = _runstateArea = 0;
+        _timeArea = 0;
         PollDeadline = null;
     }
 

@@ -136,7 +136,7 @@ internal sealed class PcBoard : Board
         AddTestDevices(options);
         XenDevices.Check(options);
         if (options.Xen is { } xen)
-            Xen = AddXen(xen);
+            Xen = AddXen(xen, apicBus);
     }
 
     public override IReadOnlyList<LocalApic> LocalApics => _apics;
@@ -167,12 +167,16 @@ internal sealed class PcBoard : Board
 
     public override void AddKernel(BootPlan plan) => Firmware.AddKernel(plan);
 
-    private XenDomain AddXen(XenOptions options)
+    private XenDomain AddXen(XenOptions options, ApicBus bus)
     {
         var platform = new XenPlatform(Unplug, _context.Logger);
         _pci.AddToFreeSlot(platform, FirstFreeSlot);
         MapPorts(XenPlatform.UnplugPort, XenPlatform.UnplugLength, platform.UnplugPorts, "xen-unplug");
-        return CreateDomain(_context, _options, options, _apics);
+        var domain = CreateDomain(_context, _options, options, _apics);
+        domain.Callback.Lines = [.. Enumerable.Range(0, IoApic.PinCount).Select(gsi => gsi < 16 ? Isa.Share(gsi) : _ioApic.Input(gsi))];
+        domain.Callback.Pin = (platform.Devfn, platform.Interrupt);
+        bus.EndingInterrupt += domain.Callback.Update;
+        return domain;
     }
 
     private void Unplug(XenUnplug what)

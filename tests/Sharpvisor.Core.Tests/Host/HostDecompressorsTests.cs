@@ -31,7 +31,8 @@ public sealed class HostDecompressorsTests
     public void Damaged_data_are_refused(string format)
     {
         var (unpack, data) = Of(format);
-        Assert.Throws<InvalidDataException>(() => unpack(data, new byte[Text.Length - 1]));
+        if (format != "lzma") // which does not say where it ends
+            Assert.Throws<InvalidDataException>(() => unpack(data, new byte[Text.Length - 1]));
         Assert.Throws<InvalidDataException>(() => unpack(data.AsSpan(0, data.Length / 2), new byte[Text.Length]));
         data[^(data.Length / 3)] ^= 0x55;
         try

@@ -120,8 +120,8 @@ public sealed class MemoryMapTests
     [InlineData(Bar, 0UL, 0UL)]
     [InlineData(Bar, 0x3000UL, 0UL)]
     [InlineData(Bar, 0x1000UL, 0x2000UL)]
-    [InlineData(0xFFFF_F000UL, 0x2000UL, 0UL)]
-    [InlineData(1UL << 32, 0x1000UL, 0UL)]
+    [InlineData(GuestMemory.MapLimit - 0x1000, 0x2000UL, 0UL)]
+    [InlineData(GuestMemory.MapLimit, 0x1000UL, 0UL)]
     [InlineData(ulong.MaxValue & ~0xFFFUL, 0x1000UL, 0UL)]
     public void A_range_that_cannot_be_mapped(ulong gpa, ulong length, ulong offset)
     {

@@ -24,7 +24,7 @@ internal sealed class XenBench : IDisposable, IMachineControl
 
     public XenBench()
     {
-        Domain = new XenDomain(Number, [new LocalApic(0, new ManualClock(), new ApicBus())], Memory, this, Errors, NullLogger.Instance);
+        Domain = new XenDomain(Number, [new LocalApic(0, new ManualClock(), new ApicBus())], Memory, new ManualClock(), this, Errors, NullLogger.Instance);
         Bus = new XenBus(Domain, Memory, Gate, Errors, NullLogger.Instance);
         Domain.OnStore = store =>
         {

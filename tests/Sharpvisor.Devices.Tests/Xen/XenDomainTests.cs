@@ -5,6 +5,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Testing.Interrupts;
 using Sharpvisor.Testing.Time;
 
 namespace Sharpvisor.Devices.Tests.Xen;
@@ -78,7 +79,6 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     public void Only_the_kernel_may_call()
     {
         Assert.Equal(-1, (long)_domain.Call(new Hypercall(0, 3, true, 17, 0, 0, 0, 0, 0), this).Value);
-        Assert.Equal(NotThere, (long)_domain.Call(new Hypercall(0, 0, false, 17, 0, 0, 0, 0, 0), this).Value);
         Assert.Equal(NotThere, Call(55, 0, 0));
     }
 
@@ -218,6 +218,114 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(1, Call(12, 6, Arguments));
         Assert.Equal(0, Call(12, 6, Arguments)); // more than was given
         Assert.Equal(256, Call(12, 3, 0));
+    }
+
+    [Fact]
+    public void A_32_bit_domain_has_its_own_structures()
+    {
+        Put32(0, 0x7FF0);
+        Put32(4, 0);
+        Put32(8, 0);
+        Put32(12, 0x10);
+        Assert.Equal(0, Call32(12, 7, Arguments));
+        Assert.True(_memory.TryRead(0x10880, out ulong mask) && mask == ulong.MaxValue);
+        Assert.True(_memory.TryRead(0x10904, out uint seconds));
+        Assert.Equal((uint)(_clock.UnixEpochNs / 1_000_000_000), seconds);
+        SetVector(0);
+        Interrupt(0);
+        _memory.TryWrite(0x10000, 0UL);
+        uint port;
+        do
+        {
+            Put32(0, 0);
+            Assert.Equal(0, Call32(32, 7, Arguments)); // bind_ipi
+            port = Get32(4);
+        }
+        while (port < 70);
+        Put32(0, port);
+        Assert.Equal(0, Call32(32, 9, Arguments)); // unmask
+        Assert.Equal(0, Call32(32, 4, Arguments)); // send
+        Assert.Equal(0xF3, Interrupt(0));
+        Assert.True(_memory.TryRead(0x10000, out ulong info));
+        Assert.Equal(1UL | 1UL << (32 + 2), info); // pending, and the third word of 32 bits
+        Assert.True(_memory.TryRead(0x10808, out uint word));
+        Assert.Equal(1u << 6, word);
+
+        Put32(64, port);
+        Put32(0, (uint)Arguments + 64);
+        Put32(4, 1);
+        Put64(8, 0);
+        Assert.Equal(0, Call32(29, 3, Arguments)); // poll
+        Put32(0, 0x14000);
+        Assert.Equal(0, Call32(24, 5, 0, Arguments)); // runstate
+        Put32(0, (uint)Arguments + 64);
+        Put32(64, 0x20);
+        Put32(4, 1);
+        Put32(8, 0);
+        Put32(16, 0x7FF0);
+        Assert.Equal(1, Call32(12, 1, Arguments)); // decrease_reservation
+        Assert.Equal(255, Call32(12, 3, 0));
+        Put32(0, 1023);
+        Assert.Equal(Invalid, Call32(32, 4, Arguments));
+        Put32(0, 1024);
+        Assert.Equal(Invalid, Call32(32, 4, Arguments));
+
+        long Call32(ulong number, ulong a, ulong b, ulong c = 0) => (long)_domain.Call(new Hypercall(0, 0, false, number, a, b, c, 0, 0), this).Value;
+    }
+
+    [Fact]
+    public void A_callback_is_a_line_that_follows_the_flag()
+    {
+        var (line, pin) = (new RecordingLine(), new RecordingLine());
+        _domain.Callback.Lines = [.. Enumerable.Repeat(new RecordingLine(), 10), line];
+        _domain.Callback.Pin = (0x18, pin);
+        AddToPhysmap(space: 0, index: 0, page: 0x10);
+        Take(0x10000);
+        Assert.Equal(Invalid, SetCallback(11));
+        Assert.Equal(Invalid, SetCallback(1UL << 56 | 0x20 << 8));
+        Assert.Equal(Invalid, SetCallback(3UL << 56));
+        Assert.Equal(Invalid, SetCallback(2UL << 56 | 15));
+        Assert.Equal(0, SetCallback(10));
+        Assert.False(line.IsAsserted);
+        var port = SendSelf();
+        Assert.True(line.IsAsserted);
+        Take(0x10000);
+        _domain.Callback.Update();
+        Assert.False(line.IsAsserted);
+        _memory.TryWrite(0x10800, 0UL);
+        Send(port);
+        Assert.Equal(0, SetCallback(1UL << 56 | 0x18 << 8)); // the other one takes it over
+        Assert.False(line.IsAsserted);
+        Assert.True(pin.IsAsserted);
+        Assert.Equal(-1, Interrupt(0));
+        Assert.Equal(0, SetCallback(2UL << 56 | 0xF3));
+        Assert.False(pin.IsAsserted);
+        Assert.Equal(0xF3, _apics[0].AcknowledgeInterrupt());
+        Assert.Equal(-1, _apics[0].AcknowledgeInterrupt());
+
+        long SetCallback(ulong value)
+        {
+            Put16(0, 0x7FF0);
+            Put32(4, 0);
+            Put64(8, value);
+            return Call(34, 0, Arguments);
+        }
+
+        uint SendSelf()
+        {
+            Put32(0, 0);
+            Assert.Equal(0, Call(32, 7, Arguments));
+            var port = Get32(4);
+            Unmask(port);
+            Send(port);
+            return port;
+        }
+
+        void Send(uint port)
+        {
+            Put32(0, port);
+            Assert.Equal(0, Call(32, 4, Arguments));
+        }
     }
 
     [Fact]
