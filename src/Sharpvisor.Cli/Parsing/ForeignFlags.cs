@@ -44,7 +44,6 @@ internal static class ForeignFlags
         ["xen-pci-passthrough"] = "devices of the host are not given to guests; leave it out",
         ["vfio-pci"] = "devices of the host are not given to guests; leave it out",
         ["xen-pvdevice"] = "the machine has Xen's platform device; leave it out",
-        ["rtl8139"] = "there is no rtl8139 in this version; give e1000, or -nic user,model=xen",
         ["usb-tablet"] = "there is no USB in this version; leave it out: the PS/2 mouse tells positions by VMware's port",
         ["cirrus-vga"] = "there is no Cirrus in this version; give -vga std",
         ["AC97"] = "there is no sound in this version; leave it out",
