@@ -70,6 +70,10 @@ internal static class CommandLineTool
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Context).ConfigureAwait(false);
                 return await ContextCommand.RunAsync(rest, output).ConfigureAwait(false);
+            case "xenstore":
+                if (isHelp)
+                    return await PrintAsync(output, HelpText.XenStore).ConfigureAwait(false);
+                return await XenStoreCommand.RunAsync(rest, output, errors).ConfigureAwait(false);
             case "profile":
                 if (isHelp)
                     return await PrintAsync(output, HelpText.Profile).ConfigureAwait(false);
@@ -83,7 +87,7 @@ internal static class CommandLineTool
                 if (File.Exists(verb))
                     return await RunCommand.RunAsync(Parsing.RunFlags.Parse(args), output, errors).ConfigureAwait(false);
                 throw new ConfigurationException(
-                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "list", "monitor", "ctx", "profile", "doctor", "help"])}; see sharpvisor --help");
+                    $"unknown command \"{verb}\"; the nearest is {Parsing.Nearest.Of(verb, ["run", "demo", "image", "list", "monitor", "ctx", "profile", "xenstore", "doctor", "help"])}; see sharpvisor --help");
         }
     }
 

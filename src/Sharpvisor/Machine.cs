@@ -18,6 +18,7 @@ using Sharpvisor.Debugging.Cores;
 using Sharpvisor.Debugging.Profiling;
 using Sharpvisor.Debugging.Symbols;
 using Sharpvisor.Devices.Virtio;
+using Sharpvisor.Devices.Xen;
 using Sharpvisor.Display;
 using Sharpvisor.Input;
 
@@ -168,6 +169,9 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>The mouse, used under <see cref="Gate"/>; null on a machine without one.</summary>
     public IPointerInput? Mouse => _board.Mouse;
 
+    /// <summary>The Xen domain that the guest finds itself in, used under <see cref="Gate"/>; null: there is no Xen.</summary>
+    public XenDomain? Xen => _board.Xen;
+
     /// <summary>What has to be held to use a device from outside of it.</summary>
     public MachineGate Gate => _gate;
 
@@ -303,11 +307,19 @@ public sealed class Machine : IAsyncDisposable, IMachineControl
     /// <summary>Like <see cref="StopAsync"/>, without waiting for it.</summary>
     public void Stop(string message = "stopped", ShutdownCause cause = ShutdownCause.HostUi) => _loop.End(Stopped(message) with { Cause = cause });
 
-    /// <summary>Presses the power button: a guest that listens to ACPI shuts down, one that sleeps wakes up.</summary>
+    /// <summary>
+    /// Presses the power button: a guest that listens to ACPI shuts down, one that sleeps wakes up. A Xen domain is asked
+    /// by its control/shutdown, too, as xl shutdown does.
+    /// </summary>
     public void PressPowerButton()
     {
         using (_gate.Enter())
+        {
             _board.PressPowerButton();
+            if (!IsSuspended)
+                _board.Xen?.RequestShutdown("poweroff");
+        }
+
         Raise(new MachineEvent(MachineEventKind.PowerDown));
     }
 

@@ -118,7 +118,9 @@ public sealed record MachineOptions
 
     public ILogger Logger { get; init; } = NullLogger.Instance;
 
-    internal IEnumerable<BlockDrive> Drives => [.. IdeDrives.Select(d => d.Drive), .. VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive), .. XenDevices.OfType<XenDisk>().Select(d => d.Drive)];
+    /// <summary>Each once: one may be an IDE drive and a Xen domain's disk.</summary>
+    internal IEnumerable<BlockDrive> Drives =>
+        IdeDrives.Select(d => d.Drive).Concat(VirtioDevices.OfType<VirtioDisk>().Select(d => d.Drive)).Concat(XenDevices.OfType<XenDisk>().Select(d => d.Drive)).Distinct();
 
     /// <summary>What of the host's is used while the machine runs, the guest's last words first. The machine's own.</summary>
     internal IEnumerable<IAsyncDisposable> Backends =>

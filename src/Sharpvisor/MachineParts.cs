@@ -40,7 +40,7 @@ public sealed class MachineParts
         [
             .. options.IdeDrives.Select(d => new MachineDisk(d.Drive, d.IsCdrom ? "ide-cd" : "ide-hd", ((PcBoard)board).Ide.Channels[d.Channel].Devices[d.Unit] as AtapiCdrom)),
             .. options.VirtioDevices.OfType<VirtioDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
-            .. options.XenDevices.OfType<XenDisk>().Select(d => new MachineDisk(d.Drive, d.Kind, null)),
+            .. options.XenDevices.OfType<XenDisk>().Where(d => !options.IdeDrives.Any(i => i.Drive == d.Drive)).Select(d => new MachineDisk(d.Drive, d.Kind, null)),
         ];
         Nics =
         [

@@ -21,9 +21,15 @@ public abstract record XenDevice
     internal abstract XenBackEnd Create(BoardContext context, int index);
 }
 
-/// <summary>A disk of a Xen domain: xvda, xvdb, … in order.</summary>
+/// <summary>
+/// A disk of a Xen domain: xvda, xvdb, … in order. A drive that is an <see cref="IdeDrive"/>, too, is one disk of the guest,
+/// which takes the emulated one away when it has a driver for this.
+/// </summary>
 public sealed record XenDisk(BlockDrive Drive) : XenDevice
 {
+    /// <summary>0 for xvda; null: the first that no other disk names.</summary>
+    public int? Place { get; init; }
+
     public bool IsCdrom { get; init; }
 
     /// <summary>Bytes that the medium writes at once: 512 or more, a power of two.</summary>

@@ -50,6 +50,36 @@ public sealed class ControlProcessTests : IDisposable
     }
 
     [Fact]
+    public async Task The_store_of_a_Xen_domain_from_another_process()
+    {
+        var name = $"xen-{Guid.NewGuid():N}";
+        var file = Path.Combine(_directory, "vm.cfg");
+        TinyGuest.WriteEcho(Kernel);
+        await File.WriteAllTextAsync(file, $"name = '{name}'\ntype = 'hvm'\nmemory = 64\nkernel = '{Kernel}'\nvif = ['bridge=b']\n");
+        using var tool = ToolProcess.Start("run", "--xl", file, "-xen-domid", "7");
+        await ToolProcess.ReadUntilAsync(tool, "Hi");
+        while (!MachineDirectory.List().Any(m => m.Name == name))
+            await Task.Delay(20);
+        var line = Environment.NewLine;
+        Assert.Equal((0, $"7{line}", ""), await ToolProcess.RunAsync("xenstore", "read", name, "domid"));
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("xenstore", "write", name, "/data/a", "-1"));
+        Assert.Equal((0, $"a = \"-1\"{line}", ""), await ToolProcess.RunAsync("xenstore", "ls", name, "/data"));
+        Assert.Contains($"/local/domain/7/device/vif/0/mac = \"", (await ToolProcess.RunAsync("xenstore", "ls", "-f", name)).Output, StringComparison.Ordinal);
+
+        using var watch = ToolProcess.Start("xenstore", "watch", "-n", "2", name, "/data");
+        Assert.Equal("/data", await watch.StandardOutput.ReadLineAsync().WaitAsync(Limit));
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("xenstore", "rm", name, "/data/a"));
+        Assert.Equal("/data/a", await watch.StandardOutput.ReadLineAsync().WaitAsync(Limit));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(watch));
+
+        Assert.Equal((1, "", $"sharpvisor: xenstore read: /data/a: there is no such node{line}"), await ToolProcess.RunAsync("xenstore", "read", name, "/data/a"));
+        Assert.Equal(2, (await ToolProcess.RunAsync("xenstore", "read", name, "-z", "/data/a")).Code);
+        Assert.Equal((0, "", ""), await ToolProcess.RunAsync("monitor", name, "quit"));
+        Assert.Equal(0, await ToolProcess.ExitCodeAsync(tool));
+        Assert.Contains("vm.cfg:5: vif: bridge=b: the NIC is on a user network", await tool.StandardError.ReadToEndAsync(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_server_that_waits_has_the_machine_wait()
     {
         var path = Path.Combine(_directory, "q");

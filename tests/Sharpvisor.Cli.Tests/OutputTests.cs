@@ -5,7 +5,7 @@ namespace Sharpvisor.Cli.Tests;
 
 public sealed class OutputTests
 {
-    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor, HelpText.Control, HelpText.Context, HelpText.Profile];
+    public static TheoryData<string> Texts => [HelpText.Overview, HelpText.Run, HelpText.Image, HelpText.Demo, HelpText.Doctor, HelpText.Control, HelpText.Context, HelpText.Profile, HelpText.XenStore];
 
     [Theory]
     [MemberData(nameof(Texts))]
@@ -28,6 +28,7 @@ public sealed class OutputTests
     [InlineData("doctor --help", "sharpvisor doctor")]
     [InlineData("ctx --help", "sharpvisor ctx")]
     [InlineData("profile --help", "sharpvisor profile")]
+    [InlineData("xenstore --help", "sharpvisor xenstore")]
     [InlineData("--version", "sharpvisor 0.")]
     public async Task Each_verb_has_help(string commandLine, string start)
     {

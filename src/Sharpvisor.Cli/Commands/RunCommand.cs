@@ -80,6 +80,8 @@ internal static class RunCommand
 
     private static Machine Build(RunSettings settings, BootFiles files, List<IAsyncDisposable> ends, StandardErrorLogger logger, DebugLog log, Action quit)
     {
+        foreach (var note in settings.Notes)
+            logger.LogWarning("{Note}", note);
         var builder = Machine.CreateBuilder()
             .WithName(settings.Name)
             .WithMemory(settings.Memory)
@@ -119,7 +121,14 @@ internal static class RunCommand
         builder.WithTrace(new CpuTrace(settings.Log.Kinds, log.WriteLine), settings.Log.HasGuestErrors ? log.WriteLine : null);
 
         foreach (var placed in settings.PlacedDrives)
-            builder.WithIdeDrive(OpenDrive(placed, ends, logger));
+        {
+            var drive = OpenDrive(placed, ends, logger);
+            builder.WithIdeDrive(drive);
+            // As libxl does: the same disk by Xen's driver, for a guest that takes the emulated ones away.
+            if (settings.Machine == MachineKind.XenHvm && !drive.IsCdrom && drive.Drive.HasMedium)
+                builder.WithXenDevice(new XenDisk(drive.Drive) { Place = placed.Place });
+        }
+
         var disks = new Dictionary<VirtioSpec, BlockDrive>(ReferenceEqualityComparer.Instance);
         foreach (var virtio in settings.VirtioDevices)
         {
@@ -129,7 +138,10 @@ internal static class RunCommand
 
         List<DriveSpec> xenDrives = [.. settings.Drives.Where(d => d.Interface == DriveInterface.Xen)];
         for (var i = 0; i < xenDrives.Count; i++)
-            builder.WithXenDevice(new XenDisk(OpenDrive(xenDrives[i], xenDrives[i].Id ?? XenDisk.NameOf(i), ends, logger)) { IsCdrom = xenDrives[i].IsCdrom });
+        {
+            var drive = OpenDrive(xenDrives[i], xenDrives[i].Id ?? XenDisk.NameOf(i), ends, logger);
+            builder.WithXenDevice(new XenDisk(drive) { IsCdrom = xenDrives[i].IsCdrom, Place = xenDrives[i].Index });
+        }
 
         // The terminal goes last: nothing that fails after it has to undo its raw mode.
         var opened = new Dictionary<CharSpec, ICharBackend>(ReferenceEqualityComparer.Instance);

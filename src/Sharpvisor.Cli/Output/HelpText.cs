@@ -13,6 +13,7 @@ internal static class HelpText
         sharpvisor monitor NAME COMMAND   what a machine's monitor says
         sharpvisor ctx NAME|CORE          what its processors are doing
         sharpvisor profile NAME           where its time goes
+        sharpvisor xenstore VERB [NAME] PATH   the store of a Xen domain
         sharpvisor doctor        check what this host offers
         sharpvisor --version
 
@@ -42,15 +43,19 @@ internal static class HelpText
                                  changes nothing
           -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
           -name NAME  -uuid ID  -nodefaults
+          -machine xenfv|xenpvh  a domain as Xen has them: HVM, or PVH
+          -xen-domid N           its number; -device xen-console,chardev=ID: its hvc0
+          --xl FILE              a domain by a file of xl's, xl.cfg(5); flags behind it
+                                 have the last word
           -global PIIX4_PM.disable_s3=1   no suspend to RAM; disable_s4=1: to disk
           -device isa-debug-exit[,iobase=0x501][,iosize=2] | pc-testdev |
                   pci-testdev
 
         Disks and CDs
           -hda FILE  -hdb FILE  -hdc FILE  -hdd FILE  -cdrom FILE
-          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|xen|none][,index=N]
-                 [,id=ID][,media=cdrom][,readonly=on][,snapshot=on][,cache=MODE]
-                 [,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
+          -drive file=FILE[,format=raw|qcow2|vhd][,if=ide|virtio|xen|none]
+                 [,index=N][,id=ID][,media=cdrom][,readonly=on][,snapshot=on]
+                 [,cache=MODE][,discard=on][,detect-zeroes=on][,werror=stop][,serial=S]
           -blockdev driver=qcow2,node-name=N,file.filename=FILE[,read-only=on]
           -snapshot              disks stay as they are; what is written is lost
           -device ide-hd|ide-cd,drive=ID[,bus=ide.0][,unit=N][,bootindex=N]
@@ -146,6 +151,21 @@ internal static class HelpText
           -F HZ       samples of each processor a second (99)
           -t SECONDS  how long (10); Ctrl-C ends it early
           -o FILE     instead of standard output; behind --: profile.folded
+        """;
+
+    public const string XenStore = """
+        sharpvisor xenstore VERB [FLAGS] [NAME] PATH...
+          The store of a machine of -machine xenfv or xenpvh, by its name or process
+          id, which may be left out when one machine runs. A path that begins with no
+          slash, behind a name, begins at the domain's own: /local/domain/N.
+          ls [-f] [-p] [PATH]     all below: whole paths (-f), rights (-p)
+          list [-p] PATH          names of what is below
+          read [-p] [-R] PATH     a value: with its path (-p), unescaped (-R)
+          write [-R] PATH VALUE   with \n, \t, \xHH and \OOO, unless raw (-R)
+          rm [-t] PATH            with empty nodes above (-t)
+          chmod [-u] [-r] PATH RIGHT...   n, r, w or b and a domain: n0 r5
+          watch [-n COUNT] PATH   prints paths as they change, until Ctrl-C
+        Exit code: 0; 1 there is no such node, or no xenstore; 2 a wrong flag.
         """;
 
     public const string Image = """

@@ -40,7 +40,7 @@ internal static class CharValues
             "null" or "pty" => [],
             "stdio" => ["signal", "mux"],
             "file" => ["path", "append"],
-            "socket" => ["host", "port", "path", "server", "wait", "nodelay", "ipv4", "ipv6", "to", "telnet", "reconnect"],
+            "socket" => ["host", "port", "path", "server", "wait", "nowait", "nodelay", "ipv4", "ipv6", "to", "telnet", "reconnect"],
             _ => throw new ConfigurationException($"-chardev {value}: \"{kind}\" is not in this version; there are {Kinds}"),
         };
         var keys = new KeyValues("-chardev", value, implied: "backend", ["backend", "id", .. own]);
@@ -136,12 +136,15 @@ internal static class CharValues
         keys.OnOff("ipv4", true);
         keys.OnOff("ipv6", true);
         var isServer = keys.OnOff("server", false);
-        if (!isServer && keys["wait"] is not null)
+        if (keys["wait"] is not null && keys["nowait"] is not null)
+            throw keys.Error("wait= and nowait say the same; give one of them");
+        var waits = keys["nowait"] is null ? keys.OnOff("wait", true) : !keys.OnOff("nowait", true); // nowait: as it was spelled once
+        if (!isServer && (keys["wait"] ?? keys["nowait"]) is not null)
             throw keys.Error("wait= is for servers; add server=on or leave it out");
         if (keys["path"] is { } path)
-            return keys["host"] is null && keys["port"] is null ? new CharSpec.Unix(path, isServer, keys.OnOff("wait", true)) : throw keys.Error("path= and host= or port=: give one of them");
+            return keys["host"] is null && keys["port"] is null ? new CharSpec.Unix(path, isServer, waits) : throw keys.Error("path= and host= or port=: give one of them");
         if (keys.Number("port", isServer ? 0 : 1, ushort.MaxValue) is not { } port)
             throw keys.Error("port= is missing");
-        return new CharSpec.Tcp((keys["host"] ?? "").Trim('[', ']'), port, isServer, keys.OnOff("wait", true));
+        return new CharSpec.Tcp((keys["host"] ?? "").Trim('[', ']'), port, isServer, waits);
     }
 }

@@ -19,6 +19,9 @@ internal static class DriveValues
         "driver", "drive", "id", "bus", "unit", "bootindex", "serial", "model", "ver", "cyls", "heads", "secs", "werror", "rerror",
     ];
 
+    /// <summary>xvdzz.</summary>
+    private const int LastXenDisk = (26 * 27) - 1;
+
     public static readonly (string, ErrorPolicy)[] WritePolicies =
         [("report", ErrorPolicy.Report), ("stop", ErrorPolicy.Stop), ("enospc", ErrorPolicy.StopWhenFull), ("ignore", ErrorPolicy.Ignore)];
 
@@ -36,6 +39,7 @@ internal static class DriveValues
 
     public static void Drive(RunSettings settings, string value)
     {
+        ForeignFlags.CheckDrive(value);
         var keys = new KeyValues("-drive", value, implied: null, DriveKeys);
         var place = keys.Word("if", ("ide", DriveInterface.Ide), ("none", DriveInterface.None), ("virtio", DriveInterface.Virtio), ("xen", DriveInterface.Xen)) ?? DriveInterface.Ide;
         var isCdrom = keys.Word("media", ("disk", false), ("cdrom", true)) ?? false;
@@ -59,7 +63,12 @@ internal static class DriveValues
             Id = keys["id"],
             Interface = place,
             IsCdrom = isCdrom,
-            Index = place is DriveInterface.Virtio or DriveInterface.Xen ? null : Place(keys),
+            Index = place switch
+            {
+                DriveInterface.Virtio => null,
+                DriveInterface.Xen => keys.Number("index", 0, LastXenDisk),
+                _ => Place(keys),
+            },
             Serial = keys.Text("serial", 20),
             Options = new DriveOptions
             {

@@ -32,6 +32,8 @@ internal static class NetdevValues
 
     public static void Netdev(RunSettings settings, string value)
     {
+        const string type = "type=";
+        value = value.StartsWith(type, StringComparison.Ordinal) ? value[type.Length..] : value; // as libxl writes it
         var isHubPort = value.Split(',')[0] == HubPortKind;
         var kind = isHubPort ? HubPortKind : KindOf("-netdev", value);
         var keys = new KeyValues("-netdev", value, "type", [.. isHubPort ? LinkValues.HubPortKeys : KeysOf(kind), "type", "id"]);

@@ -87,17 +87,20 @@ internal static class NicValues
         }
         else if (kind == "nic")
         {
-            var keys = new KeyValues("-net", value, "type", ["type", "model", "macaddr", "netdev", "addr", "vectors", "name", "bootindex", "romfile", "rombar"]);
+            var keys = new KeyValues("-net", value, "type", ["type", "model", "macaddr", "netdev", "addr", "vectors", "name", "bootindex", "romfile", "rombar", "vlan"]);
             var nic = Model(settings, $"-net {value}", keys);
-            settings.Nics.Add(nic with { Hub = nic.NetdevId is null ? LegacyHub : null });
+            settings.Nics.Add(nic with { Hub = nic.NetdevId is null ? HubOf(keys) : null });
         }
         else
         {
             NetdevValues.KindOf("-net", value);
-            var keys = new KeyValues("-net", value, "type", [.. NetdevValues.KeysOf(kind), "type", "id", "name"]);
-            settings.Netdevs.Add(NetdevValues.Create(kind, keys, $"-net {value}", keys["id"] ?? $"#net{settings.Netdevs.Count}") with { Hub = LegacyHub });
+            var keys = new KeyValues("-net", value, "type", [.. NetdevValues.KeysOf(kind), "type", "id", "name", "vlan"]);
+            settings.Netdevs.Add(NetdevValues.Create(kind, keys, $"-net {value}", keys["id"] ?? $"#net{settings.Netdevs.Count}") with { Hub = HubOf(keys) });
         }
     }
+
+    /// <summary>vlan=, as QEMU called hubs until it had no more of them; OpenXT's lines still do.</summary>
+    private static int HubOf(KeyValues keys) => keys.Number("vlan", 0, int.MaxValue) ?? LegacyHub;
 
     /// <summary>
     /// As QEMU: a machine about whose network nothing is said has a NIC on a user network, what -nic user is. A domain of

@@ -41,10 +41,11 @@ internal static class RunFlags
         new("qmp-pretty", "WHERE", (s, v) => MonitorValues.Qmp(s, "-qmp-pretty", v, ControlProtocol.QmpPretty)),
         new("mon", "CHARDEV", MonitorValues.Mon),
         new("name", "NAME", (s, v) => s.Name = Values.Name(v)),
-        new("accel", "KIND", (s, v) => s.Engine = Values.Accelerator(v)),
+        new("accel", "KIND", XenValues.AcceleratorOrXen),
         new("machine", "KIND", Values.Machine),
         new("M", "KIND", Values.Machine),
         new("xen-domid", "NUMBER", XenValues.Domain),
+        new("xl", "FILE", Xl.XlValues.Apply),
         new("display", "none|curses", (s, v) => s.IsCurses = Values.IsCurses(v)),
         new("vga", "std|none", (s, v) => s.HasVga = Values.HasVga(v)),
         new("vnc", "DISPLAY", (s, v) => s.Vnc = VncSpec.Parse(v)),
@@ -76,6 +77,22 @@ internal static class RunFlags
     public static RunSettings Parse(IReadOnlyList<string> args)
     {
         var settings = new RunSettings();
+        Apply(settings, args);
+        CharValues.Resolve(settings);
+        Check(settings);
+        NicValues.AddDefault(settings);
+        NicValues.Check(settings);
+        settings.Drives.AddRange(BlockdevValues.Drives(settings));
+        if (settings.IsTemporary)
+            DriveValues.MakeTemporary(settings);
+        settings.PlacedDrives = DriveValues.Resolve(settings);
+        return settings;
+    }
+
+    /// <summary>What each flag says by itself.</summary>
+    /// <exception cref="ConfigurationException">A flag is unknown, lacks its value, or has a wrong one.</exception>
+    public static void Apply(RunSettings settings, IReadOnlyList<string> args)
+    {
         for (var i = 0; i < args.Count; i++)
         {
             var arg = args[i];
@@ -90,7 +107,14 @@ internal static class RunFlags
             var equals = name.IndexOf('=', StringComparison.Ordinal);
             if (equals > 0)
                 (name, value) = (name[..equals], name[(equals + 1)..]);
-            if (!All.TryGetValue(name, out var flag))
+            if (!All.TryGetValue(name, out var flag) && ForeignFlags.Knows(name))
+            {
+                value ??= ForeignFlags.HasValue(name) && i + 1 < args.Count ? args[++i] : null;
+                ForeignFlags.Apply(settings, name, value);
+                continue;
+            }
+
+            if (flag is null)
                 throw new ConfigurationException($"unknown flag {arg}; the nearest is -{Nearest.Of(name, Names)}; see sharpvisor run --help");
             if (flag.ValueName is null && value is not null)
                 throw new ConfigurationException($"-{name} takes no value: leave \"={value}\" out");
@@ -103,16 +127,6 @@ internal static class RunFlags
 
             flag.Apply(settings, value ?? "");
         }
-
-        CharValues.Resolve(settings);
-        Check(settings);
-        NicValues.AddDefault(settings);
-        NicValues.Check(settings);
-        settings.Drives.AddRange(BlockdevValues.Drives(settings));
-        if (settings.IsTemporary)
-            DriveValues.MakeTemporary(settings);
-        settings.PlacedDrives = DriveValues.Resolve(settings);
-        return settings;
     }
 
     private static void Check(RunSettings settings)

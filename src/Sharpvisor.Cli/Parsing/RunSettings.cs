@@ -44,6 +44,12 @@ internal sealed class RunSettings
     /// <summary>-device xen-console: hvc0 of a domain; null: nothing was said.</summary>
     public XenConsoleSpec? XenConsole { get; set; }
 
+    /// <summary>-device xen-platform was given.</summary>
+    public bool NeedsXenPlatform { get; set; }
+
+    /// <summary>What was asked for and says nothing here: told once, at the start.</summary>
+    public List<string> Notes { get; } = [];
+
     public string? Kernel { get; set; }
 
     /// <summary>Null: directly where that serves.</summary>

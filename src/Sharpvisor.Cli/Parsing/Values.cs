@@ -41,6 +41,13 @@ internal static class Values
     {
         var meaning = unit == 1 << 20 ? " of MiB" : "";
         var number = text;
+        if (text.StartsWith("0x", StringComparison.OrdinalIgnoreCase)) // without a suffix: B is a digit
+        {
+            return ulong.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out var bytes)
+                ? (ulong)Math.Min(Math.Min(bytes, GuestMemory.MaximumSize + 1) * unit, GuestMemory.MaximumSize + 1)
+                : throw new ConfigurationException($"{what}: not a size; give a number{meaning}, or one with K, M or G: 512, 2G");
+        }
+
         if (text.Length > 0 && char.IsAsciiLetter(text[^1]))
         {
             number = text[..^1];
@@ -135,11 +142,20 @@ internal static class Values
                 case "pc" or "type=pc":
                     settings.Machine = MachineKind.Pc;
                     break;
-                case "xenfv" or "type=xenfv":
+                case "xenfv" or "type=xenfv" or "xenfv-3.1" or "xenfv-4.2":
                     settings.Machine = MachineKind.XenHvm;
                     break;
                 case "xenpvh" or "type=xenpvh":
                     settings.Machine = MachineKind.XenPvh;
+                    break;
+                case "xenpv" or "type=xenpv":
+                    throw new ConfigurationException($"-machine {value}: pure PV domains are not in this version; give xenpvh");
+                case "igd-passthru=off" or "usb=off" or "suppress-vmdesc=on":
+                    break; // it is so
+                case "igd-passthru=on":
+                    throw new ConfigurationException($"-machine {value}: devices of the host are not given to guests; leave igd-passthru=on out");
+                case "accel=xen":
+                    XenValues.Accelerator(settings, $"-machine {value}");
                     break;
                 case not null when part.StartsWith("accel=", StringComparison.Ordinal):
                     settings.Engine = Accelerator(part["accel=".Length..]);
@@ -174,6 +190,7 @@ internal static class Values
     {
         "none" => false,
         "curses" => true,
+        "surfman" => throw new ConfigurationException("-display surfman: OpenXT's surfman is not here; give -display none, and -vnc :0 for a VNC viewer"),
         _ => throw new ConfigurationException($"-display {value}: not in this version; give curses or none, and -vnc :0 for a VNC viewer"),
     };
 
@@ -190,8 +207,15 @@ internal static class Values
     public static void Device(RunSettings settings, string value)
     {
         var parts = value.Split(',');
+        ForeignFlags.CheckDevice(parts[0], value);
         switch (parts[0])
         {
+            case "xen-platform":
+                XenValues.Platform(settings, value);
+                break;
+            case "VGA":
+                XenValues.Vga(settings, value);
+                break;
             case "xen-console":
                 XenValues.Console(settings, value);
                 break;

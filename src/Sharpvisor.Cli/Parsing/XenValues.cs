@@ -26,6 +26,35 @@ internal static class XenValues
         settings.XenConsole = new XenConsoleSpec($"-device {value}", keys["chardev"] is { } id ? new CharSpec.Named(id) : null);
     }
 
+    /// <summary>-device xen-platform: what an HVM domain has anyway.</summary>
+    public static void Platform(RunSettings settings, string value)
+    {
+        _ = new KeyValues("-device", value, implied: "driver", ["driver", "id", "addr", "bus"]);
+        settings.NeedsXenPlatform = true;
+    }
+
+    /// <summary>-device VGA, as libxl has it for a standard VGA.</summary>
+    public static void Vga(RunSettings settings, string value)
+    {
+        const int ours = 16;
+        var keys = new KeyValues("-device", value, implied: "driver", ["driver", "id", "addr", "bus", "vgamem_mb"]);
+        settings.HasVga = true;
+        if (keys.Number("vgamem_mb", 1, 512) is { } size and not ours)
+            settings.Notes.Add($"-device {value}: the standard VGA has {ours} MiB, not {size}");
+    }
+
+    /// <summary>-accel xen: what only a host with Xen has, and nobody misses.</summary>
+    public static void Accelerator(RunSettings settings, string what) =>
+        settings.Notes.Add($"{what}: no Xen is needed on this host; -accel chooses the engine");
+
+    public static void AcceleratorOrXen(RunSettings settings, string value)
+    {
+        if (value == "xen")
+            Accelerator(settings, "-accel xen");
+        else
+            settings.Engine = Values.Accelerator(value);
+    }
+
     /// <summary>A PVH domain has no serial port: what is said of the first one, or the default, is said of its console.</summary>
     private static void MakeSerialTheConsole(RunSettings settings)
     {
@@ -39,6 +68,8 @@ internal static class XenValues
     /// <summary>What of Xen is asked for goes with a machine that has it.</summary>
     public static void Check(RunSettings settings)
     {
+        if (settings.NeedsXenPlatform && settings.Machine != MachineKind.XenHvm)
+            throw new ConfigurationException("-device xen-platform: this machine is no HVM domain; give -machine xenfv, which has it");
         if (settings.Machine == MachineKind.XenPvh)
             MakeSerialTheConsole(settings);
         if (settings.Machine != MachineKind.Pc)

@@ -97,12 +97,8 @@ public sealed partial class XenDomain : IHypervisor
     /// <summary>The console's ring is served by this.</summary>
     public Action? OnConsole { get; set; }
 
-    /// <summary>Fills the store of a domain that begins; called after each reset.</summary>
+    /// <summary>Fills the store of a domain that begins; called at the end of each reset.</summary>
     public Action<XenStore>? OnStore { get; set; }
-
-    /// <summary>Asks the domain to do something, as a tool stack does: poweroff, reboot, suspend.</summary>
-    public void RequestShutdown(string what) =>
-        Store.Write(XenStore.PrivilegedDomain, 0, string.Create(System.Globalization.CultureInfo.InvariantCulture, $"/local/domain/{Number}/control/shutdown"), System.Text.Encoding.ASCII.GetBytes(what));
 
     /// <summary>Raises the event channel of the console.</summary>
     public void NotifyConsole() => Events.Notify((uint)_parameters[(int)HvmParam.ConsolePort]);
@@ -127,7 +123,6 @@ public sealed partial class XenDomain : IHypervisor
         for (var i = 0; i < SpecialPageCount; i++)
             _memory.TryWrite(SpecialPages + (ulong)(i * GuestMemory.PageSize), zeroes);
         Store = new XenStore();
-        OnStore?.Invoke(Store);
 
         const ulong storePage = SpecialPages + (StoreIndex * GuestMemory.PageSize);
         Events.AllocateUnbound(EventChannels.BackEnd, out var storePort);
@@ -135,12 +130,15 @@ public sealed partial class XenDomain : IHypervisor
         Events.TryConnect(storePort, _storeRing.Serve);
         _parameters[(int)HvmParam.StorePage] = storePage / GuestMemory.PageSize;
         _parameters[(int)HvmParam.StorePort] = storePort;
-        if (OnConsole is not { } onConsole)
-            return;
-        Events.AllocateUnbound(EventChannels.BackEnd, out var consolePort);
-        Events.TryConnect(consolePort, onConsole);
-        _parameters[(int)HvmParam.ConsolePage] = ConsolePage / GuestMemory.PageSize;
-        _parameters[(int)HvmParam.ConsolePort] = consolePort;
+        if (OnConsole is { } onConsole)
+        {
+            Events.AllocateUnbound(EventChannels.BackEnd, out var consolePort);
+            Events.TryConnect(consolePort, onConsole);
+            _parameters[(int)HvmParam.ConsolePage] = ConsolePage / GuestMemory.PageSize;
+            _parameters[(int)HvmParam.ConsolePort] = consolePort;
+        }
+
+        OnStore?.Invoke(Store);
     }
 
     public (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf)

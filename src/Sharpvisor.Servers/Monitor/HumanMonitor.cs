@@ -16,7 +16,8 @@ public sealed class HumanMonitor
     public HumanMonitor(ControlContext context)
     {
         _context = context;
-        Info = new InfoCommands(context).All;
+        var xen = new XenCommands(context);
+        Info = [.. new InfoCommands(context).All.Concat(xen.Info).OrderBy(c => c.Name, StringComparer.Ordinal)];
         Commands =
         [
             .. new MachineCommands(context).All,
@@ -24,6 +25,7 @@ public sealed class HumanMonitor
             .. new MediaCommands(context).All,
             .. new InputCommands(context).All,
             .. new ContextCommands(context).All,
+            .. xen.All,
             new(["info"], "[subcommand]", "show various information about the machine", RunInfoAsync) { Complete = i => i == 0 ? Info.Select(c => c.Name) : [] },
             new(["help", "?"], "[cmd]", "show the help", call => Task.FromResult(Help(call))) { Complete = i => i == 0 ? _byName.Keys : Info.Select(c => c.Name) },
         ];

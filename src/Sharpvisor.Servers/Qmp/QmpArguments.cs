@@ -60,6 +60,14 @@ internal readonly struct QmpArguments(JsonElement? element, string prefix = "")
         return items;
     }
 
+    public IReadOnlyList<string> Strings(string name)
+    {
+        var array = Find(name) ?? throw Missing(name);
+        return array.ValueKind == JsonValueKind.Array && array.EnumerateArray().All(i => i.ValueKind == JsonValueKind.String)
+            ? [.. array.EnumerateArray().Select(i => i.GetString()!)]
+            : throw Wrong(name, "array of strings");
+    }
+
     /// <summary>A list that may be left out, and of which nothing can be had.</summary>
     public void RequireEmptyList(string name, string otherwise)
     {

@@ -7,13 +7,14 @@ using Sharpvisor.Servers.Control;
 
 namespace Sharpvisor.Servers.Qmp;
 
-/// <summary>A connection to a machine's QMP socket. One command at a time; events are left aside.</summary>
+/// <summary>A connection to a machine's QMP socket. One command at a time; events that come meanwhile are kept for <see cref="WaitForAsync"/>.</summary>
 public sealed class QmpClient : IAsyncDisposable
 {
     private readonly Socket _socket;
     private readonly NetworkStream _stream;
     private readonly JsonFramer _framer = new(256 << 20);
     private readonly byte[] _buffer = new byte[64 << 10];
+    private readonly Queue<JsonDocument> _events = [];
     private int _start, _end;
 
     private QmpClient(Socket socket)
@@ -77,11 +78,31 @@ public sealed class QmpClient : IAsyncDisposable
         await _stream.WriteAsync(text.GetBuffer().AsMemory(0, (int)text.Length), cancellation).ConfigureAwait(false);
         while (true)
         {
-            using var answer = await ReadAsync(cancellation).ConfigureAwait(false);
+            var answer = await ReadAsync(cancellation).ConfigureAwait(false);
+            if (answer.RootElement.TryGetProperty("event", out _))
+            {
+                _events.Enqueue(answer);
+                continue;
+            }
+
+            using var end = answer;
             if (answer.RootElement.TryGetProperty("return", out var value))
                 return JsonDocument.Parse(Encoding.UTF8.GetBytes(value.GetRawText()));
             if (answer.RootElement.TryGetProperty("error", out var error))
                 throw new ConfigurationException(error.GetProperty("desc").GetString() ?? command);
+        }
+    }
+
+    /// <summary>Waits for an event of that name; others are left aside. The root of what is given is the event.</summary>
+    /// <exception cref="IOException">The machine has ended.</exception>
+    public async Task<JsonDocument> WaitForAsync(string name, CancellationToken cancellation = default)
+    {
+        while (true)
+        {
+            var message = _events.TryDequeue(out var kept) ? kept : await ReadAsync(cancellation).ConfigureAwait(false);
+            if (message.RootElement.TryGetProperty("event", out var found) && found.GetString() == name)
+                return message;
+            message.Dispose();
         }
     }
 
@@ -95,6 +116,8 @@ public sealed class QmpClient : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        while (_events.TryDequeue(out var kept))
+            kept.Dispose();
         await _stream.DisposeAsync().ConfigureAwait(false);
         _socket.Dispose();
     }

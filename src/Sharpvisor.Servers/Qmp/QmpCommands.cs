@@ -27,6 +27,7 @@ internal sealed partial class QmpCommands
         AddMedia();
         AddMemory();
         AddQueries();
+        AddXen();
     }
 
     private Machine Machine => _context.Machine;

@@ -17,6 +17,9 @@ internal sealed class QmpSession : IDisposable
     /// <summary>Of answers and events that the client has not taken, in bytes.</summary>
     private const long MaximumPending = 1 << 20;
 
+    /// <summary>Of a client on a Xen domain's store; each change is compared with every one.</summary>
+    private const int MaximumWatches = 128;
+
     private static readonly TimeSpan FarewellLimit = TimeSpan.FromSeconds(1);
 
     private readonly Stream _stream;
@@ -26,6 +29,7 @@ internal sealed class QmpSession : IDisposable
     private readonly Channel<byte[]> _output = Channel.CreateUnbounded<byte[]>(new UnboundedChannelOptions { SingleReader = true });
     private readonly SemaphoreSlim _taken = new(0);
     private readonly CancellationTokenSource _end = new();
+    private readonly List<IDisposable> _watches = [];
     private long _pending;
     private volatile bool _isReady;
 
@@ -49,6 +53,7 @@ internal sealed class QmpSession : IDisposable
         finally
         {
             _context.Happened -= OnHappened;
+            _watches.ForEach(w => w.Dispose());
             _output.Writer.TryComplete();
             await Task.WhenAny(writing, Task.Delay(FarewellLimit, CancellationToken.None)).ConfigureAwait(false);
             await _end.CancelAsync().ConfigureAwait(false);
@@ -180,6 +185,8 @@ internal sealed class QmpSession : IDisposable
                 : $"The command {name} has not been found");
         }
 
+        if (name == "x-xenstore-watch")
+            return Watch(new QmpArguments(arguments));
         return await _commands.ExecuteAsync(name, new QmpArguments(arguments), cancellation).ConfigureAwait(false);
     }
 
@@ -190,6 +197,17 @@ internal sealed class QmpSession : IDisposable
         arguments.Check(["enable"]);
         arguments.RequireEmptyList("enable", "Capability of this name is not available");
         _isReady = true;
+        return null;
+    }
+
+    /// <summary>A watch on a Xen domain's store, whose events are this client's alone.</summary>
+    private Action<Utf8JsonWriter>? Watch(QmpArguments arguments)
+    {
+        arguments.Check(["path"]);
+        if (_watches.Count >= MaximumWatches)
+            throw new ControlException($"more than {MaximumWatches} watches");
+        var path = arguments.String("path");
+        _watches.Add(_commands.XenStore.Watch(path, changed => OnHappened(new ControlEvent("XENSTORE_WATCH", DateTimeOffset.UtcNow, [("path", changed), ("token", path)]))));
         return null;
     }
 

@@ -82,7 +82,7 @@ internal abstract class Board
         var bus = XenBus = XenDevices.CreateBus(domain, context, options);
         domain.OnStore = store =>
         {
-            XenStoreTree.Fill(store, xen, options);
+            XenStoreTree.Fill(store, domain, xen, options);
             bus.Start(store);
         };
         var console = new XenConsole(context.Memory, XenDomain.ConsolePage, xen.Console ?? new Backends.Char.NullCharBackend(), context.Gate, context.Errors, domain.NotifyConsole);

@@ -1,6 +1,7 @@
 // The back ends of a machine's Xen domain.
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Xen;
+using Sharpvisor.Devices.Xen.Block;
 using Sharpvisor.Devices.Xen.Bus;
 
 namespace Sharpvisor.Boards;
@@ -12,13 +13,30 @@ internal static class XenDevices
     public static XenBus CreateBus(XenDomain domain, BoardContext context, MachineOptions options)
     {
         var bus = new XenBus(domain, context.Memory, context.Gate, context.Errors, context.Logger);
-        foreach (var kind in options.XenDevices.GroupBy(d => d.Kind))
+        foreach (var (disk, place) in Place([.. options.XenDevices.OfType<XenDisk>()]))
+            bus.Add(disk.Create(context, place));
+        foreach (var (nic, index) in options.XenDevices.OfType<XenNic>().Select((d, i) => (d, i)))
+            bus.Add(nic.Create(context, index));
+        return bus;
+    }
+
+    /// <summary>Gives each disk its place: those that name one, then the others, in order.</summary>
+    private static IEnumerable<(XenDisk Disk, int Place)> Place(List<XenDisk> disks)
+    {
+        var taken = new HashSet<int>();
+        foreach (var disk in disks)
         {
-            foreach (var (device, index) in kind.Select((d, i) => (d, i)))
-                bus.Add(device.Create(context, index));
+            if (disk.Place is { } place && !taken.Add(place))
+                throw new ConfigurationException($"{disk.Drive.Name}: another disk is {XenDiskNumber.Of(place).Name} already; give it another place");
         }
 
-        return bus;
+        var next = 0;
+        foreach (var disk in disks)
+        {
+            while (disk.Place is null && !taken.Add(next))
+                next++;
+            yield return (disk, disk.Place ?? next);
+        }
     }
 
     /// <summary>A machine without Xen has no place for what a domain finds in the store.</summary>

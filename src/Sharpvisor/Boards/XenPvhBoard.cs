@@ -44,8 +44,10 @@ internal sealed class XenPvhBoard : Board
 
     public override void AddKernel(BootPlan plan) => throw new ConfigurationException("a PVH domain has no firmware that could start a kernel; leave -bios out");
 
-    /// <summary>There is none: what a tool stack does instead is to ask by the store.</summary>
-    public override void PressPowerButton() => Xen!.RequestShutdown("poweroff");
+    public override void PressPowerButton()
+    {
+        // There is none: the machine asks the domain by the store.
+    }
 
     public override void WakeUp(string source)
     {

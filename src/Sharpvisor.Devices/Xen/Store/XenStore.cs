@@ -26,6 +26,12 @@ public sealed class XenStore
         _quota = quota ?? StoreQuota.Default;
     }
 
+    /// <summary>The absolute form of a path, which is one from a domain's home on when no slash begins it; null: it is none.</summary>
+    public static string? Resolve(string path, int domain) => StorePath.Resolve(System.Text.Encoding.Latin1.GetBytes(path), domain);
+
+    /// <summary>How many nodes there are, the root among them.</summary>
+    public int NodeCount => _root.All().Count();
+
     /// <summary>How many watches there are.</summary>
     public int WatchCount => _watches.Count;
 
@@ -160,6 +166,9 @@ public sealed class XenStore
         foreach (var (number, _) in _transactions.Where(t => t.Value.Domain == domain).ToArray())
             _transactions.Remove(number);
     }
+
+    /// <summary>Whether a domain would be told of a change of a node.</summary>
+    public bool IsWatched(int domain, string path) => _watches.Exists(w => w.Domain == domain && StorePath.IsWithin(path, w.Path));
 
     private StoreError Look(int domain, uint transaction, string path, StoreAccess access, out StoreNode? node)
     {
