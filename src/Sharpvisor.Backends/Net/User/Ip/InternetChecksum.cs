@@ -1,3 +1,6 @@
+// The checksum of IP, TCP, UDP and ICMP.
+// Follows: RFC 1071, with its ways of adding words in any order and width.
+
 using System.Buffers.Binary;
 using System.Numerics;
 using System.Runtime.InteropServices;

@@ -1,3 +1,7 @@
+// IPv4 packets as the guest sends them.
+// Follows: RFC 791, 3.1.
+// Leaves out: options, which are skipped.
+
 using System.Buffers.Binary;
 using Sharpvisor.Core.Net;
 

@@ -1,3 +1,6 @@
+// Codes of DHCP options.
+// Follows: RFC 2132; RFC 3397 (search list); RFC 4578 (PXE).
+
 namespace Sharpvisor.Backends.Net.User.Services.Dhcp;
 
 /// <summary>Codes of options (RFC 2132 and others).</summary>

@@ -1,3 +1,6 @@
+// The domain search list that DHCP gives.
+// Follows: RFC 3397; RFC 1035, 4.1.4 (names by reference).
+
 using System.Text;
 using Sharpvisor.Core.Guests;
 

@@ -1,3 +1,7 @@
+// DNS messages, as far as a forwarder reads them.
+// Follows: RFC 1035, 4.1.
+// Leaves out: what lies behind the question.
+
 using System.Buffers.Binary;
 
 namespace Sharpvisor.Backends.Net.User.Services.Dns;

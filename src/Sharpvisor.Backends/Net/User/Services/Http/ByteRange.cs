@@ -1,3 +1,7 @@
+// Range requests.
+// Follows: RFC 9110, 14.1.2.
+// Leaves out: several ranges in one request, which count as none.
+
 using System.Globalization;
 
 namespace Sharpvisor.Backends.Net.User.Services.Http;

@@ -1,3 +1,6 @@
+// Status codes of HTTP.
+// Follows: RFC 9110, 15.
+
 namespace Sharpvisor.Backends.Net.User.Services.Http;
 
 /// <summary>The status codes that are used here (RFC 9110, 15).</summary>

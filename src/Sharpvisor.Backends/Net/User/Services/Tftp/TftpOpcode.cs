@@ -1,3 +1,6 @@
+// Kinds of TFTP packets, and error codes.
+// Follows: RFC 1350, 5 and its appendix; RFC 2347.
+
 namespace Sharpvisor.Backends.Net.User.Services.Tftp;
 
 /// <summary>The first two bytes of a packet (RFC 1350, 5; RFC 2347).</summary>
