@@ -4,7 +4,6 @@ using Sharpvisor.Debugging;
 
 namespace Sharpvisor.Servers.Gdb;
 
-// Going on and stopping: vCont, c, s, and the replies to them (GDB manual, E.3 Stop Reply Packets).
 internal sealed partial class GdbSession
 {
     private const int SignalInterrupt = 2, SignalQuit = 3, SignalTrap = 5;
@@ -46,6 +45,8 @@ internal sealed partial class GdbSession
         {
             isOver = !_target.IsStopped; // somebody else has let it go on: the next stop is told
             isWanted = !isOver && _breakpoints.IsWanted(in stop, View);
+            if (!isWanted && !isOver && _isInterrupted)
+                (stop, isWanted) = (new DebugStop(DebugStopKind.Paused, stop.Processor), true);
             if (isWanted)
                 WriteReport(in stop);
         }
@@ -58,7 +59,7 @@ internal sealed partial class GdbSession
 
     private void WriteReport(in DebugStop stop)
     {
-        _isWaiting = false;
+        _isWaiting = _isInterrupted = false;
         Volatile.Write(ref _news, null);
         _general = stop.Processor;
         _writer.Begin(acknowledges: false);

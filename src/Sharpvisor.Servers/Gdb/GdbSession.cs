@@ -43,6 +43,9 @@ internal sealed partial class GdbSession
     /// <summary>The debugger has let the machine go on and waits to be told of the next stop.</summary>
     private bool _isWaiting;
 
+    /// <summary>The debugger has interrupted a machine that stood still just then, for a stop that it may not want to hear of.</summary>
+    private bool _isInterrupted;
+
     private bool _hasDetached, _hasKilled;
 
     /// <summary>Completes with the next stop; null: nobody waits for one.</summary>
@@ -118,7 +121,8 @@ internal sealed partial class GdbSession
         Task<int>? reading = null;
         while (true)
         {
-            if (_isWaiting && _news!.Task.IsCompleted)
+            // What the debugger says goes first: a condition that is never true may stop the machine all the time.
+            if (_isWaiting && _news!.Task.IsCompleted && reading is not { IsCompleted: true } && _start == _end)
             {
                 await ReportAsync(await _news.Task.ConfigureAwait(false), cancellation).ConfigureAwait(false);
                 continue;
@@ -162,6 +166,7 @@ internal sealed partial class GdbSession
         switch (incoming)
         {
             case Incoming.Interrupt:
+                _isInterrupted = _isWaiting;
                 if (!_target.IsStopped)
                     await _target.StopAsync().ConfigureAwait(false);
                 return true;

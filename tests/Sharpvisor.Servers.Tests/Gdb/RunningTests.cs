@@ -199,7 +199,9 @@ public sealed class RunningTests
         await target.ContinueAsync(new Dictionary<int, Resumption>());
         foreach (var request in new[] { "g", "p0", "m0,1", "P0=0000000000000000", "M0,1:00", "Z0,0,1", "?", "s", "qThreadExtraInfo,1" })
             Assert.Equal("E01", await client.AskAsync(request));
+        var resumed = target.ResumeCount;
         await client.SendAsync("vCont;c");
+        await FakeWait.UntilAsync(() => target.ResumeCount > resumed); // the acknowledgment comes before that
         target.Halt(new DebugStop(DebugStopKind.Step, 0));
         Assert.StartsWith("T05", await client.ReplyAsync(), StringComparison.Ordinal);
     }
