@@ -461,7 +461,9 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
                 bytes.AsSpan(random.Next(4)).Clear();
             _memory.TryWrite(Arguments, bytes);
             var number = random.Next(20) == 0 ? (ulong)random.NextInt64() : numbers[random.Next(numbers.Length)];
-            Call(number, (ulong)random.Next(32), random.Next(3) == 0 ? (ulong)random.NextInt64() : pointers[random.Next(pointers.Length)], random.Next(2) == 0 ? 1 : pointers[random.Next(pointers.Length)]);
+            var second = random.Next(3) == 0 ? (ulong)random.NextInt64() : pointers[random.Next(pointers.Length)];
+            var third = random.Next(2) == 0 ? 1 : pointers[random.Next(pointers.Length)];
+            _domain.Call(new Hypercall(random.Next(2), 0, random.Next(3) > 0, number, (ulong)random.Next(32), second, third, 0, 0), this);
             if (i % 1000 == 0)
                 _domain.Reset();
         }

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Tests.Boot;
@@ -11,18 +12,20 @@ public sealed class XenKernelTests
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(1);
 
     [Theory]
-    [EngineData(0, MachineExitReason.PowerOff)]
-    [EngineData(1, MachineExitReason.Reset)]
-    [EngineData(3, MachineExitReason.GuestPanic)]
-    public async Task It_speaks_and_shuts_down(string engine, int reason, MachineExitReason expected)
+    [EngineData(MachineKind.XenPvh, 0, MachineExitReason.PowerOff)]
+    [EngineData(MachineKind.XenPvh, 1, MachineExitReason.Reset)]
+    [EngineData(MachineKind.XenPvh, 3, MachineExitReason.GuestPanic)]
+    [EngineData(MachineKind.XenHvm, 0, MachineExitReason.PowerOff)]
+    public async Task It_speaks_and_shuts_down(string engine, MachineKind kind, int reason, MachineExitReason expected)
     {
         using var limit = new CancellationTokenSource(Limit);
         var logger = new ListLogger(LogLevel.Information);
+        var console = new MemoryCharBackend();
         List<string> calls = [];
         await using var machine = Machine.CreateBuilder()
             .WithMemory(64 << 20)
             .WithEngine(GuestEngines.Create(engine))
-            .WithXen(kind: MachineKind.XenPvh)
+            .WithXen(console: console, kind: kind)
             .WithKernel(BootSource.FromBytes(XenKernel.Elf(reason), "kernel"))
             .WithActions(new MachineActions { Reboot = RebootAction.Shutdown, Panic = PanicAction.Shutdown })
             .WithLogger(logger)
@@ -30,7 +33,7 @@ public sealed class XenKernelTests
         machine.TracePoints.Set([TraceFilter.Parse("hypercall")], calls.Add);
         await machine.StartAsync(limit.Token);
         Assert.Equal(expected, (await machine.WaitForExitAsync(limit.Token)).Reason);
-        Assert.Equal(XenKernel.ConsoleText, await machine.Serial.ExpectAsync(XenKernel.ConsoleText, limit.Token));
+        Assert.Equal(XenKernel.ConsoleText, await console.ExpectAsync(XenKernel.ConsoleText, limit.Token));
         Assert.Contains($"guest: {XenKernel.LogText.TrimEnd()}", logger.Lines);
         Assert.Equal(["18", "34", "34", "32", "29"], calls.Select(c => c.Split(" nr ")[1].Split(' ')[0]));
         Assert.All(calls, c => Assert.EndsWith("result 0", c, StringComparison.Ordinal));
