@@ -30,7 +30,7 @@
 # Each directory appears complete, by one rename; a second start goes on where the first one was interrupted.
 #
 #   eng/guests.sh         all of them
-#   eng/guests.sh demo    only what the demo needs: cloud, busybox, e2fs, demo, demo-disk
+#   eng/guests.sh demo    what the demo needs, and firmware: cloud, busybox, e2fs, demo, demo-disk, seabios, ipxe-roms
 set -euo pipefail
 home=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 guests=$home/.cache/guests
@@ -52,12 +52,12 @@ is_current() { [[ -f $1 && -z $(find "${@:2}" "$home/eng/guests.sh" -newer "$1" 
 image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1" "$guests/cloud/version"; } # NAME
 grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/grub" "$guests"/disk/initrd.img; }
 have() { [[ -e $guests/$1 ]]; }
-demo_there() { have cloud && have busybox && have e2fs && image_is_current demo && have demo-disk; }
+demo_there() { have cloud && have busybox && have e2fs && image_is_current demo && have demo-disk && have seabios && have ipxe-roms; }
 all_there() {
   local name
   demo_there || return 1
   [[ $part == all ]] || return 0
-  for name in generic newer busybox32 installer seabios ipxe/ipxe.iso ipxe-roms isolinux pxelinux memtest grub tcc readers tcpdump; do have $name || return 1; done
+  for name in generic newer busybox32 installer ipxe/ipxe.iso isolinux pxelinux memtest grub tcc readers tcpdump; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -244,6 +244,21 @@ if ! have demo-disk; then
   publish demo-disk
 fi
 
+# Firmware, which machines other than the demo look for here.
+if ! have seabios; then
+  fetch seabios named seabios
+  stage seabios
+  mv "$work"/seabios.d/usr/share/seabios/{bios-256k.bin,vgabios-stdvga.bin} "$work/seabios.new/"
+  publish seabios
+fi
+
+if ! have ipxe-roms; then
+  fetch ipxe-roms named ipxe-qemu
+  stage ipxe-roms
+  mv "$work"/ipxe-roms.d/usr/lib/ipxe/qemu/pxe-{virtio,e1000}.rom "$work/ipxe-roms.new/"
+  publish ipxe-roms
+fi
+
 [[ $part == all ]] || finish
 
 have generic || kernel generic linux-image-amd64
@@ -263,25 +278,11 @@ if ! have installer; then
   publish installer
 fi
 
-if ! have seabios; then
-  fetch seabios named seabios
-  stage seabios
-  mv "$work"/seabios.d/usr/share/seabios/{bios-256k.bin,vgabios-stdvga.bin} "$work/seabios.new/"
-  publish seabios
-fi
-
 if ! have ipxe/ipxe.iso; then
   fetch ipxe named ipxe
   stage ipxe
   mv "$work"/ipxe.d/{boot/ipxe.lkrn,usr/lib/ipxe/ipxe.iso} "$work/ipxe.new/"
   publish ipxe
-fi
-
-if ! have ipxe-roms; then
-  fetch ipxe-roms named ipxe-qemu
-  stage ipxe-roms
-  mv "$work"/ipxe-roms.d/usr/lib/ipxe/qemu/pxe-{virtio,e1000}.rom "$work/ipxe-roms.new/"
-  publish ipxe-roms
 fi
 
 if ! have isolinux; then

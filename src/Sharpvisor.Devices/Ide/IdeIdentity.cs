@@ -1,3 +1,5 @@
+// Who a drive says it is, by IDENTIFY (PACKET) DEVICE and INQUIRY.
+// Follows: ATA/ATAPI-7 volume 1, 6.17 and 6.18.
 namespace Sharpvisor.Devices.Ide;
 
 /// <summary>Who a device says it is.</summary>

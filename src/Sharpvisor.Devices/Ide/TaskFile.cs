@@ -1,3 +1,5 @@
+// The registers of one parallel ATA device.
+// Follows: ATA/ATAPI-7 volume 1, 5.
 namespace Sharpvisor.Devices.Ide;
 
 /// <summary>Bits of the status register (ATA/ATAPI-7, 5.14).</summary>

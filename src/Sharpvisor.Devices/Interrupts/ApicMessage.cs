@@ -1,3 +1,5 @@
+// Messages between local APICs, I/O APIC and devices.
+// Follows: Intel SDM volume 3, 11.6 (destination and delivery) and 11.11 (MSI).
 namespace Sharpvisor.Devices.Interrupts;
 
 /// <summary>Delivery modes of the ICR, of local vector table entries, of redirection entries and of MSIs.</summary>

@@ -1,3 +1,5 @@
+// One 8259A of a PC's two.
+// Follows: Intel 8259A data sheet (231468).
 namespace Sharpvisor.Devices.Interrupts;
 
 /// <summary>One 8259A: eight inputs by priority. See <see cref="Pic"/>.</summary>

@@ -1,3 +1,4 @@
+// One numbered input of an interrupt controller, as the device at the other end of the wire has it. No specification has it.
 using Sharpvisor.Core.Interrupts;
 
 namespace Sharpvisor.Devices.Interrupts;

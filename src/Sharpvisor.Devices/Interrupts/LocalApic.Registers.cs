@@ -1,3 +1,5 @@
+// The registers of the local APIC, in memory and as MSRs.
+// Follows: Intel SDM volume 3, 11.4 to 11.8 and 11.12 (x2APIC).
 namespace Sharpvisor.Devices.Interrupts;
 
 // The registers of the local APIC: by number, which is the offset in the window divided by 16 and the MSR minus 0x800.

@@ -1,3 +1,5 @@
+// IRR, ISR and TMR: 256 bits each.
+// Follows: Intel SDM volume 3, 11.8.4.
 using System.Numerics;
 using System.Runtime.CompilerServices;
 

@@ -91,7 +91,7 @@ internal sealed class XenPvhBoard : Board
         {
             { Firmware: not null } => "firmware (-bios)",
             { VgaBios: not null } => "a VGA (-vga std, -vnc, -display curses)",
-            { IdeDrives.Count: > 0 } => "an IDE drive (-hda, -cdrom, -drive if=ide)",
+            { IdeDrives.Count: > 0 } => "an IDE drive (its disks are those of -drive if=xen)",
             { VirtioDevices: [var device, ..] } => $"a PCI device ({device.Kind})",
             { NetworkCards: [var card, ..] } => $"a PCI device ({card.Kind})",
             { HasPciPanicDevice: true } or { HasPciTestDevice: true } => "a PCI device",

@@ -1,3 +1,5 @@
+// Requests of TFTP with their options.
+// Follows: RFC 1350, 5; RFC 2347 to 2349 and 7440 (options: block size, timeout, length, window).
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Text;
