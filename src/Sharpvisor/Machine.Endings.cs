@@ -1,26 +1,9 @@
-using System.Collections.ObjectModel;
 using Microsoft.Extensions.Logging;
-using Sharpvisor.Backends.Block;
-using Sharpvisor.Backends.Char;
-using Sharpvisor.Boards;
-using Sharpvisor.Boot;
 using Sharpvisor.Core;
-using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Guests;
-using Sharpvisor.Core.Input;
-using Sharpvisor.Core.Memory;
-using Sharpvisor.Core.Time;
-using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
-using Sharpvisor.Cpu.Cpuid;
 using Sharpvisor.Debugging;
 using Sharpvisor.Debugging.Cores;
-using Sharpvisor.Debugging.Profiling;
-using Sharpvisor.Debugging.Symbols;
-using Sharpvisor.Devices.Virtio;
-using Sharpvisor.Devices.Xen;
-using Sharpvisor.Display;
-using Sharpvisor.Input;
 
 namespace Sharpvisor;
 

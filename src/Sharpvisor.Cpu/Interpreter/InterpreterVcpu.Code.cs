@@ -1,11 +1,5 @@
-using System.Diagnostics.CodeAnalysis;
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Host;
-using Sharpvisor.Core.Interrupts;
-using Sharpvisor.Core.Memory;
-using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.HostCpu;
 using Sharpvisor.Cpu.Paging;

@@ -1,5 +1,4 @@
 using System.Numerics;
-using System.Runtime.CompilerServices;
 using Iced.Intel;
 using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;

@@ -1,6 +1,4 @@
-using System.Runtime.InteropServices;
 using Iced.Intel;
-using Sharpvisor.Core.Time;
 using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Paging;

@@ -1,10 +1,6 @@
-using System.Diagnostics;
-using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
-using System.Text;
-using Sharpvisor.Core.Interrupts;
 using Sharpvisor.Cpu.Debugging;
 using Sharpvisor.Cpu.Decoding;
 using Sharpvisor.Cpu.Interpreter;
