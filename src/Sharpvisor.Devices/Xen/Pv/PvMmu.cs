@@ -141,6 +141,11 @@ public sealed partial class PvMmu
     /// <summary>Whether Xen may write a descriptor for the domain: the frame is in use for descriptors, or may be written.</summary>
     public bool MayWriteDescriptor(ulong mfn) => IsOwned(mfn) && (_frames[mfn].TypeCount == 0 || _frames[mfn].Type is PvFrameType.Segments or PvFrameType.Writable);
 
+    /// <summary>What Xen knows of a machine frame, for dumps.</summary>
+    public PvFrameInfo Describe(ulong mfn) => mfn < (ulong)_frames.Length
+        ? new PvFrameInfo(_frames[mfn].Type, _frames[mfn].TypeCount, _frames[mfn].References, (_frames[mfn].Flags & PvFrameFlags.Pinned) != 0, (_frames[mfn].Flags & PvFrameFlags.Allocated) != 0, _frames[mfn].Linear)
+        : default;
+
     /// <summary>Serves a hypercall if it is one of memory management.</summary>
     /// <returns>False: it is not.</returns>
     public bool TryCall(in Hypercall call, IParavirtualProcessor processor, out ulong result)
