@@ -248,9 +248,11 @@ public sealed class XenPvLoaderTests
         Assert.InRange(accepted, 1, 1999);
     }
 
-    [GuestTheory("cloud/vmlinuz")]
+    [GuestTheory("cloud/vmlinuz", "generic/vmlinuz", "newer/vmlinuz")]
     [Trait("Category", "Guest")]
     [InlineData("cloud/vmlinuz")]
+    [InlineData("generic/vmlinuz")]
+    [InlineData("newer/vmlinuz")]
     public void Debians_kernel(string file)
     {
         using var memory = new GuestMemory(256 << 20);
@@ -261,7 +263,7 @@ public sealed class XenPvLoaderTests
         Assert.Equal(PvKernel.FrameListAt, domain.Field(104));
         Assert.Equal((byte[])[1, 2, 3], domain.ReadFrames(domain.Field(112), 3));
         Assert.True(domain.TryEntry(domain.Plan.Entry, out _));
-        Assert.Contains("Linux version 6.1", Encoding.Latin1.GetString(domain.Read(PvKernel.Base + 0x100_0000, 48 << 20)), StringComparison.Ordinal);
+        Assert.Contains("Linux version 6.", Encoding.Latin1.GetString(domain.Read(PvKernel.Base + 0x100_0000, 48 << 20)), StringComparison.Ordinal);
     }
 
     private static byte[] With(uint note, object value)

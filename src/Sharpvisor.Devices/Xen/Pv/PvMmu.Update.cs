@@ -16,7 +16,7 @@ public sealed partial class PvMmu
     private const uint MostRequests = 1 << 20;
     private const long MostWork = 1 << 27;
 
-    private readonly ulong[] _before = new ulong[Entries];
+    private readonly ulong[] _before = new ulong[Entries], _after = new ulong[Entries];
     private ulong _written;
 
     /// <summary>The kernel stores to a page it may only read: true if it is a table of the last level.</summary>
@@ -35,33 +35,32 @@ public sealed partial class PvMmu
     {
         _caller = processor;
         _work = 0;
-        Span<ulong> now = stackalloc ulong[Entries];
-        if (!_memory.TryRead(_written << PageShift, MemoryMarshal.AsBytes(now)))
-            return false;
         var table = _written << PageShift;
-        for (var i = 0; i < Entries; i++)
+        if (!_memory.TryRead(table, MemoryMarshal.AsBytes(_after.AsSpan())))
+            return false;
+        for (var i = NextChange(0); i < Entries; i = NextChange(i + 1))
         {
-            if (!IsNewMapping(_before[i], now[i]) || TakePage(now[i], PageOwner.Self) == XenError.None)
+            if (!IsNewMapping(_before[i], _after[i]) || TakePage(_after[i], PageOwner.Self) == XenError.None)
                 continue;
-            for (var j = 0; j < Entries; j++)
+            for (var j = NextChange(0); j < Entries; j = NextChange(j + 1))
             {
-                if (j < i && IsNewMapping(_before[j], now[j]))
-                    DropEntry(now[j], _written, PvFrameType.Level1);
-                if (now[j] != _before[j])
-                    WriteEntry(table + (ulong)(j * EntrySize), _before[j], keeps: 0);
+                if (j < i && IsNewMapping(_before[j], _after[j]))
+                    DropEntry(_after[j], _written, PvFrameType.Level1);
+                WriteEntry(table + (ulong)(j * EntrySize), _before[j], keeps: 0);
             }
 
             return false;
         }
 
-        for (var i = 0; i < Entries; i++)
+        for (var i = NextChange(0); i < Entries; i = NextChange(i + 1))
         {
-            if (((_before[i] ^ now[i]) & ~FreeBits) != 0)
+            if (((_before[i] ^ _after[i]) & ~FreeBits) != 0)
                 DropEntry(_before[i], _written, PvFrameType.Level1);
         }
 
         return true;
 
+        int NextChange(int from) => from + _before.AsSpan(from).CommonPrefixLength(_after.AsSpan(from));
         static bool IsNewMapping(ulong old, ulong value) => (value & Present) != 0 && ((old ^ value) & ~FreeBits) != 0;
     }
 

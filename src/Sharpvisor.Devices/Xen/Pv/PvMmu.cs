@@ -99,12 +99,24 @@ public sealed partial class PvMmu
     {
         _caller = processor;
         _work = 0;
-        var error = SetRoot(ref _kernelRoots[processor.Index], kernel >> PageShift);
-        if (error == XenError.None)
-            error = SetRoot(ref _userRoots[processor.Index], user >> PageShift);
-        if (error == XenError.None)
-            (processor.KernelRoot, processor.UserRoot) = (kernel, user);
-        return error;
+        var (kernelFrame, userFrame) = (kernel >> PageShift, user >> PageShift);
+        if (TakeFrame(kernelFrame, PvFrameType.Level4) is not XenError.None and var error)
+            return Refuse(error, "a processor starts with a table that can't be its top", kernelFrame);
+        if (userFrame != 0 && TakeFrame(userFrame, PvFrameType.Level4) is not XenError.None and var userError)
+        {
+            DropFrame(kernelFrame, PvFrameType.Level4);
+            return Refuse(userError, "a processor starts with a table that can't be its top", userFrame);
+        }
+
+        var (oldKernel, oldUser) = (_kernelRoots[processor.Index], _userRoots[processor.Index]);
+        (_kernelRoots[processor.Index], _userRoots[processor.Index]) = (kernelFrame, userFrame);
+        (processor.KernelRoot, processor.UserRoot) = (kernelFrame << PageShift, userFrame << PageShift);
+        Flush(1UL << processor.Index);
+        if (oldKernel != 0)
+            DropFrame(oldKernel, PvFrameType.Level4);
+        if (oldUser != 0)
+            DropFrame(oldUser, PvFrameType.Level4);
+        return XenError.None;
     }
 
     /// <summary>Takes a frame of the domain in use for Xen or a back end: it stays, and is no page table while it is written.</summary>

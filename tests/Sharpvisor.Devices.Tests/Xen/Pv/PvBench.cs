@@ -17,7 +17,7 @@ internal sealed class PvBench : IDisposable
 
     public const ulong P = 1, W = 2, U = 4, A = 0x20, D = 0x40, FrameMask = 0x000F_FFFF_FFFF_F000;
 
-    public const int EPERM = -1, ESRCH = -3, ENOMEM = -12, EACCES = -13, EFAULT = -14, EBUSY = -16, EINVAL = -22, ENOSYS = -38, EOPNOTSUPP = -95;
+    public const int EPERM = -1, ESRCH = -3, E2BIG = -7, ENOMEM = -12, EACCES = -13, EFAULT = -14, EBUSY = -16, EINVAL = -22, ENOSYS = -38, EOPNOTSUPP = -95;
 
     public const int Root = 1, FirstUnmapped = 512, DomainNumber = 7;
 
@@ -63,6 +63,7 @@ internal sealed class PvBench : IDisposable
         {
             (processor.KernelRoot, processor.UserRoot) = (0, 0);
             Assert.Equal(XenError.None, Mmu.SetRoots(processor, Mfn(Root) * Page, 0));
+            processor.Flushes.Clear();
         }
     }
 

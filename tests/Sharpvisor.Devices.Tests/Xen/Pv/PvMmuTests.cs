@@ -493,6 +493,8 @@ public sealed class PvMmuTests : IDisposable
         Assert.Equal(XenError.EINVAL, _bench.Mmu.SetRoots(_bench.Processors[1], _bench.Mfn(Root) * Page, _bench.Mfn(9) * Page));
         Assert.Equal((_bench.Mfn(Root) * Page, 0UL), (_bench.Processors[1].KernelRoot, _bench.Processors[1].UserRoot));
         MakeTree();
+        Assert.Equal(XenError.EINVAL, _bench.Mmu.SetRoots(_bench.Processors[1], _bench.Mfn(Top) * Page, _bench.Mfn(9) * Page));
+        PvModel.Check(_bench);
         Assert.Equal(XenError.None, _bench.Mmu.SetRoots(_bench.Processors[1], _bench.Mfn(Top) * Page, _bench.Mfn(Root) * Page));
         PvModel.Check(_bench);
     }
@@ -506,6 +508,48 @@ public sealed class PvMmuTests : IDisposable
         _bench.Reset();
         Assert.Equal(0u, _bench.Frame(Top).TypeCount);
         PvModel.Check(_bench);
+    }
+
+    [Fact]
+    public void A_batch_without_end_ends()
+    {
+        var list = MakeEndlessList((_bench.At(4, 100), 0), (_bench.At(4, 100), 0));
+        Assert.Equal(E2BIG, _bench.Call(1, list, uint.MaxValue >> 1, ArgumentAt(0), 0x7FF0));
+        Assert.Equal(1 << 20, _bench.Done);
+        PvModel.Check(_bench);
+    }
+
+    [Fact]
+    public void A_batch_of_much_work_ends()
+    {
+        // A gigabyte is mapped and taken away again: 512 tables of 512 entries.
+        for (var i = 0; i < 512; i++)
+        {
+            _bench.Put(Other, i, _bench.Entry(1000 + i, P | U));
+            for (var j = 0; j < 512; j++)
+                _bench.Put(1000 + i, j, _bench.Entry(9, P | U | W));
+        }
+
+        var list = MakeEndlessList((_bench.At(2, 6), _bench.Entry(Other, P | U)), (_bench.At(2, 6), 0));
+        Assert.Equal(E2BIG, _bench.Call(1, list, uint.MaxValue >> 1, ArgumentAt(0), 0x7FF0));
+        Assert.InRange(_bench.Done, 2, 600);
+        PvModel.Check(_bench);
+    }
+
+    /// <summary>A list of mmu_updates of which all pages are the same one goes on for a gigabyte.</summary>
+    /// <returns>Its linear address.</returns>
+    private ulong MakeEndlessList((ulong Address, ulong Value) even, (ulong Address, ulong Value) odd)
+    {
+        for (var i = 0; i < 512; i++)
+        {
+            _bench.Put(Data, i, (i % 4) switch { 0 => even.Address, 1 => even.Value, 2 => odd.Address, _ => odd.Value });
+            _bench.Put(Last, i, _bench.Entry(Data, P));
+            _bench.Put(Second, i, _bench.Entry(Last, P | U));
+        }
+
+        Assert.Equal(0, _bench.Update(_bench.At(2, 5), _bench.Entry(Second, P | U)));
+        _bench.PutArgument(0, 0);
+        return Base - (510UL << 30) + (5UL << 30);
     }
 
     /// <summary>Four tables, one of each level, that map two pages, one of them writable.</summary>
