@@ -144,6 +144,7 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
             c->Arch.Gpr[i] = registers.General[i];
         c->Arch.Rip = registers.Rip;
         SetGuestFlags(registers.Rflags);
+        ((IParavirtualProcessor)this).IoPrivilege = (int)(registers.Rflags >> 12) & 3;
         c->Arch.Segments[CS] = new SegmentRegister { Selector = FlatCode64, Limit = uint.MaxValue, Attributes = UserCodeAttributes };
         c->Arch.Segments[SS] = new SegmentRegister { Selector = FlatData, Limit = uint.MaxValue, Attributes = UserDataAttributes };
         UpdateMode();

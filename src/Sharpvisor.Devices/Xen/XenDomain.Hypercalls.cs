@@ -26,7 +26,7 @@ public sealed partial class XenDomain
         ? BinaryPrimitives.ReadUInt64LittleEndian(words[(index * 8)..])
         : BinaryPrimitives.ReadUInt32LittleEndian(words[(index * 4)..]);
 
-    private bool IsSelf(int domain) => domain == Self || domain == Number;
+    internal bool IsSelf(int domain) => domain == Self || domain == Number;
 
     private ulong VersionOp(in Hypercall call, ILinearMemory memory)
     {

@@ -23,6 +23,12 @@ public sealed partial class PvDomain
             return true;
         }
 
+        if (call is { Number: 20, Arg1: 2, Arg3: 1 })
+        {
+            result = new(SetupGrantTable(call, processor));
+            return true;
+        }
+
         result = call.Number switch
         {
             0 => new(SetTrapTable(call, processor)),
@@ -327,6 +333,30 @@ public sealed partial class PvDomain
             return Result(error);
         state.Context = context;
         return 0;
+    }
+
+    /// <summary>GNTTABOP_setup_table: where the frames of the table are in the machine.</summary>
+    private ulong SetupGrantTable(in Hypercall call, IParavirtualProcessor processor)
+    {
+        const short good = 0, badDomain = -2, general = -1;
+        Span<byte> arguments = stackalloc byte[24];
+        Span<byte> frame = stackalloc byte[8];
+        if (!processor.TryRead(call.Arg2, arguments))
+            return Result(XenError.EFAULT);
+        var count = BinaryPrimitives.ReadUInt32LittleEndian(arguments[4..]);
+        var status = !_domain.IsSelf(BinaryPrimitives.ReadUInt16LittleEndian(arguments)) ? badDomain : count > GrantTable.MaximumFrames ? general : good;
+        for (var i = 0; status == good && i < count; i++)
+        {
+            var page = PvLayout.SharedPages + ((ulong)(i + 1) * PageSize);
+            if (i >= _domain.Grants.FrameCount)
+                _domain.Grants.SetFrame(i, page);
+            BinaryPrimitives.WriteUInt64LittleEndian(frame, page / PageSize);
+            if (!processor.TryWrite(BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]) + (ulong)(i * 8), frame))
+                return Result(XenError.EFAULT);
+        }
+
+        BinaryPrimitives.WriteInt16LittleEndian(arguments[8..], status);
+        return processor.TryWrite(call.Arg2, arguments) ? 0 : Result(XenError.EFAULT);
     }
 
     private static ulong PhysdevOp(in Hypercall call, IParavirtualProcessor processor)
