@@ -37,6 +37,9 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     private ulong _tablePage = NoPage;
     private ulong _flushWaits;
 
+    /// <summary>The epochs of flat code of kernel and programs, and the generation that they are of.</summary>
+    private (uint Generation, ulong Epoch) _kernelEpoch, _userEpoch;
+
     private protected bool IsParavirtual => _domain is not null;
 
     int IParavirtualProcessor.IoPrivilege { get; set; }
