@@ -435,6 +435,8 @@ public unsafe partial class InterpreterVcpu
     private void SwitchMode(bool toKernel)
     {
         _isParavirtualKernel = toKernel;
+        if (!toKernel && _userEntriesOf != _userRoot)
+            SwitchUserRoot(_userRoot); // the kernel has changed its own root only
         (_c->Arch.KernelGsBase, _c->Arch.Segments[GS].Base) = (_c->Arch.Segments[GS].Base, _c->Arch.KernelGsBase);
     }
 

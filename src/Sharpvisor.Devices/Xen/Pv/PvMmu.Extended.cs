@@ -139,7 +139,11 @@ public sealed partial class PvMmu
             processor.KernelRoot = mfn << PageShift;
         }
 
-        Flush(1UL << processor.Index);
+        else
+        {
+            Flush(1UL << processor.Index);
+        }
+
         if (old != mfn && old != 0)
             DropFrame(old, PvFrameType.Level4);
         return XenError.None;
@@ -151,7 +155,6 @@ public sealed partial class PvMmu
         if (error == XenError.None)
         {
             processor.UserRoot = mfn << PageShift;
-            Flush(1UL << processor.Index);
         }
 
         return error;

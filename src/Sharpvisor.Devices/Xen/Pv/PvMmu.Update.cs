@@ -56,6 +56,8 @@ public sealed partial class PvMmu
 
         for (var i = 0; i < Entries; i++)
         {
+            if (_before[i] != now[i])
+                NoteChange(_before[i], PvFrameType.Level1);
             if (((_before[i] ^ now[i]) & ~FreeBits) != 0)
                 DropEntry(_before[i], _written, PvFrameType.Level1);
         }
@@ -164,7 +166,7 @@ public sealed partial class PvMmu
                 return Refuse(XenError.EINVAL, "an entry of a page has bits that it may not have", address >> PageShift, value);
             if (((old ^ value) & ~FreeBits) == 0)
             {
-                WriteEntry(address, value, keeps);
+                NoteChange(WriteEntry(address, value, keeps), PvFrameType.Level1);
                 return XenError.None;
             }
 
@@ -172,7 +174,9 @@ public sealed partial class PvMmu
                 return error;
         }
 
-        DropEntry(WriteEntry(address, value, keeps), address >> PageShift, PvFrameType.Level1);
+        old = WriteEntry(address, value, keeps);
+        NoteChange(old, PvFrameType.Level1);
+        DropEntry(old, address >> PageShift, PvFrameType.Level1);
         return XenError.None;
     }
 
@@ -189,7 +193,7 @@ public sealed partial class PvMmu
                 return Refuse(XenError.EINVAL, "an entry of a table has bits that it may not have", mfn, value);
             if (((old ^ value) & ~FreeBits) == 0)
             {
-                WriteEntry(address, value, keeps);
+                NoteChange(WriteEntry(address, value, keeps), type);
                 return XenError.None;
             }
 
@@ -197,7 +201,9 @@ public sealed partial class PvMmu
                 return error;
         }
 
-        DropEntry(WriteEntry(address, value, keeps), mfn, type);
+        old = WriteEntry(address, value, keeps);
+        NoteChange(old, type);
+        DropEntry(old, mfn, type);
         return XenError.None;
     }
 

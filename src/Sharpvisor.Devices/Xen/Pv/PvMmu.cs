@@ -61,6 +61,12 @@ public sealed partial class PvMmu
     /// <summary>Frames that the domain has now.</summary>
     public ulong PageCount { get; private set; }
 
+    /// <summary>See <see cref="IParavirtualDomain.TableGeneration"/>.</summary>
+    public long TableGeneration => Interlocked.Read(ref _tableGeneration);
+
+    /// <summary>See <see cref="IParavirtualDomain.CodeGeneration"/>.</summary>
+    public long CodeGeneration => Interlocked.Read(ref _codeGeneration);
+
     /// <summary>A new domain with all of its frames and the tables that its builder has made, which are pinned.</summary>
     /// <param name="root">Machine address of the top table.</param>
     /// <exception cref="InvalidOperationException">These tables are wrong.</exception>
