@@ -19,6 +19,18 @@ public interface IParavirtualDomain
     bool TryTranslateHole(int processor, ulong linear, out ulong physical);
 
     /// <summary>
+    /// Counts changes of present entries of page tables, and tables that are none any more: while it stays the same, no
+    /// translation that a processor has can be wrong. Without the gate; a change counts after it was made.
+    /// </summary>
+    long TableGeneration { get; }
+
+    /// <summary>The same, of entries by which code is fetched, and of all but the last level.</summary>
+    long CodeGeneration { get; }
+
+    /// <summary>Counts top tables that are none any more: another one may come to be where one was.</summary>
+    long RootGeneration { get; }
+
+    /// <summary>
     /// The kernel stores to a page that it may only read: true if that is a page table whose entries may be written so.
     /// The gate is held from here to <see cref="EndTableWrite"/>.
     /// </summary>
@@ -27,6 +39,9 @@ public interface IParavirtualDomain
 
     /// <summary>The store is done: false, and it is undone, if the entry is none that the domain may have.</summary>
     bool EndTableWrite(IParavirtualProcessor processor);
+
+    /// <summary>A processor that waited is to run: sets it up as VCPUOP_initialise said. With the gate held. False: it can't, and waits on.</summary>
+    bool StartProcessor(IParavirtualProcessor processor);
 
     /// <summary>A processor can't go on; the domain is to be stopped as crashed.</summary>
     void Crash(int processor, string reason);

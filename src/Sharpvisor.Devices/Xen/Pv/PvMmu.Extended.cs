@@ -131,16 +131,17 @@ public sealed partial class PvMmu
     {
         ref var root = ref _kernelRoots[processor.Index];
         var old = root;
-        if (old != mfn)
+        if (old == mfn)
         {
-            if (TakeFrame(mfn, PvFrameType.Level4) is not XenError.None and var error)
-                return Refuse(error, "a page becomes the kernel's top table that can't be one", mfn);
-            root = mfn;
-            processor.KernelRoot = mfn << PageShift;
+            Flush(1UL << processor.Index);
+            return XenError.None;
         }
 
-        Flush(1UL << processor.Index);
-        if (old != mfn && old != 0)
+        if (TakeFrame(mfn, PvFrameType.Level4) is not XenError.None and var error)
+            return Refuse(error, "a page becomes the kernel's top table that can't be one", mfn);
+        root = mfn;
+        processor.KernelRoot = mfn << PageShift;
+        if (old != 0)
             DropFrame(old, PvFrameType.Level4);
         return XenError.None;
     }
@@ -156,7 +157,6 @@ public sealed partial class PvMmu
             return Refuse(error, "a page becomes the programs' top table that can't be one", mfn);
         root = mfn;
         processor.UserRoot = mfn << PageShift;
-        Flush(1UL << processor.Index);
         if (old != 0)
             DropFrame(old, PvFrameType.Level4);
         return XenError.None;

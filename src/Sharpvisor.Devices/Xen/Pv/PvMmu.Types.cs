@@ -25,6 +25,8 @@ public sealed partial class PvMmu
     /// <summary>Counts flushes, so that processors that have flushed since a frame was in use are left alone.</summary>
     private uint _clock;
 
+    private long _tableGeneration, _codeGeneration, _rootGeneration;
+
     /// <summary>Entries looked at since the call began.</summary>
     private long _work;
 
@@ -113,6 +115,13 @@ public sealed partial class PvMmu
             if (type <= PvFrameType.Level4)
             {
                 frame.Flags &= ~PvFrameFlags.Validated;
+                if (type == PvFrameType.Level4)
+                {
+                    // What is reached only from here may change unseen from now on.
+                    Interlocked.Increment(ref _tableGeneration);
+                    Interlocked.Increment(ref _rootGeneration);
+                }
+
                 Demote(mfn, type);
             }
 
@@ -282,6 +291,17 @@ public sealed partial class PvMmu
         }
 
         DropReference(mfn);
+    }
+
+    /// <summary>An entry has changed: translations by the old one may be known to processors.</summary>
+    private void NoteChange(ulong old, PvFrameType type)
+    {
+        const ulong noExecute = 1UL << 63;
+        if ((old & Present) == 0)
+            return;
+        Interlocked.Increment(ref _tableGeneration);
+        if (type != PvFrameType.Level1 || (old & noExecute) == 0)
+            Interlocked.Increment(ref _codeGeneration);
     }
 
     private static bool IsXenSlot(int slot) => (uint)(slot - FirstXenSlot) < XenSlots;

@@ -46,14 +46,16 @@ public sealed partial class PvMmu
             {
                 if (j < i && IsNewMapping(_before[j], _after[j]))
                     DropEntry(_after[j], _written, PvFrameType.Level1);
-                WriteEntry(table + (ulong)(j * EntrySize), _before[j], keeps: 0);
+                NoteChange(WriteEntry(table + (ulong)(j * EntrySize), _before[j], keeps: 0), PvFrameType.Level1);
             }
 
+            Flush(AllProcessors); // others may have seen it
             return false;
         }
 
         for (var i = NextChange(0); i < Entries; i = NextChange(i + 1))
         {
+            NoteChange(_before[i], PvFrameType.Level1);
             if (((_before[i] ^ _after[i]) & ~FreeBits) != 0)
                 DropEntry(_before[i], _written, PvFrameType.Level1);
         }
@@ -163,7 +165,7 @@ public sealed partial class PvMmu
                 return Refuse(XenError.EINVAL, "an entry of a page has bits that it may not have", address >> PageShift, value);
             if (((old ^ value) & ~FreeBits) == 0)
             {
-                WriteEntry(address, value, keeps);
+                NoteChange(WriteEntry(address, value, keeps), PvFrameType.Level1);
                 return XenError.None;
             }
 
@@ -171,7 +173,9 @@ public sealed partial class PvMmu
                 return error;
         }
 
-        DropEntry(WriteEntry(address, value, keeps), address >> PageShift, PvFrameType.Level1);
+        old = WriteEntry(address, value, keeps);
+        NoteChange(old, PvFrameType.Level1);
+        DropEntry(old, address >> PageShift, PvFrameType.Level1);
         return XenError.None;
     }
 
@@ -188,7 +192,7 @@ public sealed partial class PvMmu
                 return Refuse(XenError.EINVAL, "an entry of a table has bits that it may not have", mfn, value);
             if (((old ^ value) & ~FreeBits) == 0)
             {
-                WriteEntry(address, value, keeps);
+                NoteChange(WriteEntry(address, value, keeps), type);
                 return XenError.None;
             }
 
@@ -196,7 +200,9 @@ public sealed partial class PvMmu
                 return error;
         }
 
-        DropEntry(WriteEntry(address, value, keeps), mfn, type);
+        old = WriteEntry(address, value, keeps);
+        NoteChange(old, type);
+        DropEntry(old, mfn, type);
         return XenError.None;
     }
 

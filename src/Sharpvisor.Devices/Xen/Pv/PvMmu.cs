@@ -61,6 +61,15 @@ public sealed partial class PvMmu
     /// <summary>Frames that the domain has now.</summary>
     public ulong PageCount { get; private set; }
 
+    /// <summary>See <see cref="IParavirtualDomain.TableGeneration"/>.</summary>
+    public long TableGeneration => Interlocked.Read(ref _tableGeneration);
+
+    /// <summary>See <see cref="IParavirtualDomain.CodeGeneration"/>.</summary>
+    public long CodeGeneration => Interlocked.Read(ref _codeGeneration);
+
+    /// <summary>See <see cref="IParavirtualDomain.RootGeneration"/>.</summary>
+    public long RootGeneration => Interlocked.Read(ref _rootGeneration);
+
     /// <summary>A new domain with all of its frames and the tables that its builder has made, which are pinned.</summary>
     /// <param name="root">Machine address of the top table.</param>
     /// <exception cref="InvalidOperationException">These tables are wrong.</exception>
@@ -74,6 +83,9 @@ public sealed partial class PvMmu
         Array.Clear(_free);
         _clock = 1;
         Array.Fill(_flushed, _clock);
+        Interlocked.Increment(ref _tableGeneration);
+        Interlocked.Increment(ref _codeGeneration);
+        Interlocked.Increment(ref _rootGeneration);
         PageCount = Layout.PageCount;
         FillTable();
         for (ulong pfn = 0; pfn < PageCount; pfn++)

@@ -61,7 +61,9 @@ internal sealed class PvProcessor(int index, GuestMemory memory) : IParavirtualP
 
     public bool SetDebugRegister(int index, ulong value) => throw new NotSupportedException();
 
-    public bool ReturnFromTrap() => throw new NotSupportedException();
+    public bool SetRegisters(ParavirtualRegisters registers) => throw new NotSupportedException();
+
+    public ulong ReturnFromTrap() => throw new NotSupportedException();
 
     private bool TryEach(ulong linear, int length, bool isWrite, out List<(ulong Address, int Offset, int Length)> parts)
     {

@@ -1,3 +1,4 @@
+using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Pv;
 using static Sharpvisor.Devices.Tests.Xen.Pv.PvBench;
 
@@ -26,24 +27,24 @@ public sealed class PvRandomTests
         Prepare(bench, random);
         List<(ulong Frame, bool IsWritable)> acquired = [];
         var successes = new int[Kinds];
+        var known = new PvKnownTranslations(bench, random);
         for (var round = 0; round < Rounds; round++)
         {
             var kind = random.Next(Kinds);
             if (Step(bench, random, kind, acquired))
                 successes[kind]++;
             PvModel.Check(bench, acquired);
+            known.Check();
         }
 
+        Assert.InRange(known.Kept, Rounds, int.MaxValue);
         Assert.All(successes, n => Assert.True(n > 0, string.Join(' ', successes)));
 
         // All goes: what is left is what there was at first.
         foreach (var (frame, isWritable) in acquired)
             bench.Mmu.Release(frame, isWritable);
         foreach (var processor in bench.Processors)
-        {
-            bench.Call(26, Put(bench, 15, 0), 1, 0, 0x7FF0, processor);
-            bench.Call(26, Put(bench, 5, bench.Mfn(Root)), 1, 0, 0x7FF0, processor);
-        }
+            Assert.Equal(XenError.None, bench.Mmu.SetRoots(processor, bench.Mfn(Root) * Page, 0));
 
         for (var i = First; i < First + Count; i++)
         {
@@ -108,6 +109,8 @@ public sealed class PvRandomTests
         var frame = First + random.Next(Count);
         var level = random.Next(4) == 0 ? random.Next(1, 5) : LevelOf(frame);
         var processor = bench.Processors[random.Next(bench.Processors.Count)];
+        foreach (var each in bench.Processors)
+            Restore(bench, each);
         switch (kind)
         {
             case 0:
@@ -123,7 +126,7 @@ public sealed class PvRandomTests
             case 4:
                 return bench.Unpin(frame) == 0;
             case 5:
-                return bench.Call(26, Put(bench, 5, bench.Mfn(random.Next(3) == 0 ? Root : frame)), 1, 0, 0x7FF0, processor) == 0 && Restore(bench, processor);
+                return bench.Call(26, Put(bench, 5, bench.Mfn(random.Next(3) == 0 ? Root : frame)), 1, 0, 0x7FF0, processor) == 0;
             case 6:
                 return bench.Call(26, Put(bench, 15, random.Next(3) == 0 ? 0 : bench.Mfn(frame)), 1, 0, 0x7FF0, processor) == 0;
             case 7:
@@ -149,20 +152,23 @@ public sealed class PvRandomTests
                 acquired.Add((bench.Mfn(frame), writes));
                 return true;
             case 12:
-                // A table in the place of one below; of itself, it is not counted.
-                var other = First + ((frame - First) / PerLevel * PerLevel) + random.Next(PerLevel);
-                return bench.Update(bench.At(frame, Slot(random)), bench.Entry(other, P | U)) == 0 && other != frame && bench.Frame(frame).Linear > 0;
+                // A table in the place of one below.
+                var tables = Enumerable.Range(First, Count).Where(f => bench.Frame(f) is { TypeCount: > 0, Type: PvFrameType.Level2 or PvFrameType.Level3 or PvFrameType.Level4 }).ToArray();
+                var pairs = tables.SelectMany(t => tables.Where(o => o != t && bench.Frame(o).Type == bench.Frame(t).Type).Select(o => (Table: t, Other: o))).ToArray();
+                if (pairs.Length == 0)
+                    return false;
+                var (table, other) = pairs[random.Next(pairs.Length)];
+                return bench.Update(bench.At(table, Slot(random)), bench.Entry(other, P | U)) == 0;
             default:
                 return random.Next(2) == 0 ? bench.Exchange([bench.Mfn(frame)], 0, [(ulong)frame], 0) == 0 : bench.Extended((uint)random.Next(16, 18), bench.Mfn(frame), bench.Mfn(9)) == 0;
         }
     }
 
-    /// <summary>The arguments of calls are mapped by the first table only.</summary>
-    private static bool Restore(PvBench bench, PvProcessor processor)
+    /// <summary>A processor whose tables do not map the arguments of calls gets the first ones.</summary>
+    private static void Restore(PvBench bench, PvProcessor processor)
     {
         if (!processor.TryRead(ArgumentAt(0), new byte[1]))
-            Assert.Equal(Sharpvisor.Devices.Xen.XenError.None, bench.Mmu.SetRoots(processor, bench.Mfn(Root) * Page, processor.UserRoot));
-        return true;
+            Assert.Equal(XenError.None, bench.Mmu.SetRoots(processor, bench.Mfn(Root) * Page, processor.UserRoot));
     }
 
     /// <summary>One mmuext_op as an argument.</summary>
