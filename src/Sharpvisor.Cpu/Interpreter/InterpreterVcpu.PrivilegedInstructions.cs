@@ -279,6 +279,7 @@ public unsafe partial class InterpreterVcpu
             fsBase => processor.SetSegmentBase(ParavirtualSegmentBase.Fs, value),
             gsBase => processor.SetSegmentBase(ParavirtualSegmentBase.KernelGs, value),
             kernelGsBase => processor.SetSegmentBase(ParavirtualSegmentBase.UserGs, value),
+            0x8B when value == 0 => true, // IA32_BIOS_SIGN_ID: asks for the revision to be read anew
             _ => ReadGuestMsr(msr) == value, // what is there already
         };
         if (isTaken)
