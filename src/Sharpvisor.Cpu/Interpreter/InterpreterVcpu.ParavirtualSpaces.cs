@@ -21,8 +21,8 @@ public unsafe partial class InterpreterVcpu
     /// <summary>By frame of the kernel's root: the generation of what the TLB has set aside, and the root of its programs.</summary>
     private readonly Dictionary<ulong, (long Generation, ulong UserRoot)> _asideSpaces = [];
 
-    /// <summary>By frame of the programs' root: the generation of the look-ups of its code.</summary>
-    private readonly Dictionary<ulong, long> _codeSpaces = [];
+    /// <summary>By frame of the programs' root: the generations of the look-ups of its code.</summary>
+    private readonly Dictionary<ulong, (long Code, long Roots)> _codeSpaces = [];
 
     /// <summary>No translation in the TLB is older: of the upper half; of the lower one; of remembered look-ups of code.</summary>
     private long _flushedGeneration, _spaceGeneration, _flushedCodeGeneration;
@@ -75,7 +75,7 @@ public unsafe partial class InterpreterVcpu
             _tlb.SwitchSpace(-1, SpaceOf(_c->Arch.Cr3), keep: false, _memory);
         _userEntriesOf = root;
         _userEpoch = default;
-        var generation = _domain!.CodeGeneration;
+        var generation = (_domain!.CodeGeneration, _domain.RootGeneration);
         if (_codeSpaces.TryGetValue(root, out var known) && known == generation)
             return;
         if (_codeSpaces.Count > MaximumKnownSpaces)
@@ -109,7 +109,6 @@ public unsafe partial class InterpreterVcpu
         else
         {
             _tlb.FlushAll();
-            _userEntriesOf = 0;
             (_flushedGeneration, _spaceGeneration) = (generation, generation);
         }
     }
@@ -118,7 +117,6 @@ public unsafe partial class InterpreterVcpu
     {
         (_flushedGeneration, _flushedCodeGeneration) = (_domain!.TableGeneration, _domain.CodeGeneration);
         _spaceGeneration = _flushedGeneration;
-        _userEntriesOf = 0;
         _asideSpaces.Clear();
         _codeSpaces.Clear();
         FlushTlb(global: true);

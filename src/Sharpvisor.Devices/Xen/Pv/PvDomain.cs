@@ -80,6 +80,8 @@ public sealed partial class PvDomain : IParavirtualDomain
 
     public long TableGeneration => Mmu.TableGeneration;
 
+    public long RootGeneration => Mmu.RootGeneration;
+
     public long CodeGeneration => Mmu.CodeGeneration;
 
     public ulong VcpuInfo(int processor) => _domain.Events.VcpuInfo(processor);

@@ -25,7 +25,7 @@ public sealed partial class PvMmu
     /// <summary>Counts flushes, so that processors that have flushed since a frame was in use are left alone.</summary>
     private uint _clock;
 
-    private long _tableGeneration, _codeGeneration;
+    private long _tableGeneration, _codeGeneration, _rootGeneration;
 
     /// <summary>Entries looked at since the call began.</summary>
     private long _work;
@@ -116,7 +116,12 @@ public sealed partial class PvMmu
             {
                 frame.Flags &= ~PvFrameFlags.Validated;
                 if (type == PvFrameType.Level4)
-                    Interlocked.Increment(ref _tableGeneration); // what is reached only from here may change unseen
+                {
+                    // What is reached only from here may change unseen from now on.
+                    Interlocked.Increment(ref _tableGeneration);
+                    Interlocked.Increment(ref _rootGeneration);
+                }
+
                 Demote(mfn, type);
             }
 

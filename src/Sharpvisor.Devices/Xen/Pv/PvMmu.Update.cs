@@ -39,8 +39,15 @@ public sealed partial class PvMmu
         if (!_memory.TryRead(_written << PageShift, MemoryMarshal.AsBytes(now)))
             return false;
         var table = _written << PageShift;
-        for (var i = 0; i < Entries; i++)
+        var first = now.CommonPrefixLength(_before);
+        for (var i = first; i < Entries; i++)
         {
+            if (_before[i] == now[i])
+            {
+                i += now[i..].CommonPrefixLength(_before.AsSpan(i)) - 1; // to the next that differs
+                continue;
+            }
+
             if (!IsNewMapping(_before[i], now[i]) || TakePage(now[i], PageOwner.Self) == XenError.None)
                 continue;
             for (var j = 0; j < Entries; j++)
@@ -54,10 +61,15 @@ public sealed partial class PvMmu
             return false;
         }
 
-        for (var i = 0; i < Entries; i++)
+        for (var i = first; i < Entries; i++)
         {
-            if (_before[i] != now[i])
-                NoteChange(_before[i], PvFrameType.Level1);
+            if (_before[i] == now[i])
+            {
+                i += now[i..].CommonPrefixLength(_before.AsSpan(i)) - 1;
+                continue;
+            }
+
+            NoteChange(_before[i], PvFrameType.Level1);
             if (((_before[i] ^ now[i]) & ~FreeBits) != 0)
                 DropEntry(_before[i], _written, PvFrameType.Level1);
         }

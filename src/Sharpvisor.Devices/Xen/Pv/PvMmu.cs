@@ -67,6 +67,9 @@ public sealed partial class PvMmu
     /// <summary>See <see cref="IParavirtualDomain.CodeGeneration"/>.</summary>
     public long CodeGeneration => Interlocked.Read(ref _codeGeneration);
 
+    /// <summary>See <see cref="IParavirtualDomain.RootGeneration"/>.</summary>
+    public long RootGeneration => Interlocked.Read(ref _rootGeneration);
+
     /// <summary>A new domain with all of its frames and the tables that its builder has made, which are pinned.</summary>
     /// <param name="root">Machine address of the top table.</param>
     /// <exception cref="InvalidOperationException">These tables are wrong.</exception>
