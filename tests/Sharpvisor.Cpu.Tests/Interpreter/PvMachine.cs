@@ -114,6 +114,15 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 
     public bool ShowsIoPrivilege { get; set; }
 
+    /// <summary>Counts all changes of tables, as the processor takes it for each kind of change.</summary>
+    public long Changes { get; set; }
+
+    long IParavirtualDomain.TableGeneration => Changes;
+
+    long IParavirtualDomain.CodeGeneration => Changes;
+
+    long IParavirtualDomain.RootGeneration => Changes;
+
     /// <summary>The frame that the kernel was entered with: RCX, R11, [error], RIP, CS, RFLAGS, RSP, SS.</summary>
     public ulong[] Frame(bool hasError = false) => [.. Enumerable.Range(0, hasError ? 8 : 7).Select(i => ReadLinear(State.Gpr[4] + 8 + ((ulong)i * 8)))];
 
@@ -194,6 +203,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 
         var last = table + (((linear >> 12) & 511) * 8);
         Write(last, physical | flags);
+        Changes++;
         return last;
     }
 
