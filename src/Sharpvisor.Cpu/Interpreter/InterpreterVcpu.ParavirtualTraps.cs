@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Decoding;
@@ -100,11 +99,8 @@ public unsafe partial class InterpreterVcpu
         var c = _c;
         if (vector == Vectors.PF)
         {
-            if (_isParavirtualKernel && (error & ~(int)AccessKind.User) == protectionWrite && WriteTable(ref vector, ref error))
-                return !IsStepOver(ref vector, ref error);
-            if (vector == Vectors.PF && VcpuInfo is var info && info != null)
-                Unsafe.WriteUnaligned(info + VcpuInfoCr2, c->Arch.Cr2);
-            return false;
+            return _isParavirtualKernel && (error & ~(int)AccessKind.User) == protectionWrite && WriteTable(ref vector, ref error)
+                && !IsStepOver(ref vector, ref error);
         }
 
         if (vector == Vectors.NM && (c->Arch.Cr0 & ControlRegisters.TS) != 0)
@@ -215,8 +211,12 @@ public unsafe partial class InterpreterVcpu
             return;
         }
 
-        if (vector == Vectors.PF)
+        if (vector == Vectors.PF && !software)
+        {
+            GuestCr2 = _c->Arch.Cr2;
             error = (error & ~(int)AccessKind.User) | (_isParavirtualKernel ? 0 : (int)AccessKind.User);
+        }
+
         EnterKernel(gate.Address, error, gate.MasksEvents);
     }
 

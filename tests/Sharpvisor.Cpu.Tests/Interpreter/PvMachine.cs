@@ -20,7 +20,7 @@ namespace Sharpvisor.Cpu.Tests.Interpreter;
 internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 {
     public const ulong Gdt = 0x1000, FlatSegments = 0x2000, Info = 0x3000, MachineToPhysical = 0x4000, Ldt = 0x5000, Handlers = 0x10000;
-    public const ulong Code = 0x20000, Stack = 0x31000, KernelStack = 0x33000, Data = 0x40000, Table = 0x50000;
+    public const ulong Text = 0x20000, Stack = 0x31000, KernelStack = 0x33000, Data = 0x40000, Table = 0x50000;
     public const ulong UserCode = 0x60000, UserStack = 0x71000, UserData = 0x72000, KernelRoot = 0x100000, UserRoot = 0x180000, OtherRoot = 0x1C0000;
 
     /// <summary>The kernel's addresses of the upper half: all memory once more.</summary>
@@ -55,7 +55,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
             Hypervisor = this,
             Paravirtual = this,
         };
-        var engine = TestEngine.Create();
+        var engine = TestEngine.Create(processors > 1 ? 8 : 0);
         Cpus = [.. Enumerable.Range(0, processors).Select(i => engine.CreateVcpu(i, environment, new ScriptedApic(), []))];
         Write(Gdt + KernelCode, 0x00AF_9B00_0000_FFFFUL); // ring 0, as Linux writes it: the hypervisor makes it ring 3
         Write(Gdt + (Code32 & ~7UL), 0x00CF_FB00_0000_FFFFUL);
@@ -150,7 +150,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
         foreach (var cpu in Cpus)
             cpu.Reset();
         State = Cpus[0].GetState();
-        (State.Rip, State.Gpr[4], State.Cr3) = (Code, Stack, KernelRoot);
+        (State.Rip, State.Gpr[4], State.Cr3) = (Text, Stack, KernelRoot);
         var p = Processor;
         p.UserRoot = UserRoot;
         p.SetKernelStack(FlatData, KernelStack);
@@ -228,7 +228,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
     }
 
     /// <summary>Assembles the kernel's program, with an end.</summary>
-    public void Program(Action<Assembler> code) => Assemble(Code, a =>
+    public void Program(Action<Assembler> code) => Assemble(Text, a =>
     {
         code(a);
         Done(a);
