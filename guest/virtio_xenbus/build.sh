@@ -14,7 +14,7 @@ fail() { echo "virtio_xenbus: $1" >&2; exit 1; }
 
 tree=$(find "$headers/usr/src" -maxdepth 1 -name 'linux-headers-*-amd64' | head -1)
 [[ -n $tree ]] || fail "no kernel headers in $headers"
-for tool in make gcc ld; do command -v $tool >/dev/null || fail "$tool is missing: install gcc, make and binutils"; done
+for tool in make gcc ld strip; do command -v $tool >/dev/null || fail "$tool is missing: install gcc, make and binutils"; done
 compiler=gcc-12
 command -v $compiler >/dev/null || compiler=gcc
 version=$($compiler -dumpversion)
@@ -29,5 +29,7 @@ override ARCH = x86
 override KERNELRELEASE = ${tree##*/linux-headers-}
 include $headers/usr/src/$(basename "$tree" | sed 's/-[a-z]*-\?amd64$//')-common/Makefile
 END
+# What the kernel's tools need of libraries lies there, too.
+export LD_LIBRARY_PATH=$headers/usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 make -s -C "$tree" -f "$build/Makefile.headers" M="$build" CC=$compiler modules
-mv "$build/virtio_xenbus.ko" "$output"
+strip --strip-debug -o "$output" "$build/virtio_xenbus.ko"

@@ -35,8 +35,8 @@
 #define VXB_MAX_QUEUE_SIZE	256
 /* An address with this bit is a grant reference and an offset. */
 #define VXB_GRANT		(1ULL << 63)
-/* A back end that takes longer for a command is taken for dead. */
-#define VXB_PATIENCE		(30 * HZ)
+/* A back end that takes longer for a command is taken for dead: seconds. */
+#define VXB_PATIENCE		30
 /* How long one that closes may keep the control page. */
 #define VXB_CLOSE_MS		5000
 
@@ -265,6 +265,26 @@ static const struct dma_map_ops vxb_dma_ops = {
 
 /* --- the control page --- */
 
+/* Waits for the answer to a command, as long as there is somebody who may give it. */
+static bool vxb_is_answered(struct vxb *vxb)
+{
+	int seconds;
+
+	for (seconds = 0; seconds < VXB_PATIENCE; seconds++) {
+		if (wait_event_timeout(vxb->answered,
+				       le32_to_cpu(READ_ONCE(vxb->control->response.number)) == vxb->number, HZ))
+			return true;
+		switch (xenbus_read_driver_state(vxb->xbdev->otherend)) {
+		case XenbusStateConnected:
+		case XenbusStateClosing:
+			break;
+		default:
+			return false;
+		}
+	}
+	return false;
+}
+
 /* Has the back end do something, and waits for it. Returns 0 or -errno. */
 static int vxb_command(struct vxb *vxb, u32 command, u32 argument0, u32 argument1, const void *values, size_t length)
 {
@@ -281,8 +301,7 @@ static int vxb_command(struct vxb *vxb, u32 command, u32 argument0, u32 argument
 	virt_wmb();
 	WRITE_ONCE(control->request.number, cpu_to_le32(++vxb->number));
 	notify_remote_via_irq(vxb->irq);
-	if (!wait_event_timeout(vxb->answered,
-				le32_to_cpu(READ_ONCE(control->response.number)) == vxb->number, VXB_PATIENCE)) {
+	if (!vxb_is_answered(vxb)) {
 		vxb_break(vxb, "the back end does not answer");
 		goto out;
 	}
@@ -400,6 +419,9 @@ static void vxb_del_vq(struct virtqueue *vq)
 
 	irq_set_affinity_hint(queue->irq, NULL);
 	unbind_from_irqhandler(queue->irq, vq);
+	/* Drivers leave buffers to a device that is reset, such as the balloon's: their grants end here. */
+	while (virtqueue_detach_unused_buf(vq))
+		;
 	vring_del_virtqueue(vq);
 	kfree(queue);
 }
