@@ -69,14 +69,15 @@ public sealed class DescriptorChain
             return "a chain of too many descriptors";
         if (!isWritable && _count > _readable)
             return "a readable descriptor behind a writable one";
+        Memory<byte> part = default;
+        if (descriptor.Length > int.MaxValue || (addresses is null && !memory.TrySlice(descriptor.Address, (int)descriptor.Length, out part)))
+            return "a descriptor outside of memory";
         ref var length = ref isWritable ? ref _writableLength : ref _readableLength;
         if (length + descriptor.Length > int.MaxValue)
             return "a chain of 2 GiB";
         length += descriptor.Length;
         if (addresses is not null)
             return AddPages(memory, addresses, descriptor, isWritable);
-        if (!memory.TrySlice(descriptor.Address, (int)descriptor.Length, out var part))
-            return "a descriptor outside of memory";
         Append(descriptor.Address, part, isWritable);
         return null;
     }
