@@ -13,8 +13,11 @@ public enum VcpuExit
     /// <summary>Another thread called <see cref="IVcpu.Kick"/>.</summary>
     Kicked,
 
-    /// <summary>HLT, or a processor that waits for its start-up IPI: nothing to execute until <see cref="IVcpu.WaitForWork"/> returns.</summary>
+    /// <summary>HLT: nothing to execute until <see cref="IVcpu.WaitForWork"/> returns.</summary>
     Halted,
+
+    /// <summary>It waits for its start-up IPI; the same.</summary>
+    Off,
 
     /// <summary>A triple fault; <see cref="IVcpu.DescribeFault"/> tells why.</summary>
     Shutdown,

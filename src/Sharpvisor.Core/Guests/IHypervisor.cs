@@ -28,6 +28,18 @@ public readonly record struct Hypercall(int Processor, int Privilege, bool Is64,
 /// <param name="Rest">The processor has nothing to do for now: it sleeps on this, without the gate, for a fraction of a millisecond.</param>
 public readonly record struct HypercallResult(ulong Value, bool IsAgain = false, WakeableSleep? Rest = null);
 
+/// <summary>What a processor does with its time.</summary>
+public enum ProcessorActivity
+{
+    Running,
+
+    /// <summary>Nothing, until an interrupt comes: HLT, or a hypercall that waits.</summary>
+    Halted,
+
+    /// <summary>Nothing, until another processor starts it.</summary>
+    Off,
+}
+
 /// <summary>The interface of a hypervisor that a machine offers its guest, in place of the engine's own.</summary>
 public interface IHypervisor
 {
@@ -36,4 +48,7 @@ public interface IHypervisor
 
     /// <summary>Serves a hypercall, with the machine's gate held.</summary>
     HypercallResult Call(in Hypercall call, ILinearMemory memory);
+
+    /// <summary>A processor begins to do something else. With the machine's gate held.</summary>
+    void SetActivity(int processor, ProcessorActivity activity);
 }

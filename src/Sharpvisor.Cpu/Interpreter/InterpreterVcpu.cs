@@ -463,7 +463,10 @@ public unsafe partial class InterpreterVcpu : IVcpu
         {
             Interlocked.And(ref c->Pending, ~(int)PendingEvents.Startup);
             if (c->Arch.Activity == ActivityState.WaitForSipi)
+            {
                 StartUp((byte)Volatile.Read(ref _startupVector));
+                TellRunning();
+            }
         }
 
         if ((pending & PendingEvents.Smi) != 0)
@@ -515,6 +518,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         {
             ActivityState.Active => null,
             ActivityState.Shutdown => VcpuExit.Shutdown,
+            ActivityState.WaitForSipi => VcpuExit.Off,
             _ => VcpuExit.Halted,
         };
     }

@@ -52,7 +52,7 @@ public sealed partial class XenDomain
                 if (!memory.TryRead(call.Arg2, info))
                     return Result(XenError.EFAULT);
                 var map = BinaryPrimitives.ReadUInt32LittleEndian(info);
-                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | callbackVector | safePvClock : 0);
+                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | (Callback.Offer == XenCallbackOffer.Line ? 0 : callbackVector) | safePvClock : 0);
                 return memory.TryWrite(call.Arg2, info) ? 0 : Result(XenError.EFAULT);
             default:
                 return Unknown(call.Number, "xen_version", call.Arg1);
@@ -233,7 +233,7 @@ public sealed partial class XenDomain
                     return SetParameter((HvmParam)index, BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]));
                 BinaryPrimitives.WriteUInt64LittleEndian(arguments[8..], _parameters[index]);
                 return memory.TryWrite(call.Arg2, arguments) ? 0 : Result(XenError.EFAULT);
-            case setUpcallVector:
+            case setUpcallVector when Callback.Offer == XenCallbackOffer.ProcessorVector:
                 if (!memory.TryRead(call.Arg2, arguments[..8]))
                     return Result(XenError.EFAULT);
                 var processor = BinaryPrimitives.ReadUInt32LittleEndian(arguments);
@@ -279,12 +279,11 @@ public sealed partial class XenDomain
             case isUp:
                 return 1;
             case getRunstate:
-                return memory.TryWrite(call.Arg3, processor.Runstate(call.Is64)) ? 0 : Result(XenError.EFAULT);
+                return memory.TryWrite(call.Arg3, processor.Runstate.Get(call.Is64)) ? 0 : Result(XenError.EFAULT);
             case registerRunstate:
-                if (!TryPlace(memory, first, XenVcpu.RunstateLength, out var runstate))
+                if (!TryPlace(memory, first, call.Is64 ? XenRunstate.Length : XenRunstate.Length32, out var runstate))
                     return Result(XenError.EFAULT);
-                if (runstate != 0)
-                    _memory.TryWrite(runstate, processor.Runstate(call.Is64));
+                processor.Runstate.SetArea(runstate, call.Is64);
                 return 0;
             case registerTime:
                 if (!TryPlace(memory, first, XenVcpu.TimeLength, out var time))

@@ -150,7 +150,7 @@ public sealed partial class XenDomain : IHypervisor
             FirstLeaf + 1 => (Version, 0, 0, 0),
             FirstLeaf + 2 => (hypercallPages, HypercallMsr, 0, 0),
             FirstLeaf + 3 when subleaf == 0 => (0, 0, (uint)(Clock.TscHz / 1000), 0),
-            FirstLeaf + 4 => (vcpuId | domainId | extendedDestination | upcallVector, (uint)processor, (uint)Number, 0),
+            FirstLeaf + 4 => (vcpuId | domainId | extendedDestination | (Callback.Offer == XenCallbackOffer.ProcessorVector ? upcallVector : 0), (uint)processor, (uint)Number, 0),
             FirstLeaf + 5 => (0, (uint)(64 - BitOperations.LeadingZeroCount(_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G - 1 : uint.MaxValue)), 0, 0),
             _ => default,
         };
@@ -205,7 +205,7 @@ public sealed partial class XenDomain : IHypervisor
             17 => VersionOp(call, memory),
             18 => ConsoleIo(call, memory),
             20 => GrantTableOp(call, memory),
-            21 => 0, // vm_assist: nothing of it concerns a domain with page tables of its own
+            21 => VmAssist(call),
             24 => VcpuOp(call, memory),
             32 => EventChannelOp(call, memory),
             33 => Result(XenError.ENOSYS), // physdev_op: no physical interrupts are offered

@@ -94,6 +94,7 @@ internal sealed class XenPvhBoard : Board
             { IdeDrives.Count: > 0 } => "an IDE drive (its disks are those of -drive if=xen)",
             { VirtioDevices: [var device, ..] } => $"a PCI device ({device.Kind})",
             { NetworkCards: [var card, ..] } => $"a PCI device ({card.Kind})",
+            { Xen.Callback: XenCallbackOffer.Line } => "a line by which events are told (it has no interrupt controller but the local APICs)",
             { HasPciPanicDevice: true } or { HasPciTestDevice: true } => "a PCI device",
             { HasPanicDevice: true } or { HasTestDevice: true } => "an ISA device",
             _ when options.Serial.Any(s => s is not null) => "a serial port: its console is hvc0",

@@ -128,6 +128,14 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(0, Call(24, 5, 0, Arguments)); // runstate
         Put64(0, 0x14FF0);
         Assert.Equal(Fault, Call(24, 5, 0, Arguments)); // over a page's end
+        Assert.False(_domain.Processors[0].Runstate.MarksUpdates);
+        Assert.Equal(0, Call(21, 0, 5)); // vm_assist enable runstate_update_flag
+        Assert.True(_domain.Processors[1].Runstate.MarksUpdates);
+        Assert.Equal(Invalid, Call(21, 0, 6));
+        Assert.Equal(NotThere, Call(21, 2, 5));
+        Assert.Equal(0, Call(24, 4, 0, Arguments)); // get_runstate_info
+        Assert.Equal(unchecked((uint)5_000_000_000), Get32(16));
+        Assert.Equal(Fault, Call(24, 4, 0, Nowhere));
 
         Put32(0, 0);
         Put32(4, 0);

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Tracing;
 
@@ -40,6 +41,19 @@ public sealed class XenTests
         // Between processors, interrupts are event channels.
         var work = "for i in $(seq $(nproc)); do (n=0; while [ $n -lt 2000 ]; do n=$((n+1)); done; echo done-$n) & done; wait";
         Assert.Equal(processors, (await Run(work)).Split("done-2000").Length - 1);
+
+        // What each processor did not run has been told, and what the guest takes for stolen is what the host took.
+        var lines = (await Run("grep ^cpu[0-9] /proc/stat")).Split('\n').Where(l => l.StartsWith("cpu", StringComparison.Ordinal)).ToList();
+        Assert.Equal(processors, lines.Count);
+        for (var i = 0; i < processors; i++)
+        {
+            const long tickNs = 10_000_000;
+            var info = machine.Xen!.Processors[i].Runstate.Get(is64: true);
+            var (runnable, blocked) = (BitConverter.ToInt64(info, 24), BitConverter.ToInt64(info, 32));
+            Assert.NotEqual(0, blocked);
+            Assert.InRange(long.Parse(lines[i].Split(' ')[8], CultureInfo.InvariantCulture), 0, (runnable / tickNs) + 1);
+        }
+
         Assert.Matches(processors > 1 ? @"xen-percpu.*resched\d" : @"hvc_console", await Run("cat /proc/interrupts"));
         await console.WriteLineAsync("poweroff", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);

@@ -1,0 +1,21 @@
+using Sharpvisor.Core.Guests;
+
+namespace Sharpvisor.Devices.Xen;
+
+/// <content>What its processors do with their time.</content>
+public sealed partial class XenDomain
+{
+    public void SetActivity(int processor, ProcessorActivity activity) => _processors[processor].Runstate.Change(activity);
+
+    /// <summary>HYPERVISOR_vm_assist: but for one, its kinds concern domains without page tables of their own.</summary>
+    private ulong VmAssist(in Hypercall call)
+    {
+        const ulong enable = 0, disable = 1;
+        const ulong segments = 0, segmentNotes = 1, writableTables = 2, extendedCr3 = 3, runstateUpdateFlag = 5, strictTables = 32;
+        if (call.Arg1 is not (enable or disable) || call.Arg2 is not (segments or segmentNotes or writableTables or extendedCr3 or runstateUpdateFlag or strictTables))
+            return Result(call.Arg1 > disable ? XenError.ENOSYS : XenError.EINVAL);
+        for (var i = 0; call.Arg2 == runstateUpdateFlag && i < _processors.Length; i++)
+            _processors[i].Runstate.MarksUpdates = call.Arg1 == enable;
+        return 0;
+    }
+}
