@@ -82,7 +82,9 @@ internal static class XenValues
             throw new ConfigurationException("-device xen-platform: this machine is no HVM domain; give -machine xenfv, which has it");
         if (settings is { Machine: MachineKind.XenPvh, XenCallback: XenCallbackOffer.Line })
             throw new ConfigurationException("-machine xenpvh: xen-callback=line needs the interrupt controllers of a PC; give vector, or xenfv");
-        if (settings.Machine == MachineKind.XenPvh)
+        if (settings is { Machine: MachineKind.XenPv, XenCallback: not null })
+            throw new ConfigurationException("-machine xenpv: a paravirtual kernel names its own way to be told of events; leave xen-callback= out");
+        if (settings.Machine is MachineKind.XenPvh or MachineKind.XenPv)
             MakeSerialTheConsole(settings);
         if (settings.Machine != MachineKind.Pc)
             return;

@@ -28,6 +28,9 @@ public interface IParavirtualDomain
     /// <summary>The store is done: false, and it is undone, if the entry is none that the domain may have.</summary>
     bool EndTableWrite(IParavirtualProcessor processor);
 
+    /// <summary>A processor that waited is to run: sets it up as VCPUOP_initialise said. With the gate held. False: it can't, and waits on.</summary>
+    bool StartProcessor(IParavirtualProcessor processor);
+
     /// <summary>A processor can't go on; the domain is to be stopped as crashed.</summary>
     void Crash(int processor, string reason);
 }

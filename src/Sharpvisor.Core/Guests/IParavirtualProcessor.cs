@@ -29,6 +29,10 @@ public enum ParavirtualSegmentBase
     UserGsSelector = 3,
 }
 
+/// <summary>Registers that a processor of a paravirtual domain starts with: user_regs of a vcpu_guest_context.</summary>
+/// <param name="General">In encoding order: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to r15.</param>
+public sealed record ParavirtualRegisters(IReadOnlyList<ulong> General, ulong Rip, ulong Rflags, ushort Ds, ushort Es, ushort Fs, ushort Gs);
+
 /// <summary>
 /// The processor that makes a hypercall, as the hypervisor of a paravirtual kernel drives it. All with the machine's gate
 /// held, on the thread of that processor.
@@ -70,8 +74,12 @@ public interface IParavirtualProcessor : ILinearMemory
     /// <returns>False: the register takes no such value.</returns>
     bool SetDebugRegister(int index, ulong value);
 
-    /// <summary>The end of a trap: the frame is on the stack. False: it can't be read, or leads nowhere.</summary>
-    bool ReturnFromTrap();
+    /// <returns>False: a selector that leads nowhere, or an address that is none.</returns>
+    bool SetRegisters(ParavirtualRegisters registers);
+
+    /// <summary>The end of a trap: the frame is on the stack. A frame that can't be used crashes the domain.</summary>
+    /// <returns>RAX of what was interrupted.</returns>
+    ulong ReturnFromTrap();
 
     /// <summary>Forgets translations of this processor, in both address spaces: of one page, or (null) all.</summary>
     void FlushTlb(ulong? linear);

@@ -154,7 +154,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
 
     private protected override void KeepResumeFlag(bool keep) => _translator.KeepsResumeFlag = keep;
 
-    private protected override void InterpretSystemCalls(bool all) => _translator.LeavesSystemCalls = all;
+    private protected override void InterpretSystemCalls(bool all) => _translator.LeavesSystemCalls = all || IsParavirtual;
 
     private protected override void DropAllCode()
     {
@@ -232,7 +232,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         if (key == _t->Key && _keyGeneration == EpochGeneration)
             return;
         _t->Privileges = default;
-        if (_c->Mode == (uint)BlockMode.Code64)
+        if (_c->Mode == (uint)BlockMode.Code64 && !IsParavirtual)
         {
             for (var kind = 0; kind < Tlb.Kinds; kind++)
             {

@@ -3,6 +3,7 @@ using System.Text;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Timers;
+using Sharpvisor.Devices.Xen.Pv;
 
 namespace Sharpvisor.Devices.Xen;
 
@@ -25,7 +26,7 @@ public sealed partial class XenDomain
         ? BinaryPrimitives.ReadUInt64LittleEndian(words[(index * 8)..])
         : BinaryPrimitives.ReadUInt32LittleEndian(words[(index * 4)..]);
 
-    private bool IsSelf(int domain) => domain == Self || domain == Number;
+    internal bool IsSelf(int domain) => domain == Self || domain == Number;
 
     private ulong VersionOp(in Hypercall call, ILinearMemory memory)
     {
@@ -40,7 +41,7 @@ public sealed partial class XenDomain
             case extraVersion:
                 return WriteText(memory, call.Arg2, ".0-sharpvisor", 16);
             case capabilities:
-                return WriteText(memory, call.Arg2, "hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ", 1024);
+                return WriteText(memory, call.Arg2, Paravirtual is not null ? "xen-3.0-x86_64 " : "hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ", 1024);
             case changeSet:
                 return WriteText(memory, call.Arg2, "", 64);
             case platformParameters:
@@ -52,7 +53,8 @@ public sealed partial class XenDomain
                 if (!memory.TryRead(call.Arg2, info))
                     return Result(XenError.EFAULT);
                 var map = BinaryPrimitives.ReadUInt32LittleEndian(info);
-                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | (Callback.Offer == XenCallbackOffer.Line ? 0 : callbackVector) | safePvClock : 0);
+                var vector = Callback.Offer == XenCallbackOffer.Line ? 0 : callbackVector;
+                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map != 0 ? 0 : Paravirtual is not null ? PvDomain.Features : autoTranslated | vector | safePvClock);
                 return memory.TryWrite(call.Arg2, info) ? 0 : Result(XenError.EFAULT);
             default:
                 return Unknown(call.Number, "xen_version", call.Arg1);
@@ -340,7 +342,9 @@ public sealed partial class XenDomain
             case block:
                 // Waking up without a reason is allowed.
                 Events.Unblock(call.Processor);
-                return Events.HasUpcall(call.Processor) ? default : Rest(processor, isAgain: false);
+                if (Events.HasUpcall(call.Processor))
+                    return default;
+                return Paravirtual is null ? Rest(processor, isAgain: false) : new HypercallResult(0, After: AfterHypercall.Halt);
             case shutdown:
                 Span<byte> reason = stackalloc byte[4];
                 return new HypercallResult(memory.TryRead(call.Arg2, reason) ? ShutDown(BinaryPrimitives.ReadUInt32LittleEndian(reason)) : Result(XenError.EFAULT));

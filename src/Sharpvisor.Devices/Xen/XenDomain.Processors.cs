@@ -14,8 +14,14 @@ public sealed partial class XenDomain
         const ulong segments = 0, segmentNotes = 1, writableTables = 2, extendedCr3 = 3, runstateUpdateFlag = 5, strictTables = 32;
         if (call.Arg1 is not (enable or disable) || call.Arg2 is not (segments or segmentNotes or writableTables or extendedCr3 or runstateUpdateFlag or strictTables))
             return Result(call.Arg1 > disable ? XenError.ENOSYS : XenError.EINVAL);
-        for (var i = 0; call.Arg2 == runstateUpdateFlag && i < _processors.Length; i++)
-            _processors[i].Runstate.MarksUpdates = call.Arg1 == enable;
+        if (call.Arg2 == runstateUpdateFlag)
+            MarkRunstateUpdates(call.Arg1 == enable);
         return 0;
+    }
+
+    internal void MarkRunstateUpdates(bool isEnabled)
+    {
+        foreach (var processor in _processors)
+            processor.Runstate.MarksUpdates = isEnabled;
     }
 }
