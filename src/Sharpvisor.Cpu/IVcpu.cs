@@ -43,6 +43,9 @@ public interface IVcpu : IProcessorSignals, IDisposable
     /// <summary>Blocks until there is something to execute or the vCPU is kicked. Costs no host CPU.</summary>
     void WaitForWork();
 
+    /// <summary>RFLAGS.IF: an interrupt ends a HLT. The vCPU must not be running.</summary>
+    bool TakesInterrupts => (GetState().Rflags & (1UL << 9)) != 0;
+
     /// <summary>Copies the state out. The vCPU must not be running.</summary>
     CpuState GetState();
 

@@ -136,7 +136,7 @@ internal sealed class VcpuThreads
                 switch (vcpu.Run(Budget))
                 {
                     case VcpuExit.Halted:
-                        _onActivity?.Invoke(vcpu.Index, ProcessorActivity.Halted);
+                        _onActivity?.Invoke(vcpu.Index, vcpu.TakesInterrupts ? ProcessorActivity.Halted : ProcessorActivity.Off);
                         vcpu.WaitForWork();
                         _onActivity?.Invoke(vcpu.Index, ProcessorActivity.Running);
                         break;

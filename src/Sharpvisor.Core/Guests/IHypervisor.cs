@@ -48,7 +48,7 @@ public enum ProcessorActivity
     /// <summary>Nothing, until an interrupt comes: HLT, or a hypercall that waits.</summary>
     Halted,
 
-    /// <summary>Nothing, until another processor starts it.</summary>
+    /// <summary>Nothing, until another processor starts it: it waits for that, or has halted without interrupts.</summary>
     Off,
 }
 

@@ -84,6 +84,8 @@ public unsafe partial class InterpreterVcpu : IVcpu
 
     public int Index { get; }
 
+    public bool TakesInterrupts => (_c->Arch.Rflags & Rflags.IF) != 0;
+
     public long InstructionCount => _disposed ? 0 : Volatile.Read(ref _c->InstructionCount);
 
     /// <summary>The vCPU that the calling thread runs, if any.</summary>

@@ -197,7 +197,9 @@ public sealed partial class XenDomain
         var (mask, maskLength, wallClock) = is64 ? (0xA00, 512, 0xC00u) : (0x880, 128, 0x900u);
         const uint wallClockHigh = 0xC0C; // in a part of the structure that there is for 64 bits only
         var contents = new byte[GuestMemory.PageSize];
-        contents.AsSpan(mask, maskLength).Fill(0xFF); // every port is masked at first
+        var before = Events.SharedInfo;
+        if (before == 0 || Events.Is32Bit == is64 || !_memory.TryRead(before, contents))
+            contents.AsSpan(mask, maskLength).Fill(0xFF); // every port is masked at first
         if (!_memory.TryWrite(page, contents))
             return Result(XenError.EINVAL);
         Events.SharedInfo = page;
@@ -207,7 +209,7 @@ public sealed partial class XenDomain
             _memory.TryWrite(page + wallClockHigh, (uint)(_clock.UnixEpochNs / 1_000_000_000 >> 32));
         for (var i = 0; i < Math.Min(_processors.Length, vcpusInSharedInfo); i++)
         {
-            if (Events.VcpuInfo(i) == 0)
+            if (Events.VcpuInfo(i) is var info && (info == 0 || info == before + (ulong)(i * vcpuInfoSize)))
             {
                 Events.SetVcpuInfo(i, page + (ulong)(i * vcpuInfoSize));
                 _processors[i].UpdateTime();
@@ -398,7 +400,7 @@ public sealed partial class XenDomain
 
     private ulong ShutDown(uint reason)
     {
-        const uint powerOff = 0, reboot = 1, suspend = 2, crash = 3;
+        const uint powerOff = 0, reboot = 1, suspend = 2, crash = 3, softReset = 5;
         switch (reason)
         {
             case powerOff:
@@ -411,6 +413,9 @@ public sealed partial class XenDomain
                 return Result(XenError.EOPNOTSUPP);
             case crash:
                 _control.ReportPanic("Xen", isHandled: false);
+                return 0;
+            case softReset:
+                SoftReset();
                 return 0;
             default:
                 return Result(XenError.EINVAL);
@@ -433,12 +438,16 @@ public sealed partial class XenDomain
 
     private ulong GrantTableOp(in Hypercall call, ILinearMemory memory)
     {
-        const int querySize = 6, setVersion = 8, getVersion = 10;
+        const int setupTable = 2, querySize = 6, setVersion = 8, getVersion = 10;
+        if (call is { Arg1: setupTable, Arg3: not 1 })
+            return Result(XenError.EINVAL);
         if (call.Arg3 != 1)
             return Unknown(call.Number, "grant_table_op of many", call.Arg1);
         Span<byte> arguments = stackalloc byte[16];
         switch ((int)call.Arg1)
         {
+            case setupTable:
+                return SetupGrantTable(call, memory);
             case querySize:
                 if (!memory.TryRead(call.Arg2, arguments))
                     return Result(XenError.EFAULT);

@@ -5,7 +5,14 @@ namespace Sharpvisor.Devices.Xen;
 /// <content>What its processors do with their time.</content>
 public sealed partial class XenDomain
 {
-    public void SetActivity(int processor, ProcessorActivity activity) => _processors[processor].Runstate.Change(activity);
+    public void SetActivity(int processor, ProcessorActivity activity)
+    {
+        _processors[processor].Runstate.Change(activity);
+
+        // As Xen has it: a domain whose processors have all halted without interrupts is through.
+        if (activity == ProcessorActivity.Off && Paravirtual is null && Array.TrueForAll(_processors, p => p.Runstate.IsOff))
+            _control.RequestPowerOff("Xen: no processor can go on");
+    }
 
     /// <summary>HYPERVISOR_vm_assist: but for one, its kinds concern domains without page tables of their own.</summary>
     private ulong VmAssist(in Hypercall call)

@@ -117,6 +117,27 @@ public sealed partial class XenDomain : IHypervisor
     /// <summary>Power-on and reset: a new domain with the same number.</summary>
     public void Reset()
     {
+        foreach (var processor in _processors)
+            processor.Reset();
+        _given = 0;
+        _calls.Clear();
+        Begin();
+    }
+
+    /// <summary>
+    /// SHUTDOWN_soft_reset, for a kernel that starts another one: as for a new domain, but processors go on where they are, and memory stays.
+    /// </summary>
+    private void SoftReset()
+    {
+        _logger.LogInformation("the domain begins anew by a soft reset");
+        foreach (var processor in _processors)
+            processor.Release();
+        Begin();
+    }
+
+    /// <summary>The interface as a domain finds it at first, and the devices.</summary>
+    private void Begin()
+    {
         Events.Reset();
         Events.SharedInfo = 0;
         Events.Is32Bit = false;
@@ -126,9 +147,6 @@ public sealed partial class XenDomain : IHypervisor
         Callback.Reset();
         for (var i = 0; i < _overlays.Length; i++)
             RemoveOverlay(i);
-        foreach (var processor in _processors)
-            processor.Reset();
-        _given = 0;
         Array.Clear(_parameters);
         var zeroes = new byte[GuestMemory.PageSize];
         for (var i = 0; i < SpecialPageCount; i++)
@@ -220,6 +238,7 @@ public sealed partial class XenDomain : IHypervisor
     {
         if (call.Privilege != 0)
             return new HypercallResult(Result(XenError.EPERM));
+        Count(call);
         if (Paravirtual is { } paravirtual && paravirtual.TryCall(call, memory, out var result))
             return result;
         return call.Number == Sched ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));

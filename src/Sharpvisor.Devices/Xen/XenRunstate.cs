@@ -44,6 +44,9 @@ public sealed class XenRunstate
         _clock = clock;
     }
 
+    /// <summary>It waits for another processor to start it, or has halted for good.</summary>
+    public bool IsOff => _state == Offline;
+
     /// <summary>The domain has asked for XEN_RUNSTATE_UPDATE to be set while its copy is being written: VMASST_TYPE_runstate_update_flag.</summary>
     public bool MarksUpdates { get; set; }
 
@@ -67,6 +70,12 @@ public sealed class XenRunstate
         _wasStarted = !isOff;
         _entered = _counted = _clock.NowNs;
         _delay = _hostDelay?.Invoke() ?? 0;
+        Release();
+    }
+
+    /// <summary>The domain has no copy of it any more.</summary>
+    public void Release()
+    {
         _area = 0;
         MarksUpdates = false;
     }

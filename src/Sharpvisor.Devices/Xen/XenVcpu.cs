@@ -117,15 +117,23 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
         return XenError.None;
     }
 
+    /// <summary>A new domain.</summary>
     public void Reset()
     {
+        Release();
+        Runstate.Reset(isOff: Index != 0);
+    }
+
+    /// <summary>The domain is told of nothing any more, wherever it wanted to be told.</summary>
+    internal void Release()
+    {
+        Runstate.Release();
         UpcallVector = 0;
         _period = 0;
         _single.Cancel();
         _periodic.Cancel();
         _timeArea = 0;
         PollDeadline = null;
-        Runstate.Reset(isOff: Index != 0);
     }
 
     private void OnPeriod()
