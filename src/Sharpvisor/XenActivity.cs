@@ -21,7 +21,7 @@ internal sealed class XenActivity(XenDomain xen, MachineGate gate)
                 runstate.HostDelay = delay is null ? () => 0 : delay.ReadNs;
             }
 
-            runstate.Change(activity);
+            xen.SetActivity(processor, activity);
         }
     }
 }

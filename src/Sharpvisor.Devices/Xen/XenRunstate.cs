@@ -86,8 +86,10 @@ public sealed class XenRunstate
         var state = activity switch { ProcessorActivity.Running => Running, ProcessorActivity.Halted => Blocked, _ => Offline };
         if (state == _state)
             return;
-        if (state == Running)
+        if (_state == Blocked)
             MoveDelay();
+        else if (_state == Offline)
+            _delay = _hostDelay?.Invoke() ?? 0; // nobody waited for it
         Count();
         _state = state;
         _wasStarted |= state == Running;

@@ -45,12 +45,19 @@ public sealed class XenRunstateTests : IDisposable
     {
         _clock.Advance(100);
         Assert.Equal("Offline since 0: 0 0 0 0", Get(_second));
+        var delay = 0L;
+        _second.HostDelay = () => delay;
+        _clock.Advance(5_000_000);
+        delay = 1_000_000;
+        _second.Change(ProcessorActivity.Running);
+        Assert.Equal("Running since 5000100: 0 0 0 0", Get(_second));
+        _second.Reset(isOff: true);
         _second.Change(ProcessorActivity.Off);
         _second.Change(ProcessorActivity.Running);
         _clock.Advance(7);
         _second.Change(ProcessorActivity.Off); // it was stopped
         _clock.Advance(20);
-        Assert.Equal("Offline since 107: 7 0 0 20", Get(_second));
+        Assert.Equal("Offline since 5000107: 7 0 0 20", Get(_second));
     }
 
     [Fact]
