@@ -19,6 +19,18 @@ public interface IParavirtualDomain
     bool TryTranslateHole(int processor, ulong linear, out ulong physical);
 
     /// <summary>
+    /// Counts changes of present entries of page tables, and tables that are none any more: while it stays the same, no
+    /// translation that a processor has can be wrong. Without the gate; a change counts after it was made.
+    /// </summary>
+    long TableGeneration { get; }
+
+    /// <summary>The same, of entries by which code is fetched, and of all but the last level.</summary>
+    long CodeGeneration { get; }
+
+    /// <summary>Counts top tables that are none any more: another one may come to be where one was.</summary>
+    long RootGeneration { get; }
+
+    /// <summary>
     /// The kernel stores to a page that it may only read: true if that is a page table whose entries may be written so.
     /// The gate is held from here to <see cref="EndTableWrite"/>.
     /// </summary>

@@ -32,7 +32,7 @@ public unsafe partial class InterpreterVcpu
     private protected uint EpochGeneration { get; private set; }
 
     /// <summary>The user's space: 1 + PCID.</summary>
-    private int UserSpace => 1 + ((_c->Arch.Cr4 & ControlRegisters.PCIDE) != 0 ? (int)(_c->Arch.Cr3 & 0xFFF) : 0);
+    private int UserSpace => IsParavirtual ? SpaceOf(_userRoot) : 1 + ((_c->Arch.Cr4 & ControlRegisters.PCIDE) != 0 ? (int)(_c->Arch.Cr3 & 0xFFF) : 0);
 
     private int CodeSpace => IsUserCode ? UserSpace : KernelSpace;
 

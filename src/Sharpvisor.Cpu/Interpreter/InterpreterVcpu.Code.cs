@@ -138,10 +138,7 @@ public unsafe partial class InterpreterVcpu
             return;
         lock (_codeRequests)
         {
-            if (_flushRequest == FlushEverything)
-                FlushTlb(global: true);
-            else
-                FlushTlbPage(_flushRequest);
+            ForgetTranslations(_flushRequest == FlushEverything ? null : _flushRequest);
             _flushRequest = NoFlush;
         }
     }

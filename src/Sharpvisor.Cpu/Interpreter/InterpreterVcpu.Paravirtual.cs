@@ -22,9 +22,6 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     /// <summary>The kind of the TLB for accesses of the processor itself, which reach descriptor tables in the hypervisor's hole.</summary>
     private const int ProcessorKind = 1;
 
-    /// <summary>The first entry of a top table for addresses of the upper half, which all kernel roots of Linux share.</summary>
-    private const int UpperHalf = 256;
-
     private readonly IParavirtualDomain? _domain;
     private readonly TrapGate[] _traps = new TrapGate[256];
     private readonly (ulong Address, bool MasksEvents)[] _entries = new (ulong, bool)[Enum.GetValues<ParavirtualEntry>().Length];
@@ -44,24 +41,13 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     ulong IParavirtualProcessor.KernelRoot
     {
         get => _c->Arch.Cr3;
-        set
-        {
-            // Kernels have their own part of the address space in common, and treat it as hardware treats global pages:
-            // it is flushed when it changes, not when another program's tables come.
-            var isShared = SharesUpperHalf(_c->Arch.Cr3, value);
-            _c->Arch.Cr3 = value;
-            FlushTlb(global: !isShared);
-        }
+        set => SwitchKernelRoot(value);
     }
 
     ulong IParavirtualProcessor.UserRoot
     {
         get => _userRoot;
-        set
-        {
-            _userRoot = value;
-            FlushTlb(global: false);
-        }
+        set => SwitchUserRoot(value);
     }
 
     void IParavirtualProcessor.SetTaskSwitched(bool value)
@@ -164,13 +150,7 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         return true;
     }
 
-    void IParavirtualProcessor.FlushTlb(ulong? linear)
-    {
-        if (linear is { } page)
-            FlushTlbPage(page);
-        else
-            FlushTlb(global: true);
-    }
+    void IParavirtualProcessor.FlushTlb(ulong? linear) => ForgetTranslations(linear);
 
     void IParavirtualProcessor.FlushTlbOf(ulong processors, ulong? linear)
     {
@@ -250,14 +230,6 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         }
 
         return true;
-    }
-
-    private bool SharesUpperHalf(ulong root, ulong other)
-    {
-        var a = _memory.TryGetPointer(root & ~0xFFFUL);
-        var b = _memory.TryGetPointer(other & ~0xFFFUL);
-        return a != null && b != null
-            && new ReadOnlySpan<ulong>(a + (UpperHalf * 8), 512 - UpperHalf).SequenceEqual(new ReadOnlySpan<ulong>(b + (UpperHalf * 8), 512 - UpperHalf));
     }
 
     // --- translation ---

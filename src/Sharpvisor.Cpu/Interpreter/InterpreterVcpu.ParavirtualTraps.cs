@@ -16,6 +16,9 @@ public unsafe partial class InterpreterVcpu
     /// <summary>vcpu_info: evtchn_upcall_pending, evtchn_upcall_mask, arch.cr2.</summary>
     private const int UpcallPending = 0, UpcallMask = 1, VcpuInfoCr2 = 16;
 
+    /// <summary>HYPERVISOR_iret.</summary>
+    private const ulong ReturnCall = 23;
+
     /// <summary>RFLAGS that a handler of the kernel is entered without.</summary>
     private const ulong ClearedByTrap = Rflags.AC | Rflags.VM | Rflags.RF | Rflags.NT | Rflags.TF;
 
@@ -31,6 +34,14 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Gpr[1] = c->Arch.Rip;
         c->Arch.Gpr[11] = Flags.Get(c) & ~Rflags.RF;
         c->CurrentOp = _decoder.FetchOp;
+        if (c->Arch.Gpr[0] == ReturnCall && _environment.Points?.Wants(TraceKind.Hypercall) != true)
+        {
+            // The most frequent one concerns nobody but this processor: the gate is not needed.
+            ((IParavirtualProcessor)this).ReturnFromTrap();
+            AskForEvents();
+            return;
+        }
+
         if (!ExecuteHypercall())
             c->Arch.Rip = rip + op->Offset;
         WaitForFlushes();
@@ -207,7 +218,7 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Segments[SS].Selector = FlatData;
         EnterKernel(FlatCode64, address, NoError, masksEvents);
         _singleStep = false;
-        UpdateMode();
+        UpdateTrapMode();
     }
 
     /// <summary>SYSENTER of a program, which keeps where it came from: the kernel gets zeroes for RIP and RSP.</summary>
@@ -224,7 +235,7 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Segments[SS].Selector = FlatData;
         EnterKernel(FlatCode64, address, NoError, masksEvents);
         _singleStep = false;
-        UpdateMode();
+        UpdateTrapMode();
     }
 
     /// <summary>Pushes a frame and goes to the kernel. Where that can't be done the domain has crashed.</summary>
@@ -285,7 +296,12 @@ public unsafe partial class InterpreterVcpu
         const ulong inSystemCall = 0x100;
         var c = _c;
         Span<ulong> frame = stackalloc ulong[9];
-        if (!((ILinearMemory)this).TryRead(c->Arch.Gpr[4], System.Runtime.InteropServices.MemoryMarshal.AsBytes(frame)))
+        var onStack = (ulong*)KnownPointer(c->Arch.Gpr[4], frame.Length * 8, 2, isWrite: false);
+        if (onStack != null)
+        {
+            new ReadOnlySpan<ulong>(onStack, frame.Length).CopyTo(frame);
+        }
+        else if (!((ILinearMemory)this).TryRead(c->Arch.Gpr[4], System.Runtime.InteropServices.MemoryMarshal.AsBytes(frame)))
         {
             Crash($"HYPERVISOR_iret with a stack that can't be read ({c->Arch.Gpr[4]:x16})");
             return c->Arch.Gpr[0];
@@ -327,7 +343,19 @@ public unsafe partial class InterpreterVcpu
     /// <summary>What IRET of a processor would do with these, in ring 3.</summary>
     private bool TryReturnTo(ushort cs, ulong rip, ushort ss)
     {
+        const ulong flatCode = 0x00AF_FB00_0000_FFFF, flatData = 0x00CF_F300_0000_FFFF;
+        const int inLocalTable = 4;
         var c = _c;
+        var codeKnown = (ulong*)KnownPointer(c->Arch.Gdtr.Base + (ulong)(cs & ~7), 8, ProcessorKind, isWrite: false);
+        var stackKnown = (ulong*)KnownPointer(c->Arch.Gdtr.Base + (ulong)(ss & ~7), 8, ProcessorKind, isWrite: false);
+        if (((cs | ss) & inLocalTable) == 0 && codeKnown != null && stackKnown != null && *codeKnown == flatCode && *stackKnown == flatData && IsCanonical(rip))
+        {
+            c->Arch.Segments[CS] = new SegmentRegister { Selector = cs, Limit = uint.MaxValue, Attributes = UserCodeAttributes };
+            c->Arch.Segments[SS] = new SegmentRegister { Selector = ss, Limit = uint.MaxValue, Attributes = UserDataAttributes };
+            UpdateTrapMode();
+            return true;
+        }
+
         try
         {
             c->CurrentOp = _decoder.FetchOp;
@@ -342,7 +370,7 @@ public unsafe partial class InterpreterVcpu
             var stack = CheckStackSegment(ss, Vectors.GP, 3);
             c->Arch.Segments[CS] = MarkAccessed(code, address).ToRegister(cs);
             c->Arch.Segments[SS] = stack;
-            UpdateMode();
+            UpdateTrapMode();
             return true;
         }
         catch (GuestFaultException)
@@ -375,15 +403,52 @@ public unsafe partial class InterpreterVcpu
         _c->Arch.Rflags = (flags & allowed) | Rflags.Reserved1 | Rflags.IF;
     }
 
+    /// <summary>What <see cref="UpdateMode"/> does, where both sides are flat 64-bit code: then little can have changed.</summary>
+    private void UpdateTrapMode()
+    {
+        var c = _c;
+        ref var cs = ref c->Arch.Segments[CS];
+        if (c->Mode != (uint)BlockMode.Code64 || !cs.Long)
+        {
+            UpdateMode();
+            return;
+        }
+
+        ref var known = ref _isParavirtualKernel ? ref _kernelEpoch : ref _userEpoch;
+        if (known.Generation == EpochGeneration)
+        {
+            _codeSegment = (0, uint.MaxValue, CodeSpace);
+            _epoch = known.Epoch;
+            UpdateLookupKey();
+        }
+        else
+        {
+            SetCodeSegment(0, uint.MaxValue);
+            known = (EpochGeneration, _epoch);
+        }
+
+        UpdateTlbKind();
+        UpdateSlow();
+    }
+
     /// <summary>Between kernel and programs: other page tables, and SWAPGS.</summary>
     private void SwitchMode(bool toKernel)
     {
         _isParavirtualKernel = toKernel;
+        if (!toKernel && _userEntriesOf != _userRoot)
+            SwitchUserRoot(_userRoot); // the kernel has changed its own root only
         (_c->Arch.KernelGsBase, _c->Arch.Segments[GS].Base) = (_c->Arch.Segments[GS].Base, _c->Arch.KernelGsBase);
     }
 
     private bool TryWriteFrame(ulong linear, ReadOnlySpan<ulong> frame)
     {
+        var known = (ulong*)KnownPointer(linear, frame.Length * 8, 2, isWrite: true);
+        if (known != null)
+        {
+            frame.CopyTo(new Span<ulong>(known, frame.Length));
+            return true;
+        }
+
         if (!IsCanonical(linear) || !IsCanonical(linear + (ulong)(frame.Length * 8)))
             return false;
         try
@@ -396,6 +461,13 @@ public unsafe partial class InterpreterVcpu
         {
             return false;
         }
+    }
+
+    /// <summary>The host address of what lies within one page that the TLB has; else null.</summary>
+    private byte* KnownPointer(ulong linear, int length, int kind, bool isWrite)
+    {
+        var entry = _tlb.Kind(kind) + Tlb.Index(linear);
+        return ((isWrite ? entry->WriteTag : entry->ReadTag) ^ linear) <= 4096UL - (ulong)length ? (byte*)(entry->Delta + linear) : null;
     }
 
     /// <summary>The domain can't go on: it is told why, and this processor executes nothing more.</summary>

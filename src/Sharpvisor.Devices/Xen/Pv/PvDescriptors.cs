@@ -1,3 +1,5 @@
+using Sharpvisor.Core.Memory;
+
 namespace Sharpvisor.Devices.Xen.Pv;
 
 /// <summary>Segment descriptors that a paravirtual domain may have (Xen's check_descriptor).</summary>
@@ -14,6 +16,23 @@ internal static class PvDescriptors
         if ((descriptor & CodeOrData) == 0)
             return (descriptor & type) == 0; // the second half of a descriptor of 16 bytes looks like that
         descriptor |= Privilege;
+        return true;
+    }
+
+    /// <summary>The same for a page that becomes part of a table.</summary>
+    public static bool TryFixPage(GuestMemory memory, ulong page)
+    {
+        for (var at = page; at < page + GuestMemory.PageSize; at += sizeof(ulong))
+        {
+            if (!memory.TryRead(at, out ulong descriptor))
+                return false;
+            var known = descriptor;
+            if (!TryFix(ref descriptor))
+                return false;
+            if (descriptor != known)
+                memory.TryWrite(at, descriptor);
+        }
+
         return true;
     }
 }

@@ -101,19 +101,24 @@ public sealed partial class PvDomain
             frames[i] = BinaryPrimitives.ReadUInt64LittleEndian(frame);
         }
 
-        var error = TakeGdt(_processors[processor.Index], frames);
+        var error = TakeGdt(processor, _processors[processor.Index], frames);
         if (error == XenError.None)
             processor.SetGdt((int)call.Arg2);
         return Result(error);
     }
 
     /// <summary>The frames hold descriptors from now on: the domain may not write to them but by update_descriptor.</summary>
-    private XenError TakeGdt(PvProcessor state, ReadOnlySpan<ulong> frames)
+    private XenError TakeGdt(IParavirtualProcessor caller, PvProcessor state, ReadOnlySpan<ulong> frames)
     {
         for (var i = 0; i < frames.Length; i++)
         {
-            if (Mmu.TakeSegmentPage(frames[i]) is XenError.None)
-                continue;
+            if (Mmu.TryTakeSegmentPage(caller, frames[i]))
+            {
+                if (PvDescriptors.TryFixPage(_memory, frames[i] * PageSize))
+                    continue;
+                Mmu.ReleaseSegmentPage(frames[i]);
+            }
+
             while (--i >= 0)
                 Mmu.ReleaseSegmentPage(frames[i]);
             return XenError.EINVAL;
@@ -213,7 +218,7 @@ public sealed partial class PvDomain
     private ulong UpdateDescriptor(in Hypercall call)
     {
         var descriptor = call.Arg2;
-        if ((call.Arg1 & 7) != 0 || !PvDescriptors.TryFix(ref descriptor) || !Mmu.IsWritableOrSegment(call.Arg1 / PageSize))
+        if ((call.Arg1 & 7) != 0 || !PvDescriptors.TryFix(ref descriptor) || !Mmu.MayWriteDescriptor(call.Arg1 / PageSize))
             return Result(XenError.EINVAL);
         return _memory.TryWrite(call.Arg1, descriptor) ? 0 : Result(XenError.EINVAL);
     }
@@ -296,7 +301,7 @@ public sealed partial class PvDomain
             case initialise:
                 if (state.IsUp || state.Context is not null)
                     return new(Result(XenError.EEXIST));
-                return new(Initialise(state, call.Arg3, memory));
+                return new(Initialise(state, call.Arg3, (IParavirtualProcessor)memory));
             case up:
                 if (state.Context is null && call.Arg2 != 0)
                     return new(Result(XenError.EINVAL));
@@ -317,10 +322,10 @@ public sealed partial class PvDomain
         }
     }
 
-    private ulong Initialise(PvProcessor state, ulong address, ILinearMemory memory)
+    private ulong Initialise(PvProcessor state, ulong address, IParavirtualProcessor caller)
     {
         var bytes = new byte[PvContext.Length];
-        if (!memory.TryRead(address, bytes))
+        if (!caller.TryRead(address, bytes))
             return Result(XenError.EFAULT);
         if (PvContext.Parse(bytes) is not { } context)
             return Result(XenError.EINVAL);
@@ -331,7 +336,7 @@ public sealed partial class PvDomain
         }
 
         var frames = context.GdtFrames.Take((context.GdtEntries + 511) / 512).ToArray();
-        if (TakeGdt(state, frames) is not XenError.None and var error)
+        if (TakeGdt(caller, state, frames) is not XenError.None and var error)
             return Result(error);
         state.Context = context;
         return 0;
@@ -351,7 +356,11 @@ public sealed partial class PvDomain
         {
             var page = PvLayout.SharedPages + ((ulong)(i + 1) * PageSize);
             if (i >= _domain.Grants.FrameCount)
+            {
                 _domain.Grants.SetFrame(i, page);
+                Mmu.Share(page);
+            }
+
             BinaryPrimitives.WriteUInt64LittleEndian(frame, page / PageSize);
             if (!processor.TryWrite(BinaryPrimitives.ReadUInt64LittleEndian(arguments[16..]) + (ulong)(i * 8), frame))
                 return Result(XenError.EFAULT);

@@ -39,7 +39,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         _errors = errors;
         _control = control;
         _logger = logger;
-        Mmu = new PvMmu(layout, memory, errors);
+        Mmu = new PvMmu(memory, layout, domain.Number, domain.Processors.Count, errors);
         memory.Map(PvLayout.SharedPages, memory.AddRegion("xen-shared", PvLayout.SharedPageCount * PageSize));
         (_flatSegments, _zeroes) = (XenDomain.OwnPage(0), XenDomain.OwnPage(1));
         _processors = [.. domain.Processors.Select(_ => new PvProcessor())];
@@ -70,7 +70,17 @@ public sealed partial class PvDomain : IParavirtualDomain
 
     /// <summary>The domain's memory is filled: its page tables count from now on.</summary>
     /// <param name="root">Machine address of the first processor's.</param>
-    public void Build(ulong root) => Mmu.Build(root);
+    public void Build(ulong root)
+    {
+        Mmu.Reset(root);
+        Mmu.Share(PvLayout.SharedPages);
+    }
+
+    public long TableGeneration => Mmu.TableGeneration;
+
+    public long RootGeneration => Mmu.RootGeneration;
+
+    public long CodeGeneration => Mmu.CodeGeneration;
 
     public ulong VcpuInfo(int processor) => _domain.Events.VcpuInfo(processor);
 
@@ -78,7 +88,7 @@ public sealed partial class PvDomain : IParavirtualDomain
     {
         var offset = linear - IParavirtualDomain.DescriptorTables;
         if (offset >= (ulong)_processors.Length * IParavirtualDomain.DescriptorTableLength)
-            return Mmu.TryTranslateMachineToPhysical(linear, out physical);
+            return Mmu.TryTranslateHole(linear, out physical);
         var page = (int)(offset % IParavirtualDomain.DescriptorTableLength / PageSize);
         var owner = _processors[offset / IParavirtualDomain.DescriptorTableLength];
         var frame = page < GdtPages ? Volatile.Read(ref owner.Gdt[page]) * PageSize : page == FlatPage ? _flatSegments : 0;
@@ -101,14 +111,12 @@ public sealed partial class PvDomain : IParavirtualDomain
         var state = _processors[processor.Index];
         if (!state.IsUp || state.Context is not { } context)
             return false;
-        if (Mmu.SetRoot(processor, context.KernelRoot, isUser: false) is not XenError.None and var error)
+        if (Mmu.SetRoots(processor, context.KernelRoot * PageSize, context.UserRoot * PageSize) is not XenError.None and var error)
         {
             Crash(processor.Index, $"it is started with page tables that are none ({error})");
             return false;
         }
 
-        if (context.UserRoot != 0)
-            Mmu.SetRoot(processor, context.UserRoot, isUser: true);
         foreach (var (vector, gate) in context.Traps)
             processor.SetTrap(vector, gate);
         processor.SetGdt(context.GdtEntries);

@@ -1,147 +1,229 @@
-using System.Buffers.Binary;
+// The memory management that Xen does for a paravirtual 64-bit domain: the domain writes page tables with machine frames
+// itself, but only entries that Xen has checked, and page tables are mapped read-only. A frame has a type with a count
+// (page table of a level, descriptors, writable), so that it is never two of these at a time.
+// Follows: Xen's public header xen.h (mmu_update, mmuext_op, update_va_mapping) and memory.h; what is refused, and by which
+// error, is that of arch/x86/mm.c, arch/x86/pv/ro-page-fault.c and common/memory.c. Processors walk the tables as they are.
+// Leaves out: superpages; cache attributes (refused, as for domains without devices); other domains' frames; the user and
+// global bits that Xen adds to entries of the domain, because these processors tell kernel and user by the mode they are in.
+
+using System.Runtime.CompilerServices;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 
 namespace Sharpvisor.Devices.Xen.Pv;
 
-/// <summary>Stand-in.</summary>
-public sealed class PvMmu
+/// <summary>Of one domain. Used with the machine's gate held, but for <see cref="TryTranslateHole"/>.</summary>
+/// <remarks>
+/// Nothing here depends on entries staying what they were when they were checked: processors have old translations until a
+/// call ends, and back ends write to frames. A domain that uses this has wrong counts, which are its own.
+/// </remarks>
+public sealed partial class PvMmu
 {
-    private readonly PvLayout _layout;
+    private const int PageShift = 12, Entries = 512, EntrySize = 8;
+    private const ulong Page = GuestMemory.PageSize;
+    private const string Device = "xen-pv";
+
     private readonly GuestMemory _memory;
     private readonly GuestErrorLog _errors;
-    private readonly ulong _m2pLength;
+    private readonly int _number;
+    private readonly int _processorCount;
 
-    public PvMmu(PvLayout layout, GuestMemory memory, GuestErrorLog errors)
+    /// <summary>By machine frame.</summary>
+    private readonly PvFrame[] _frames;
+
+    /// <summary>By processor: frames of the tables that are referenced for it; 0: none.</summary>
+    private readonly ulong[] _kernelRoots, _userRoots;
+
+    /// <summary>Who calls; null: nobody that runs.</summary>
+    private IParavirtualProcessor? _caller;
+
+    /// <param name="number">The domain's.</param>
+    /// <param name="processorCount">At most 64.</param>
+    public PvMmu(GuestMemory memory, PvLayout layout, int number, int processorCount, GuestErrorLog errors)
     {
-        _layout = layout;
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(processorCount, 64);
         _memory = memory;
+        Layout = layout;
+        _number = number;
+        _processorCount = processorCount;
         _errors = errors;
-        _m2pLength = ((layout.MachineFrames * 8) + 4095) & ~4095UL;
-        memory.Map(PvLayout.MachineToPhysical, memory.AddRegion("m2p", _m2pLength));
+        _frames = new PvFrame[layout.MachineFrames];
+        _kernelRoots = new ulong[processorCount];
+        _userRoots = new ulong[processorCount];
+        _flushed = new uint[processorCount];
+        _free = new ulong[(layout.MachineFrames + 63) / 64];
+        _table = memory.AddRegion("xen-m2p", layout.MachineFrames * EntrySize);
+        memory.Map(PvLayout.MachineToPhysical, _table, isRom: true);
     }
 
-    public void Build(ulong root)
+    public PvLayout Layout { get; }
+
+    /// <summary>Frames that the domain has now.</summary>
+    public ulong PageCount { get; private set; }
+
+    /// <summary>See <see cref="IParavirtualDomain.TableGeneration"/>.</summary>
+    public long TableGeneration => Interlocked.Read(ref _tableGeneration);
+
+    /// <summary>See <see cref="IParavirtualDomain.CodeGeneration"/>.</summary>
+    public long CodeGeneration => Interlocked.Read(ref _codeGeneration);
+
+    /// <summary>See <see cref="IParavirtualDomain.RootGeneration"/>.</summary>
+    public long RootGeneration => Interlocked.Read(ref _rootGeneration);
+
+    /// <summary>A new domain with all of its frames and the tables that its builder has made, which are pinned.</summary>
+    /// <param name="root">Machine address of the top table.</param>
+    /// <exception cref="InvalidOperationException">These tables are wrong.</exception>
+    public void Reset(ulong root)
     {
-        for (ulong m = 0; m < _layout.MachineFrames; m++)
-            _memory.TryWrite(PvLayout.MachineToPhysical + (m * 8), _layout.IsDomainRam(m) ? _layout.ToPhysical(m) : ulong.MaxValue);
+        _caller = null;
+        Array.Clear(_frames);
+        Array.Clear(_kernelRoots);
+        Array.Clear(_userRoots);
+        Array.Clear(_shared);
+        Array.Clear(_free);
+        _clock = 1;
+        Array.Fill(_flushed, _clock);
+        PageCount = Layout.PageCount;
+        FillTable();
+        for (ulong pfn = 0; pfn < PageCount; pfn++)
+            _frames[Layout.ToMachine(pfn)] = new PvFrame { References = 1, Flags = PvFrameFlags.Allocated };
+        _work = 0;
+        if (Pin(root >> PageShift, PvFrameType.Level4) is not XenError.None and var error)
+            throw new InvalidOperationException($"the first page tables of the domain are refused: {error}");
     }
 
-    public bool TryTranslateMachineToPhysical(ulong linear, out ulong physical)
+    /// <summary>Lets the domain map a page of Xen's own: shared_info, a frame of the grant table.</summary>
+    /// <param name="page">Machine address, one of <see cref="PvLayout.SharedPages"/>.</param>
+    public void Share(ulong page)
     {
-        var offset = linear - IParavirtualDomain.MachineToPhysical;
-        physical = PvLayout.MachineToPhysical + offset;
-        return offset < _m2pLength;
+        var index = (page - PvLayout.SharedPages) >> PageShift;
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index, (ulong)PvLayout.SharedPageCount, nameof(page));
+        _shared[index / 64] |= 1UL << (int)(index % 64);
     }
 
-    public bool BeginTableWrite(ulong physical) => true;
-
-    public bool EndTableWrite(IParavirtualProcessor processor)
+    /// <summary>Gives a processor that begins its page tables.</summary>
+    /// <param name="kernel">Machine address.</param>
+    /// <param name="user">Machine address; 0: none.</param>
+    public XenError SetRoots(IParavirtualProcessor processor, ulong kernel, ulong user)
     {
-        processor.FlushTlb(null);
+        _caller = processor;
+        _work = 0;
+        var error = SetRoot(ref _kernelRoots[processor.Index], kernel >> PageShift);
+        if (error == XenError.None)
+            error = SetRoot(ref _userRoots[processor.Index], user >> PageShift);
+        if (error == XenError.None)
+            (processor.KernelRoot, processor.UserRoot) = (kernel, user);
+        return error;
+    }
+
+    /// <summary>Takes a frame of the domain in use for Xen or a back end: it stays, and is no page table while it is written.</summary>
+    public bool TryAcquire(ulong mfn, bool writable)
+    {
+        if (!IsOwned(mfn) || _frames[mfn].References == uint.MaxValue)
+            return false;
+        _work = 0;
+        _caller = null;
+        if (writable && TakeType(mfn, PvFrameType.Writable) != XenError.None)
+            return false;
+        _frames[mfn].References++;
         return true;
     }
 
-    public XenError TakeSegmentPage(ulong mfn)
+    /// <summary>The end of <see cref="TryAcquire"/>.</summary>
+    public void Release(ulong mfn, bool writable)
     {
-        for (var i = 0UL; i < 512; i++)
-        {
-            _memory.TryRead((mfn * 4096) + (i * 8), out ulong d);
-            var old = d;
-            PvDescriptors.TryFix(ref d);
-            if (d != old)
-                _memory.TryWrite((mfn * 4096) + (i * 8), d);
-        }
-
-        return XenError.None;
+        if (writable)
+            DropType(mfn, PvFrameType.Writable);
+        DropReference(mfn);
     }
 
-    public void ReleaseSegmentPage(ulong mfn)
+    /// <summary>Takes a frame in use for descriptors; it can't be written by the domain meanwhile. Their contents are not checked.</summary>
+    public bool TryTakeSegmentPage(IParavirtualProcessor processor, ulong mfn)
     {
+        _caller = processor;
+        _work = 0;
+        return TakeFrame(mfn, PvFrameType.Segments) == XenError.None;
     }
 
-    public bool IsWritableOrSegment(ulong mfn) => true;
+    public void ReleaseSegmentPage(ulong mfn) => DropFrame(mfn, PvFrameType.Segments);
 
-    public XenError SetRoot(IParavirtualProcessor processor, ulong mfn, bool isUser)
-    {
-        if (isUser)
-            processor.UserRoot = mfn * 4096;
-        else
-            processor.KernelRoot = mfn * 4096;
-        return XenError.None;
-    }
+    /// <summary>Whether Xen may write a descriptor for the domain: the frame is in use for descriptors, or may be written.</summary>
+    public bool MayWriteDescriptor(ulong mfn) => IsOwned(mfn) && (_frames[mfn].TypeCount == 0 || _frames[mfn].Type is PvFrameType.Segments or PvFrameType.Writable);
 
-    public bool TryCall(in Hypercall call, IParavirtualProcessor cpu, out ulong result)
+    /// <summary>Serves a hypercall if it is one of memory management.</summary>
+    /// <returns>False: it is not.</returns>
+    public bool TryCall(in Hypercall call, IParavirtualProcessor processor, out ulong result)
     {
-        result = 0;
-        Span<byte> a = stackalloc byte[32];
+        const int mmuUpdate = 1, memoryOp = 12, updateVaMapping = 14, updateVaMappingOtherDomain = 22, mmuExtendedOp = 26;
+        _caller = processor;
+        _work = 0;
         switch (call.Number)
         {
-            case 1:
-                for (var i = 0UL; i < call.Arg2; i++)
-                {
-                    cpu.TryRead(call.Arg1 + (i * 16), a[..16]);
-                    var ptr = BinaryPrimitives.ReadUInt64LittleEndian(a);
-                    var val = BinaryPrimitives.ReadUInt64LittleEndian(a[8..]);
-                    if ((ptr & 3) == 1)
-                        _memory.TryWrite(PvLayout.MachineToPhysical + ((ptr >> 12) * 8), val);
-                    else
-                        _memory.TryWrite(ptr & ~7UL, val);
-                }
-
-                if (call.Arg3 != 0)
-                    cpu.TryWrite(call.Arg3, BitConverter.GetBytes((uint)call.Arg2));
+            case mmuUpdate:
+                result = Result(Update(call, processor));
                 return true;
-            case 14:
-                {
-                    var table = cpu.KernelRoot;
-                    for (var shift = 39; shift > 12; shift -= 9)
-                    {
-                        _memory.TryRead(table + (((call.Arg1 >> shift) & 511) * 8), out ulong e);
-                        if ((e & 1) == 0)
-                        {
-                            result = unchecked((ulong)(long)XenError.EINVAL);
-                            return true;
-                        }
-
-                        table = e & 0xF_FFFF_FFFF_F000;
-                    }
-
-                    _memory.TryWrite(table + (((call.Arg1 >> 12) & 511) * 8), call.Arg2);
-                    cpu.FlushTlb(null);
-                    cpu.FlushTlbOf(ulong.MaxValue, null);
-                    return true;
-                }
-
-            case 26:
-                for (var i = 0UL; i < call.Arg2; i++)
-                {
-                    cpu.TryRead(call.Arg1 + (i * 24), a[..24]);
-                    var cmd = BinaryPrimitives.ReadUInt32LittleEndian(a);
-                    var a1 = BinaryPrimitives.ReadUInt64LittleEndian(a[8..]);
-                    var a2 = BinaryPrimitives.ReadUInt64LittleEndian(a[16..]);
-                    switch (cmd)
-                    {
-                        case 5: cpu.KernelRoot = a1 * 4096; break;
-                        case 15: cpu.UserRoot = a1 * 4096; break;
-                        case 6: cpu.FlushTlb(null); break;
-                        case 7: cpu.FlushTlb(a1); break;
-                        case 8 or 9 or 10 or 11: cpu.FlushTlb(null); cpu.FlushTlbOf(ulong.MaxValue, null); break;
-                        case 13: cpu.SetLdt(a1, (int)a2); break;
-                    }
-                }
-
-                if (call.Arg3 != 0)
-                    cpu.TryWrite(call.Arg3, BitConverter.GetBytes((uint)call.Arg2));
+            case memoryOp:
+                result = MemoryOp(call, processor);
                 return true;
-            case 12 when (call.Arg1 & 63) == 12:
-                BinaryPrimitives.WriteUInt64LittleEndian(a, IParavirtualDomain.MachineToPhysical);
-                BinaryPrimitives.WriteUInt64LittleEndian(a[8..], IParavirtualDomain.MachineToPhysical + _m2pLength);
-                BinaryPrimitives.WriteUInt64LittleEndian(a[16..], _layout.MachineFrames - 1);
-                cpu.TryWrite(call.Arg2, a[..24]);
+            case updateVaMapping:
+                result = Result(UpdateMapping(call, processor, PageOwner.Self));
                 return true;
+            case updateVaMappingOtherDomain:
+                var error = FindOwner((uint)call.Arg4, out var owner);
+                result = Result(error == XenError.None ? UpdateMapping(call, processor, owner) : error);
+                return true;
+            case mmuExtendedOp:
+                result = Result(Extended(call, processor));
+                return true;
+            default:
+                result = 0;
+                return false;
         }
+    }
 
-        return false;
+    /// <summary>The part of the hypervisor's addresses where the domain reads the machine-to-physical table.</summary>
+    public bool TryTranslateHole(ulong linear, out ulong physical)
+    {
+        var offset = linear - IParavirtualDomain.MachineToPhysical;
+        physical = PvLayout.MachineToPhysical + offset;
+        return offset < _table.Size;
+    }
+
+    private static ulong Result(XenError error) => (ulong)(long)error;
+
+    private static ulong FrameOf(ulong entry) => (entry & FrameMask) >> PageShift;
+
+    /// <summary>Whether a frame is the domain's; frames that it has given back stay its own while they are mapped.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private bool IsOwned(ulong mfn) => mfn < (ulong)_frames.Length && _frames[mfn].References != 0;
+
+    private bool IsShared(ulong mfn)
+    {
+        var index = mfn - (PvLayout.SharedPages >> PageShift);
+        return index < PvLayout.SharedPageCount && (_shared[index / 64] >> (int)(index % 64) & 1) != 0;
+    }
+
+    private XenError Refuse(XenError error, string kind, ulong mfn, ulong value = 0)
+    {
+        _errors.Report(Device, kind, $"frame 0x{mfn:x} value 0x{value:x}");
+        return error;
+    }
+
+    /// <summary>Whose frames a call names (foreigndom).</summary>
+    private XenError FindOwner(uint domain, out PageOwner owner)
+    {
+        const uint self = 0x7FF0, io = 0x7FF1, xen = 0x7FF2;
+        owner = domain == io ? PageOwner.Io : PageOwner.Self;
+        if (domain == self || domain == _number || domain == io)
+            return XenError.None;
+        return domain is xen or 0 ? XenError.EPERM : XenError.ESRCH;
+    }
+
+    private enum PageOwner
+    {
+        Self,
+
+        /// <summary>DOMID_IO: memory that is a device's, of which this domain has none.</summary>
+        Io,
     }
 }
