@@ -30,6 +30,7 @@ public sealed partial class PvDomain : IParavirtualDomain
     private readonly ILogger _logger;
     private readonly PvProcessor[] _processors;
     private readonly ulong _flatSegments, _zeroes;
+    private volatile bool _showsIoPrivilege;
 
     /// <param name="layout">Its memory.</param>
     public PvDomain(XenDomain domain, PvLayout layout, GuestMemory memory, IMachineControl control, GuestErrorLog errors, ILogger logger)
@@ -40,6 +41,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         _control = control;
         _logger = logger;
         Mmu = new PvMmu(memory, layout, domain.Number, domain.Processors.Count, errors);
+        domain.Grants.Frames = Mmu;
         memory.Map(PvLayout.SharedPages, memory.AddRegion("xen-shared", PvLayout.SharedPageCount * PageSize));
         (_flatSegments, _zeroes) = (XenDomain.OwnPage(0), XenDomain.OwnPage(1));
         _processors = [.. domain.Processors.Select(_ => new PvProcessor())];
@@ -58,6 +60,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         foreach (var processor in _processors)
             processor.Reset();
         _processors[0].IsUp = true;
+        _showsIoPrivilege = false;
         const int ring1Code = 0x18, ring3Code32 = 0x20, ring3Data = 0x28, ring3Code64 = 0x30, ring1Data = 0x10;
         Span<byte> page = new byte[PageSize];
         BinaryPrimitives.WriteUInt64LittleEndian(page[ring1Data..], 0x00CF_B300_0000_FFFF);
@@ -74,7 +77,30 @@ public sealed partial class PvDomain : IParavirtualDomain
     {
         Mmu.Reset(root);
         Mmu.Share(PvLayout.SharedPages);
+
+        // The other ends of these rings have them mapped.
+        Mmu.TryAcquire(_domain.StorePage / PageSize, writable: true);
+        Mmu.TryAcquire(_domain.ConsolePage / PageSize, writable: true);
     }
+
+    /// <summary>Takes the frame in use of a structure that is written to from now on, in place of the one before.</summary>
+    /// <param name="address">Machine address; 0: it is written to no more.</param>
+    /// <returns>False: the domain can't write there itself.</returns>
+    internal bool TryHold(int processor, PvStructure structure, ulong address)
+    {
+        ref var held = ref _processors[processor].Held[(int)structure];
+        var frame = address / PageSize;
+        if (frame == held)
+            return true;
+        if (frame != 0 && !Mmu.TryAcquire(frame, writable: true))
+            return false;
+        if (held != 0)
+            Mmu.Release(held, writable: true);
+        held = frame;
+        return true;
+    }
+
+    internal bool IsHeld(int processor, PvStructure structure) => _processors[processor].Held[(int)structure] != 0;
 
     public long TableGeneration => Mmu.TableGeneration;
 
@@ -95,6 +121,10 @@ public sealed partial class PvDomain : IParavirtualDomain
         physical = (frame == 0 ? _zeroes : frame) | (linear & (PageSize - 1));
         return true;
     }
+
+    public bool ShowsIoPrivilege => _showsIoPrivilege;
+
+    public bool TrySetRoot(IParavirtualProcessor processor, ulong root) => Mmu.SetRoots(processor, root, processor.UserRoot) == XenError.None;
 
     public bool BeginTableWrite(ulong physical) => Mmu.BeginTableWrite(physical);
 
@@ -119,6 +149,9 @@ public sealed partial class PvDomain : IParavirtualDomain
 
         foreach (var (vector, gate) in context.Traps)
             processor.SetTrap(vector, gate);
+        for (var i = 0; i < context.DebugRegisters.Count; i++)
+            processor.SetDebugRegister(i, context.DebugRegisters[i]);
+        _showsIoPrivilege |= (context.Assists & 1 << ArchitecturalIopl) != 0;
         processor.SetGdt(context.GdtEntries);
         processor.SetLdt(context.LdtAddress, context.LdtEntries);
         processor.SetKernelStack(context.KernelStackSelector, context.KernelStack);
@@ -143,6 +176,9 @@ public sealed partial class PvDomain : IParavirtualDomain
         /// <summary>Machine frames; 0: none.</summary>
         public readonly ulong[] Gdt = new ulong[GdtPages];
 
+        /// <summary>Machine frames by <see cref="PvStructure"/>; 0: none.</summary>
+        public readonly ulong[] Held = new ulong[3];
+
         public IProcessorSignals? Signals { get; set; }
 
         public bool IsUp { get; set; }
@@ -153,8 +189,17 @@ public sealed partial class PvDomain : IParavirtualDomain
         public void Reset()
         {
             Array.Clear(Gdt);
+            Array.Clear(Held);
             IsUp = false;
             Context = null;
         }
     }
+}
+
+/// <summary>What the hypervisor writes to at any time, wherever the domain wants it.</summary>
+internal enum PvStructure
+{
+    VcpuInfo,
+    Runstate,
+    Time,
 }
