@@ -40,6 +40,13 @@ public interface IParavirtualDomain
     /// <summary>The store is done: false, and it is undone, if the entry is none that the domain may have.</summary>
     bool EndTableWrite(IParavirtualProcessor processor);
 
+    /// <summary>The kernel sees and sets its IOPL in RFLAGS (VMASST_TYPE_architectural_iopl). Without the gate.</summary>
+    bool ShowsIoPrivilege { get; }
+
+    /// <summary>MOV to CR3 of a kernel, with the gate held. False: that is no page table that it may have.</summary>
+    /// <param name="root">Guest-physical address.</param>
+    bool TrySetRoot(IParavirtualProcessor processor, ulong root);
+
     /// <summary>A processor that waited is to run: sets it up as VCPUOP_initialise said. With the gate held. False: it can't, and waits on.</summary>
     bool StartProcessor(IParavirtualProcessor processor);
 

@@ -1,11 +1,10 @@
 namespace Sharpvisor.Core.Guests;
 
 /// <summary>An entry of a paravirtual kernel's trap table: what stands for a gate of the IDT.</summary>
-/// <param name="Selector">Code segment.</param>
 /// <param name="Address">Where the handler begins; 0: there is none.</param>
 /// <param name="Privilege">The least privileged ring, 0 to 3, that may come here by INT.</param>
 /// <param name="MasksEvents">Events are masked when the handler is entered.</param>
-public readonly record struct TrapGate(ushort Selector, ulong Address, int Privilege, bool MasksEvents);
+public readonly record struct TrapGate(ulong Address, int Privilege, bool MasksEvents);
 
 /// <summary>Where a paravirtual kernel is entered other than by its trap table: CALLBACKTYPE_*.</summary>
 public enum ParavirtualEntry
@@ -30,8 +29,9 @@ public enum ParavirtualSegmentBase
 }
 
 /// <summary>Registers that a processor of a paravirtual domain starts with: user_regs of a vcpu_guest_context.</summary>
+/// <param name="IsKernel">It begins in the kernel, not in a program of it.</param>
 /// <param name="General">In encoding order: rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 to r15.</param>
-public sealed record ParavirtualRegisters(IReadOnlyList<ulong> General, ulong Rip, ulong Rflags, ushort Ds, ushort Es, ushort Fs, ushort Gs);
+public sealed record ParavirtualRegisters(bool IsKernel, IReadOnlyList<ulong> General, ulong Rip, ulong Rflags, ushort Cs, ushort Ss, ushort Ds, ushort Es, ushort Fs, ushort Gs);
 
 /// <summary>
 /// The processor that makes a hypercall, as the hypervisor of a paravirtual kernel drives it. All with the machine's gate
@@ -49,6 +49,10 @@ public interface IParavirtualProcessor : ILinearMemory
 
     /// <summary>IOPL of the kernel, which decides whether its IN, OUT, CLI and STI are emulated.</summary>
     int IoPrivilege { get; set; }
+
+    /// <summary>Which ports programs may use: a bitmap like that of a TSS, in the kernel's address space.</summary>
+    /// <param name="ports">0 to 65536; those behind it may not be used.</param>
+    void SetIoBitmap(ulong linear, int ports);
 
     /// <summary>CR0.TS: the next use of the FPU is told to the kernel.</summary>
     void SetTaskSwitched(bool value);

@@ -12,7 +12,7 @@ namespace Sharpvisor.Cpu.Interpreter;
 public unsafe partial class InterpreterVcpu : IParavirtualProcessor
 {
     /// <summary>Selectors of the hypervisor's own flat segments (FLAT_RING3_*).</summary>
-    private const ushort FlatCode64 = 0xE033, FlatData = 0xE02B;
+    private const ushort FlatCode64 = 0xE033, FlatCode32 = 0xE023, FlatData = 0xE02B;
 
     /// <summary>Attributes of flat segments of ring 3.</summary>
     private const ushort UserCodeAttributes = 0xA0FB, UserDataAttributes = 0xC0F3;
@@ -27,8 +27,12 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     private readonly (ulong Address, bool MasksEvents)[] _entries = new (ulong, bool)[Enum.GetValues<ParavirtualEntry>().Length];
     private bool _isParavirtualKernel;
     private ulong _userRoot;
-    private ushort _kernelSs;
     private ulong _kernelSp;
+
+    /// <summary>It has run since the last reset: what starts it again finds it where it went down.</summary>
+    private bool _isStarted;
+    private ulong _ioBitmap;
+    private int _ioBitmapPorts;
 
     /// <summary>The page that the instruction at work may write to although it is mapped for reading only; <see cref="NoPage"/>: none.</summary>
     private ulong _tablePage = NoPage;
@@ -50,6 +54,8 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         set => SwitchUserRoot(value);
     }
 
+    void IParavirtualProcessor.SetIoBitmap(ulong linear, int ports) => (_ioBitmap, _ioBitmapPorts) = (linear, ports);
+
     void IParavirtualProcessor.SetTaskSwitched(bool value)
     {
         _c->Arch.Cr0 = value ? _c->Arch.Cr0 | ControlRegisters.TS : _c->Arch.Cr0 & ~ControlRegisters.TS;
@@ -58,13 +64,16 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
 
     void IParavirtualProcessor.SetTrap(int vector, in TrapGate gate) => _traps[vector] = gate;
 
-    void IParavirtualProcessor.SetEntry(ParavirtualEntry entry, ulong address, bool masksEvents) => _entries[(int)entry] = (address, masksEvents);
-
-    void IParavirtualProcessor.SetKernelStack(ushort selector, ulong pointer)
+    void IParavirtualProcessor.SetEntry(ParavirtualEntry entry, ulong address, bool masksEvents)
     {
-        _kernelSs = (ushort)(selector | 3);
-        _kernelSp = pointer;
+        if (entry == ParavirtualEntry.Nmi)
+            _traps[Vectors.NMI] = new TrapGate(address, 0, masksEvents); // another way to say it
+        else
+            _entries[(int)entry] = (address, masksEvents);
     }
+
+    // The selector counts for kernels of 32 bits only: SS in the kernel is the hypervisor's flat segment.
+    void IParavirtualProcessor.SetKernelStack(ushort selector, ulong pointer) => _kernelSp = pointer;
 
     void IParavirtualProcessor.SetGdt(int entries)
     {
@@ -79,7 +88,11 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     bool IParavirtualProcessor.SetSegmentBase(ParavirtualSegmentBase kind, ulong value)
     {
         if (kind == ParavirtualSegmentBase.UserGsSelector)
-            return TrySetUserGs((ushort)value);
+        {
+            SetUserGs((ushort)value);
+            return true;
+        }
+
         if (!IsCanonical(value))
             return false;
         if (kind == ParavirtualSegmentBase.Fs)
@@ -131,12 +144,12 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         c->Arch.Rip = registers.Rip;
         SetGuestFlags(registers.Rflags);
         ((IParavirtualProcessor)this).IoPrivilege = (int)(registers.Rflags >> 12) & 3;
-        c->Arch.Segments[CS] = new SegmentRegister { Selector = FlatCode64, Limit = uint.MaxValue, Attributes = UserCodeAttributes };
-        c->Arch.Segments[SS] = new SegmentRegister { Selector = FlatData, Limit = uint.MaxValue, Attributes = UserDataAttributes };
-        UpdateMode();
+        _isParavirtualKernel = registers.IsKernel;
         try
         {
             c->CurrentOp = _decoder.FetchOp;
+            if (!TryReturnTo((ushort)(registers.Cs | 3), registers.Rip, (ushort)(registers.Ss | 3)))
+                return false;
             LoadSegment(DS, registers.Ds);
             LoadSegment(ES, registers.Es);
             LoadSegment(FS, registers.Fs);
@@ -169,8 +182,9 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         Array.Clear(_entries);
         _isParavirtualKernel = true;
         _userRoot = 0;
-        _kernelSs = FlatData;
         _kernelSp = 0;
+        _isStarted = Index == 0;
+        (_ioBitmap, _ioBitmapPorts) = (0, 0);
         ((IParavirtualProcessor)this).IoPrivilege = 0;
         c->Cpl = 3;
         c->Arch.Rflags = Rflags.Reserved1 | Rflags.IF;
@@ -195,9 +209,14 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     {
         using (_environment.Gate.Enter())
         {
-            ResetParavirtual();
-            if (!_domain!.StartProcessor(this))
-                return;
+            if (!_isStarted)
+            {
+                ResetParavirtual();
+                if (!_domain!.StartProcessor(this))
+                    return;
+                _isStarted = true;
+            }
+
             _c->Arch.Activity = ActivityState.Active;
         }
 
@@ -206,30 +225,40 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         AskForEvents();
     }
 
-    private bool TrySetUserGs(ushort selector)
+    private void SetUserGs(ushort selector)
     {
-        // As SWAPGS, MOV GS, SWAPGS do: the base of a descriptor goes where the user's is kept.
+        // As SWAPGS, MOV GS, SWAPGS do: the base of a descriptor goes where the user's is kept. A selector that leads
+        // nowhere is no error here: it becomes null.
         var c = _c;
-        var (kept, keptBase) = (c->Arch.Segments[GS], c->Arch.Segments[GS].Base);
-        var user = !_isParavirtualKernel;
+        var kernelBase = c->Arch.Segments[GS].Base;
         try
         {
             c->CurrentOp = _decoder.FetchOp;
-            LoadSegment(GS, selector);
+            LoadSegment(GS, selector > 3 ? (ushort)(selector | 3) : selector);
         }
         catch (GuestFaultException)
         {
-            c->Arch.Segments[GS] = kept;
-            return false;
+            c->Arch.Segments[GS] = default;
         }
 
-        if (!user)
-        {
-            c->Arch.KernelGsBase = c->Arch.Segments[GS].Base;
-            c->Arch.Segments[GS].Base = keptBase;
-        }
+        c->Arch.KernelGsBase = c->Arch.Segments[GS].Base;
+        c->Arch.Segments[GS].Base = kernelBase;
+    }
 
-        return true;
+    /// <summary>
+    /// A descriptor as a domain may use it, whatever it has written into its tables: code and data of ring 3. Gates and
+    /// system segments are none.
+    /// </summary>
+    private static Descriptor OfRing3(Descriptor descriptor) => new(descriptor.IsCodeOrData ? descriptor.Raw | (3UL << 45) : 0);
+
+    /// <summary>A page of an LDT may be mapped for reading only, and keeps its accessed bits then.</summary>
+    private bool MayMark(ulong linear)
+    {
+        var cr2 = _c->Arch.Cr2;
+        if (TryTranslate(linear, AccessKind.Write, SystemKind, out _, out _))
+            return true;
+        _c->Arch.Cr2 = cr2;
+        return false;
     }
 
     // --- translation ---
@@ -243,7 +272,8 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         if (linear - IParavirtualDomain.HoleStart < IParavirtualDomain.HoleLength)
         {
             walk = new PageWalk { PageShift = 12, Global = true, Writable = kind == ProcessorKind };
-            var isTable = linear - IParavirtualDomain.MachineToPhysical < IParavirtualDomain.DescriptorTables - IParavirtualDomain.MachineToPhysical;
+            // Programs see nothing of it: what VMASST_TYPE_m2p_strict asks for, whether a kernel does or not.
+            var isTable = kind != 0 && linear - IParavirtualDomain.MachineToPhysical < IParavirtualDomain.DescriptorTables - IParavirtualDomain.MachineToPhysical;
             if ((kind == ProcessorKind || (isTable && access == AccessKind.Read)) && _domain!.TryTranslateHole(Index, linear, out walk.Physical))
                 return true;
             walk.ErrorCode = (uint)(access & (AccessKind.Write | AccessKind.Fetch));

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Decoding;
@@ -15,6 +14,8 @@ public unsafe partial class InterpreterVcpu
 {
     /// <summary>vcpu_info: evtchn_upcall_pending, evtchn_upcall_mask, arch.cr2.</summary>
     private const int UpcallPending = 0, UpcallMask = 1, VcpuInfoCr2 = 16;
+
+    private const int IoplShift = 12;
 
     /// <summary>HYPERVISOR_iret.</summary>
     private const ulong ReturnCall = 23;
@@ -33,6 +34,8 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Rip = NextRip(op);
         c->Arch.Gpr[1] = c->Arch.Rip;
         c->Arch.Gpr[11] = Flags.Get(c) & ~Rflags.RF;
+        c->Arch.Segments[CS].Selector = FlatCode64; // the hypervisor returns by SYSRET
+        c->Arch.Segments[SS] = new SegmentRegister { Selector = FlatData, Limit = uint.MaxValue, Attributes = UserDataAttributes };
         c->CurrentOp = _decoder.FetchOp;
         if (c->Arch.Gpr[0] == ReturnCall && _environment.Points?.Wants(TraceKind.Hypercall) != true)
         {
@@ -83,7 +86,7 @@ public unsafe partial class InterpreterVcpu
 
         if (_environment.Points is { } points && points.Wants(TraceKind.Interrupt))
             points.Write(new TraceEvent(TraceKind.Interrupt, Index, ulong.MaxValue, ulong.MaxValue, c->Arch.Rip));
-        EnterKernel(FlatCode64, address, NoError, masksEvents: true);
+        EnterKernel(address, NoError, masksEvents: true);
         UpdateMode();
         return true;
     }
@@ -96,11 +99,8 @@ public unsafe partial class InterpreterVcpu
         var c = _c;
         if (vector == Vectors.PF)
         {
-            if (_isParavirtualKernel && (error & ~(int)AccessKind.User) == protectionWrite && WriteTable(ref vector, ref error))
-                return true;
-            if (vector == Vectors.PF && VcpuInfo is var info && info != null)
-                Unsafe.WriteUnaligned(info + VcpuInfoCr2, c->Arch.Cr2);
-            return false;
+            return _isParavirtualKernel && (error & ~(int)AccessKind.User) == protectionWrite && WriteTable(ref vector, ref error)
+                && !IsStepOver(ref vector, ref error);
         }
 
         if (vector == Vectors.NM && (c->Arch.Cr0 & ControlRegisters.TS) != 0)
@@ -111,8 +111,19 @@ public unsafe partial class InterpreterVcpu
             return false;
         }
 
-        return (vector == Vectors.GP && error == 0 && _isParavirtualKernel && TryEmulatePrivileged())
-            || (vector == Vectors.UD && TryEmulateForced());
+        return ((vector == Vectors.GP && error == 0 && TryEmulatePrivileged(ref vector, ref error)) || (vector == Vectors.UD && TryEmulateForced()))
+            && !IsStepOver(ref vector, ref error);
+    }
+
+    /// <summary>With TF, the trap follows what was done in the place of an instruction, too.</summary>
+    private bool IsStepOver(ref int vector, ref int error)
+    {
+        if ((_c->Arch.Rflags & Rflags.TF) == 0)
+            return false;
+        _c->Arch.Dr[6] = (_c->Arch.Dr[6] & ~15UL) | DebugStatus.SingleStep;
+        vector = Vectors.DB;
+        error = NoError;
+        return true;
     }
 
     /// <summary>
@@ -182,15 +193,17 @@ public unsafe partial class InterpreterVcpu
     /// <summary>An exception or INT n for the kernel.</summary>
     private void DeliverTrap(int vector, int error, bool software)
     {
-        if (vector == Vectors.NMI)
+        const int linuxCall = 0x80;
+        ref readonly var gate = ref _traps[vector];
+        if (vector == Vectors.NMI && !software && gate.Address == 0)
         {
-            if (_entries[(int)ParavirtualEntry.Nmi].Address is not 0 and var nmi)
-                EnterKernel(FlatCode64, nmi, NoError, masksEvents: true);
+            _c->Arch.NmiBlocked = false; // lost
             return;
         }
 
-        ref readonly var gate = ref _traps[vector];
-        if (software && gate.Privilege < (_isParavirtualKernel ? 1 : 3))
+        // Of these three the gates in Xen's own IDT are open to all.
+        var isOpen = vector switch { Vectors.BP or Vectors.OF => true, linuxCall => gate.Address != 0, _ => gate.Privilege >= (_isParavirtualKernel ? 1 : 3) };
+        if (software && !isOpen)
             Raise(Vectors.GP, (uint)((vector * 8) | 2));
         if (gate.Address == 0)
         {
@@ -198,9 +211,13 @@ public unsafe partial class InterpreterVcpu
             return;
         }
 
-        if (vector == Vectors.PF)
+        if (vector == Vectors.PF && !software)
+        {
+            GuestCr2 = _c->Arch.Cr2;
             error = (error & ~(int)AccessKind.User) | (_isParavirtualKernel ? 0 : (int)AccessKind.User);
-        EnterKernel(gate.Selector, gate.Address, error, gate.MasksEvents);
+        }
+
+        EnterKernel(gate.Address, error, gate.MasksEvents);
     }
 
     /// <summary>SYSCALL of a program. The kernel finds RCX and R11 as the instruction leaves them.</summary>
@@ -216,7 +233,8 @@ public unsafe partial class InterpreterVcpu
         c->CurrentOp = _decoder.FetchOp;
         c->Arch.Segments[CS].Selector = FlatCode64;
         c->Arch.Segments[SS].Selector = FlatData;
-        EnterKernel(FlatCode64, address, NoError, masksEvents);
+        EnterKernel(address, NoError, masksEvents);
+        c->Arch.Rflags &= ~Rflags.DF; // what the hypervisor has in IA32_FMASK for kernels
         _singleStep = false;
         UpdateTrapMode();
     }
@@ -233,13 +251,13 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Gpr[4] = 0;
         c->Arch.Segments[CS].Selector = 3;
         c->Arch.Segments[SS].Selector = FlatData;
-        EnterKernel(FlatCode64, address, NoError, masksEvents);
+        EnterKernel(address, NoError, masksEvents);
         _singleStep = false;
         UpdateTrapMode();
     }
 
     /// <summary>Pushes a frame and goes to the kernel. Where that can't be done the domain has crashed.</summary>
-    private void EnterKernel(ushort selector, ulong address, int error, bool masksEvents, bool isFailsafe = false)
+    private void EnterKernel(ulong address, int error, bool masksEvents, bool isFailsafe = false)
     {
         var c = _c;
         var fromKernel = _isParavirtualKernel;
@@ -247,6 +265,8 @@ public unsafe partial class InterpreterVcpu
         var mask = info == null ? (byte)1 : info[UpcallMask];
         var rsp = (fromKernel ? c->Arch.Gpr[4] : _kernelSp) & ~15UL;
         var flags = (Flags.Get(c) & ~(Rflags.IF | Rflags.IOPL)) | (mask == 0 ? Rflags.IF : 0);
+        if (_domain!.ShowsIoPrivilege)
+            flags |= (ulong)((IParavirtualProcessor)this).IoPrivilege << IoplShift;
         var cs = (ulong)c->Arch.Segments[CS].Selector;
         if (fromKernel)
             cs &= ~3UL;
@@ -283,7 +303,7 @@ public unsafe partial class InterpreterVcpu
 
         if (masksEvents && info != null)
             info[UpcallMask] = 1;
-        c->Arch.Segments[CS] = new SegmentRegister { Selector = (ushort)(selector | 3), Limit = uint.MaxValue, Attributes = UserCodeAttributes };
+        c->Arch.Segments[CS] = new SegmentRegister { Selector = FlatCode64, Limit = uint.MaxValue, Attributes = UserCodeAttributes };
         c->Arch.Segments[SS] = new SegmentRegister { Selector = FlatData, Limit = uint.MaxValue, Attributes = UserDataAttributes };
         c->Arch.Rflags &= ~ClearedByTrap;
         c->Arch.Gpr[4] = rsp;
@@ -318,16 +338,18 @@ public unsafe partial class InterpreterVcpu
 
         if (toUser)
             SwitchMode(toKernel: false);
-        if ((how & inSystemCall) == 0)
-        {
-            c->Arch.Gpr[11] = r11;
-            c->Arch.Gpr[1] = rcx;
-        }
-
+        if (_domain!.ShowsIoPrivilege)
+            ((IParavirtualProcessor)this).IoPrivilege = (int)(flags >> IoplShift) & 3;
         c->Arch.Gpr[0] = rax;
         c->Arch.Rip = rip;
         c->Arch.Gpr[4] = rsp;
         SetGuestFlags(flags);
+        if ((how & inSystemCall) == 0)
+            (c->Arch.Gpr[11], c->Arch.Gpr[1]) = (r11, rcx);
+        else if (IsCanonical(rip)) // by SYSRET
+            (c->Arch.Gpr[11], c->Arch.Gpr[1], cs, ss) = (Flags.Get(c) & ~Rflags.RF, rip, cs == FlatCode32 ? FlatCode32 : FlatCode64, FlatData);
+        c->Arch.NmiBlocked = false;
+        _singleStep = false;
         var info = VcpuInfo;
         if (info != null)
             info[UpcallMask] = (flags & Rflags.IF) != 0 ? (byte)0 : (byte)1;
@@ -390,8 +412,8 @@ public unsafe partial class InterpreterVcpu
         }
 
         _c->Arch.Segments[CS].Selector = cs;
-        _c->Arch.Segments[SS].Selector = ss;
-        EnterKernel(FlatCode64, address, NoError, masksEvents, isFailsafe: true);
+        _c->Arch.Segments[SS].Selector = (ushort)(ss | 3);
+        EnterKernel(address, NoError, masksEvents, isFailsafe: true);
         UpdateMode();
     }
 

@@ -14,9 +14,8 @@ public unsafe partial class InterpreterVcpu
 {
     private const int LongestInstruction = 15;
 
-    /// <summary>Bits of CR4 that a kernel may change: TSD, DE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE.</summary>
-    private const ulong ParavirtualCr4 =
-        ControlRegisters.TSD | ControlRegisters.DE | ControlRegisters.OSFXSR | ControlRegisters.OSXMMEXCPT | ControlRegisters.FSGSBASE | ControlRegisters.OSXSAVE;
+    /// <summary>Bits of CR4 that a kernel may change.</summary>
+    private const ulong ParavirtualCr4 = ControlRegisters.TSD | ControlRegisters.DE | ControlRegisters.FSGSBASE | ControlRegisters.OSXSAVE;
 
     private bool TryEmulateForced()
     {
@@ -32,33 +31,37 @@ public unsafe partial class InterpreterVcpu
         return true;
     }
 
-    /// <summary>The instruction that #GP(0) was raised at. False: it is nothing that is emulated.</summary>
-    private bool TryEmulatePrivileged()
+    /// <summary>The instruction that #GP(0) was raised at. False: it is nothing that is emulated, or it has another fault.</summary>
+    private bool TryEmulatePrivileged(ref int vector, ref int error)
     {
         var c = _c;
-        if (c->Is64 == 0)
-            return false;
         var code = new byte[LongestInstruction];
         var length = code.Length;
-        while (length > 0 && !((ILinearMemory)this).TryRead(c->Arch.Rip, code.AsSpan(0, length)))
+        while (length > 0 && !((ILinearMemory)this).TryRead(LinearOf(c->Arch.Rip), code.AsSpan(0, length)))
             length--;
-        var decoder = Decoder.Create(64, new ByteArrayCodeReader(code, 0, length), c->Arch.Rip);
+        var decoder = Decoder.Create(c->Is64 != 0 ? 64 : c->Arch.Segments[CS].Big ? 32 : 16, new ByteArrayCodeReader(code, 0, length), c->Arch.Rip);
         decoder.Decode(out var ins);
         if (ins.IsInvalid)
             return false;
         try
         {
             c->CurrentOp = _decoder.FetchOp;
-            if (!Emulate(in ins))
+            if (EmulatePorts(in ins) is { } isWhole)
+                length = isWhole ? ins.Length : 0;
+            else if (_isParavirtualKernel && Emulate(in ins))
+                length = ins.Length;
+            else
                 return false;
         }
         catch (GuestFaultException)
         {
-            return false; // a value that the register does not take: #GP
+            vector = c->FaultVector;
+            error = HasErrorCode(vector) ? (int)c->FaultError : NoError;
+            return false;
         }
 
         UpdateMode();
-        EndEmulated(ins.Length);
+        EndEmulated(length);
         return true;
     }
 
@@ -67,6 +70,7 @@ public unsafe partial class InterpreterVcpu
         _c->Arch.Rip += (ulong)length;
         _c->Arch.Rflags &= ~Rflags.RF;
         UpdateSlow();
+        WaitForFlushes();
         AskForEvents();
     }
 
@@ -99,20 +103,91 @@ public unsafe partial class InterpreterVcpu
                 return true;
             case Mnemonic.Wbinvd or Mnemonic.Wbnoinvd or Mnemonic.Invd:
                 return true;
-            case Mnemonic.Cli or Mnemonic.Sti:
-                return HasPorts; // and without effect, as in Xen: POPF could not be seen
-            case Mnemonic.In when HasPorts:
-                // A domain has no devices at ports.
-                WriteRegister(ins.Op0Register, ulong.MaxValue >> (64 - (8 * ins.Op0Register.GetSize())));
-                return true;
-            case Mnemonic.Out when HasPorts:
-                return true;
             default:
                 return false;
         }
     }
 
-    private bool HasPorts => ((IParavirtualProcessor)this).IoPrivilege >= 1;
+    /// <summary>Kernels are in ring 1 as far as IOPL is concerned, unless they have asked to be in ring 0.</summary>
+    private bool HasIoPrivilege => ((IParavirtualProcessor)this).IoPrivilege >= (_isParavirtualKernel ? _domain!.ShowsIoPrivilege ? 0 : 1 : 3);
+
+    /// <summary>
+    /// What IOPL and the kernel's bitmap allow, to programs, too. A domain has no devices at ports: all bits are ones.
+    /// </summary>
+    /// <returns>False: one element of several is done. Null: it is no such instruction, or it is not allowed.</returns>
+    private bool? EmulatePorts(in Instruction ins)
+    {
+        var c = _c;
+        switch (ins.Mnemonic)
+        {
+            case Mnemonic.Cli or Mnemonic.Sti when HasIoPrivilege:
+                return true; // and without effect, as in Xen: POPF could not be seen
+            case Mnemonic.In when MayUsePort(ins.Op1Kind == OpKind.Register ? c->Arch.Gpr[2] : ins.GetImmediate(1), ins.Op0Register.GetSize()):
+                WriteRegister(ins.Op0Register, ulong.MaxValue >> (64 - (8 * ins.Op0Register.GetSize())));
+                return true;
+            case Mnemonic.Out when MayUsePort(ins.Op0Kind == OpKind.Register ? c->Arch.Gpr[2] : ins.GetImmediate(0), ins.Op1Register.GetSize()):
+                return true;
+            case Mnemonic.Insb or Mnemonic.Insw or Mnemonic.Insd or Mnemonic.Outsb or Mnemonic.Outsw or Mnemonic.Outsd
+                when MayUsePort(c->Arch.Gpr[2], ins.MemorySize.GetSize()):
+                return EmulatePortString(in ins, isInput: ins.Mnemonic is Mnemonic.Insb or Mnemonic.Insw or Mnemonic.Insd);
+            default:
+                return null;
+        }
+    }
+
+    /// <summary>One element of INS or OUTS.</summary>
+    private bool EmulatePortString(in Instruction ins, bool isInput)
+    {
+        var c = _c;
+        var kind = isInput ? ins.Op0Kind : ins.Op1Kind;
+        var mask = kind switch
+        {
+            OpKind.MemoryESRDI or OpKind.MemorySegRSI => ulong.MaxValue,
+            OpKind.MemoryESEDI or OpKind.MemorySegESI => uint.MaxValue,
+            _ => ushort.MaxValue,
+        };
+        var repeats = ins.HasRepPrefix || ins.HasRepnePrefix;
+        if (repeats && (c->Arch.Gpr[1] & mask) == 0)
+            return true;
+        var size = ins.MemorySize.GetSize();
+        ref var pointer = ref c->Arch.Gpr[isInput ? 7 : 6];
+        var segment = isInput ? ES : ins.MemorySegment - Register.ES;
+        var segmentBase = c->Is64 != 0 && segment < FS ? 0 : c->Arch.Segments[segment].Base;
+        var linear = WrapLinear(segmentBase + (pointer & mask));
+        if (isInput)
+            WriteLinear(linear, size, ulong.MaxValue);
+        else
+            ReadLinear(linear, size);
+        var step = (c->Arch.Rflags & Rflags.DF) != 0 ? -size : size;
+        pointer = Merge(pointer, pointer + (ulong)step, mask);
+        if (!repeats)
+            return true;
+        c->Arch.Gpr[1] = Merge(c->Arch.Gpr[1], c->Arch.Gpr[1] - 1, mask);
+        return (c->Arch.Gpr[1] & mask) == 0;
+
+        // Registers of 32 bits are extended by zeroes, those of 16 bits are not.
+        static ulong Merge(ulong old, ulong value, ulong mask) => mask == ushort.MaxValue ? (old & ~mask) | (value & mask) : value & mask;
+    }
+
+    private bool MayUsePort(ulong value, int size)
+    {
+        if (HasIoPrivilege)
+            return true;
+        var port = (int)(ushort)value;
+        if (port + size > _ioBitmapPorts)
+            return false;
+        var bits = 0;
+        for (var i = 0; i < 2; i++)
+            bits |= TryReadOfKernel(_ioBitmap + (ulong)((port >> 3) + i), out var part) ? part << (8 * i) : 0xFF << (8 * i);
+        return (bits >> (port & 7) & ((1 << size) - 1)) == 0;
+    }
+
+    /// <summary>A byte of the kernel's memory, though a program may be at work.</summary>
+    private bool TryReadOfKernel(ulong linear, out byte value)
+    {
+        value = 0;
+        return IsCanonical(linear) && TryWalk(linear, AccessKind.Read, 2, out var walk) && _memory.TryRead(walk.Physical, out value);
+    }
 
     private bool EmulateMove(in Instruction ins)
     {
@@ -149,11 +224,13 @@ public unsafe partial class InterpreterVcpu
                 case 2:
                     GuestCr2 = value;
                     return true;
+                case 3:
+                    using (_environment.Gate.Enter())
+                        return _domain!.TrySetRoot(this, value & ~0xFFFUL);
                 case 4:
                     WriteCr4((c->Arch.Cr4 & ~ParavirtualCr4) | (value & ParavirtualCr4 & _cr4Mask));
                     return true;
                 default:
-                    _environment.Errors.Report("xen", "a paravirtual kernel writes CR3 or CR8 itself", $"at 0x{c->Arch.Rip:x}");
                     return false;
             }
         }
@@ -188,7 +265,7 @@ public unsafe partial class InterpreterVcpu
 
     private ulong ReadGuestMsr(uint msr) => msr switch
     {
-        0x1B => (ulong)(Index == 0 ? 0x100 : 0) | 0xFEE0_0000, // IA32_APIC_BASE: switched off
+        0x1B => (ulong)(Index == 0 ? 0x100 : 0) | 0xFEE0_0800, // IA32_APIC_BASE, which Linux asks for: that there is one, as Xen says
         0x277 => 0x0000_0501_0007_0406, // IA32_PAT, which is Xen's own
         _ => ReadMsr(msr),
     };
@@ -202,6 +279,7 @@ public unsafe partial class InterpreterVcpu
             fsBase => processor.SetSegmentBase(ParavirtualSegmentBase.Fs, value),
             gsBase => processor.SetSegmentBase(ParavirtualSegmentBase.KernelGs, value),
             kernelGsBase => processor.SetSegmentBase(ParavirtualSegmentBase.UserGs, value),
+            0x8B when value == 0 => true, // IA32_BIOS_SIGN_ID: asks for the revision to be read anew
             _ => ReadGuestMsr(msr) == value, // what is there already
         };
         if (isTaken)

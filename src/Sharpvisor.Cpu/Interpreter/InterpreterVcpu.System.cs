@@ -214,6 +214,8 @@ public unsafe partial class InterpreterVcpu
                 WriteOperand(in ins, 0, op, 4, c->Arch.Mxcsr);
                 return false;
             case Mnemonic.Vmcall or Mnemonic.Vmmcall:
+                if (IsParavirtual)
+                    Raise(Vectors.UD); // not in ring 3
                 if (ExecuteHypercall())
                     return false;
                 c->Arch.Rip += op->Offset;

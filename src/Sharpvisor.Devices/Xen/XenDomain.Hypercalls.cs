@@ -45,7 +45,9 @@ public sealed partial class XenDomain
             case changeSet:
                 return WriteText(memory, call.Arg2, "", 64);
             case platformParameters:
-                return memory.TryWrite(call.Arg2, stackalloc byte[WordOf(call)]) ? 0 : Result(XenError.EFAULT);
+                Span<byte> start = stackalloc byte[8];
+                BinaryPrimitives.WriteUInt64LittleEndian(start, Paravirtual is null ? 0 : IParavirtualDomain.HoleStart);
+                return memory.TryWrite(call.Arg2, start[..WordOf(call)]) ? 0 : Result(XenError.EFAULT);
             case guestHandle:
                 return memory.TryWrite(call.Arg2, stackalloc byte[16]) ? 0 : Result(XenError.EFAULT);
             case getFeatures:

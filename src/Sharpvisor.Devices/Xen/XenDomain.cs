@@ -186,14 +186,14 @@ public sealed partial class XenDomain : IHypervisor
 
     public (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf)
     {
-        const uint hypercallPages = 1, vcpuId = 1 << 3, domainId = 1 << 4, extendedDestination = 1 << 5, upcallVector = 1 << 6;
+        const uint hypercallPages = 1, preservesAccessed = 1, vcpuId = 1 << 3, domainId = 1 << 4, extendedDestination = 1 << 5, upcallVector = 1 << 6;
         return leaf switch
         {
             FirstLeaf => (LastLeaf, Word("XenV"), Word("MMXe"), Word("nVMM")),
             FirstLeaf + 1 => (Version, 0, 0, 0),
-            FirstLeaf + 2 => (hypercallPages, HypercallMsr, 0, 0),
+            FirstLeaf + 2 => (hypercallPages, HypercallMsr, Paravirtual is null ? 0u : preservesAccessed, 0),
             FirstLeaf + 3 when subleaf == 0 => (0, 0, (uint)(Clock.TscHz / 1000), 0),
-            FirstLeaf + 4 => (vcpuId | domainId | extendedDestination | (Callback.Offer == XenCallbackOffer.ProcessorVector ? upcallVector : 0), (uint)processor, (uint)Number, 0),
+            FirstLeaf + 4 when Paravirtual is null => (vcpuId | domainId | extendedDestination | (Callback.Offer == XenCallbackOffer.ProcessorVector ? upcallVector : 0), (uint)processor, (uint)Number, 0),
             FirstLeaf + 5 => (0, (uint)(64 - BitOperations.LeadingZeroCount(_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G - 1 : uint.MaxValue)), 0, 0),
             _ => default,
         };

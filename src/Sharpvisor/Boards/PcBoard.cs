@@ -161,7 +161,7 @@ internal sealed class PcBoard : Board
 
     public override StandardVga? Vga => _vga;
 
-    public override IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
+    protected override IReadOnlyList<VirtioDevice> PciVirtioDevices => _virtio.Devices;
 
     public override IReadOnlyList<IMsrDevice> MsrDevices(int index) => Xen is null ? [_kvmClocks[index]] : [Xen.Processors[index]];
 

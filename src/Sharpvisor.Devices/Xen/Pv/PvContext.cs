@@ -9,8 +9,8 @@ internal sealed class PvContext
     public const int Length = 5168;
 
     private const int Flags = 512, UserRegisters = 520, Traps_ = 720, TrapSize = 16, TrapCount = 256, Ldt = 4816, GdtFrames_ = 4832, GdtFrameCount = 16, GdtEntries_ = 4960;
-    private const int KernelSs = 4968, KernelSp = 4976, ControlRegisters = 4984, EventCallback = 5112, FsBase_ = 5144;
-    private const ulong FailsafeDisablesEvents = 8, SyscallDisablesEvents = 16;
+    private const int KernelSs = 4968, KernelSp = 4976, ControlRegisters = 4984, DebugRegisters_ = 5048, EventCallback = 5112, Assists_ = 5136, FsBase_ = 5144;
+    private const ulong InKernel = 4, FailsafeDisablesEvents = 8, SyscallDisablesEvents = 16;
 
     public required ParavirtualRegisters Registers { get; init; }
 
@@ -32,6 +32,11 @@ internal sealed class PvContext
     public required ulong KernelRoot { get; init; }
 
     public required ulong UserRoot { get; init; }
+
+    public required IReadOnlyList<ulong> DebugRegisters { get; init; }
+
+    /// <summary>VMASST_TYPE_* by bits.</summary>
+    public required ulong Assists { get; init; }
 
     public required ulong EventEntry { get; init; }
 
@@ -68,9 +73,14 @@ internal sealed class PvContext
         var frames = new ulong[GdtFrameCount];
         for (var i = 0; i < frames.Length; i++)
             frames[i] = Word(context, GdtFrames_ + (i * 8));
+        var debug = new ulong[8];
+        for (var i = 0; i < debug.Length; i++)
+            debug[i] = Word(context, DebugRegisters_ + (i * 8));
         return new PvContext
         {
-            Registers = ParseRegisters(context[UserRegisters..]),
+            Registers = ParseRegisters((flags & InKernel) != 0, context[UserRegisters..]),
+            DebugRegisters = debug,
+            Assists = Word(context, Assists_),
             Traps = traps,
             LdtAddress = Word(context, Ldt),
             LdtEntries = (int)ldtEntries,
@@ -91,23 +101,25 @@ internal sealed class PvContext
         };
     }
 
-    /// <summary>struct trap_info: vector, flags (0 to 1: privilege, 2: masks events), selector, address.</summary>
+    /// <summary>struct trap_info: vector, flags (0 to 1: privilege, 2: masks events), selector (of no use in 64 bits), address.</summary>
     public static TrapGate ParseTrap(ReadOnlySpan<byte> info, out int vector)
     {
         vector = info[0];
-        return new TrapGate(BinaryPrimitives.ReadUInt16LittleEndian(info[2..]), Word(info, 8), info[1] & 3, (info[1] & 4) != 0);
+        return new TrapGate(Word(info, 8), info[1] & 3, (info[1] & 4) != 0);
     }
 
     /// <summary>struct cpu_user_regs.</summary>
-    private static ParavirtualRegisters ParseRegisters(ReadOnlySpan<byte> r)
+    private static ParavirtualRegisters ParseRegisters(bool isKernel, ReadOnlySpan<byte> r)
     {
         const int r15 = 0, r14 = 8, r13 = 16, r12 = 24, rbp = 32, rbx = 40, r11 = 48, r10 = 56, r9 = 64, r8 = 72, rax = 80, rcx = 88, rdx = 96, rsi = 104, rdi = 112;
-        const int rip = 128, flags = 144, rsp = 152, es = 168, ds = 176, fs = 184, gs = 192;
+        const int rip = 128, cs = 136, flags = 144, rsp = 152, ss = 160, es = 168, ds = 176, fs = 184, gs = 192;
         ReadOnlySpan<int> order = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
         var general = new ulong[order.Length];
         for (var i = 0; i < general.Length; i++)
             general[i] = Word(r, order[i]);
-        return new ParavirtualRegisters(general, Word(r, rip), Word(r, flags), (ushort)Word(r, ds), (ushort)Word(r, es), (ushort)Word(r, fs), (ushort)Word(r, gs));
+        return new ParavirtualRegisters(isKernel, general, Word(r, rip), Word(r, flags), Selector(r, cs), Selector(r, ss), Selector(r, ds), Selector(r, es), Selector(r, fs), Selector(r, gs));
+
+        static ushort Selector(ReadOnlySpan<byte> r, int offset) => BinaryPrimitives.ReadUInt16LittleEndian(r[offset..]);
     }
 
     private static ulong Word(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[offset..]);

@@ -10,6 +10,12 @@ public sealed partial class PvDomain
     /// <summary>Calls in one multicall: Linux makes up to 32.</summary>
     private const ulong LongestMulticall = 1024;
 
+    /// <summary>VCPUOP_send_nmi.</summary>
+    private const ulong SendNmi = 11;
+
+    /// <summary>VMASST_TYPE_architectural_iopl.</summary>
+    private const int ArchitecturalIopl = 4;
+
     private bool _inMulticall;
 
     /// <summary>Serves a call, or leaves it to what all domains have.</summary>
@@ -36,14 +42,14 @@ public sealed partial class PvDomain
             3 => new(SwitchStack(call, processor)),
             4 => new(SetCallbacks(call, processor)),
             5 => new(SetTaskSwitched(call, processor)),
-            8 => new(Result(call.Arg1 < 8 && processor.SetDebugRegister((int)call.Arg1, call.Arg2) ? XenError.None : XenError.EINVAL)),
-            9 => new(call.Arg1 is < 4 or 6 or 7 ? processor.GetDebugRegister((int)call.Arg1) : Result(XenError.EINVAL)),
+            8 => new(Result(SetDebugRegister(call, processor))),
+            9 => new(call.Arg1 is < 4 or 6 or 7 ? processor.GetDebugRegister((int)call.Arg1) : Result(XenError.ENODEV)),
             10 => new(UpdateDescriptor(call)),
             13 => new(Multicall(call, processor)),
             15 => new(SetTimer(call)),
             21 => new(VmAssist(call)),
             23 => new(processor.ReturnFromTrap()),
-            24 when call.Arg1 <= 3 => VcpuOp(call, memory),
+            24 when IsVcpuOp(call) => VcpuOp(call, memory),
             25 => new(Result(call.Arg1 <= 3 && processor.SetSegmentBase((ParavirtualSegmentBase)call.Arg1, call.Arg2) ? XenError.None : XenError.EINVAL)),
             28 => new(NmiOp(call, processor)),
             30 => new(CallbackOp(call, processor)),
@@ -51,7 +57,7 @@ public sealed partial class PvDomain
             34 => new(Result(XenError.ENOSYS)), // hvm_op
             _ => default,
         };
-        return call.Number is 0 or (>= 2 and <= 5) or (>= 8 and <= 10) or 13 or 15 or 21 or 23 or 25 or 28 or 30 or 33 or 34 || call is { Number: 24, Arg1: <= 3 };
+        return call.Number is 0 or (>= 2 and <= 5) or (>= 8 and <= 10) or 13 or 15 or 21 or 23 or 25 or 28 or 30 or 33 or 34 || IsVcpuOp(call);
     }
 
     private static ulong Result(XenError error) => (ulong)(long)error;
@@ -60,6 +66,19 @@ public sealed partial class PvDomain
 
     /// <summary>Where a kernel may be entered.</summary>
     private static bool IsEntry(ulong linear) => IsCanonical(linear) && linear - IParavirtualDomain.HoleStart >= IParavirtualDomain.HoleLength;
+
+    /// <summary>Those that concern the start of processors, and NMIs; the others are the same for all domains.</summary>
+    private static bool IsVcpuOp(in Hypercall call) => call is { Number: 24, Arg1: <= 3 or SendNmi };
+
+    private static XenError SetDebugRegister(in Hypercall call, IParavirtualProcessor processor)
+    {
+        if (call.Arg1 is not (< 4 or 6 or 7))
+            return XenError.ENODEV;
+        if (processor.SetDebugRegister((int)call.Arg1, call.Arg2))
+            return XenError.None;
+        // Bits that are reserved, or what there is but not for a domain.
+        return call.Arg1 >= 6 && call.Arg2 >> 32 != 0 ? XenError.EINVAL : XenError.EPERM;
+    }
 
     private static ulong SetTrapTable(in Hypercall call, IParavirtualProcessor processor)
     {
@@ -175,7 +194,7 @@ public sealed partial class PvDomain
             return Result(XenError.ENOSYS);
         if (call.Arg1 == unregister)
         {
-            if (entry is not (ParavirtualEntry.Nmi or ParavirtualEntry.SystemEnter or ParavirtualEntry.SystemCall32))
+            if (entry != ParavirtualEntry.Nmi)
                 return Result(XenError.EINVAL);
             processor.SetEntry(entry.Value, 0, masksEvents: false);
             return 0;
@@ -276,18 +295,17 @@ public sealed partial class PvDomain
         return 0;
     }
 
-    /// <summary>What these ask for is so, or makes no difference here.</summary>
+    /// <summary>But for two, what these ask for is so, or makes no difference here.</summary>
     private ulong VmAssist(in Hypercall call)
     {
-        const ulong fourGbSegments = 0, writablePageTables = 2, largeTables = 3, ioPrivilege = 4, runstateUpdateFlag = 5, strictTable = 32;
-        if (call is { Arg1: <= 1, Arg2: runstateUpdateFlag })
-            _domain.MarkRunstateUpdates(call.Arg1 == 0);
-        return call.Arg1 > 1 ? Result(XenError.ENOSYS) : call.Arg2 switch
-        {
-            fourGbSegments or 1 or writablePageTables or largeTables or runstateUpdateFlag or strictTable => 0,
-            ioPrivilege => Result(XenError.EINVAL),
-            _ => Result(XenError.EINVAL),
-        };
+        const ulong enable = 0, disable = 1, fourGbSegments = 0, fourGbNotify = 1, writablePageTables = 2, largeTables = 3, runstateUpdateFlag = 5, strictTable = 32;
+        if (call.Arg1 is not (enable or disable))
+            return Result(XenError.ENOSYS);
+        if (call.Arg2 == runstateUpdateFlag)
+            _domain.MarkRunstateUpdates(call.Arg1 == enable);
+        if (call.Arg2 == ArchitecturalIopl)
+            _showsIoPrivilege = call.Arg1 == enable;
+        return call.Arg2 is fourGbSegments or fourGbNotify or writablePageTables or largeTables or ArchitecturalIopl or runstateUpdateFlag or strictTable ? 0 : Result(XenError.EINVAL);
     }
 
     private HypercallResult VcpuOp(in Hypercall call, ILinearMemory memory)
@@ -313,10 +331,17 @@ public sealed partial class PvDomain
 
                 return default;
             case down:
-                state.IsUp = false;
-                _domain.Processors[(int)call.Arg2].StopTimer();
                 // Another processor can't be stopped from here: it goes down by itself, as Linux has it.
-                return (int)call.Arg2 == call.Processor ? new(0, After: AfterHypercall.Offline) : new(Result(XenError.EINVAL));
+                if ((int)call.Arg2 != call.Processor)
+                    return new(Result(state.IsUp ? XenError.EINVAL : XenError.None));
+                state.IsUp = false;
+                if (!_processors.Any(p => p.IsUp))
+                    _control.RequestPowerOff("Xen");
+                return new(0, After: AfterHypercall.Offline);
+            case SendNmi:
+                if (state.IsUp)
+                    state.Signals?.RaiseNmi();
+                return default;
             default:
                 return new(state.IsUp ? 1UL : 0);
         }
@@ -372,7 +397,7 @@ public sealed partial class PvDomain
 
     private static ulong PhysdevOp(in Hypercall call, IParavirtualProcessor processor)
     {
-        const ulong setIopl = 6, setIoBitmap = 7;
+        const ulong setIopl = 6, setIoBitmap = 7, mostPorts = 0x10000;
         Span<byte> argument = stackalloc byte[4];
         switch (call.Arg1)
         {
@@ -385,7 +410,14 @@ public sealed partial class PvDomain
                 processor.IoPrivilege = (int)level;
                 return 0;
             case setIoBitmap:
-                return 0; // programs have no ports: there are none
+                Span<byte> bitmap = stackalloc byte[12];
+                if (!processor.TryRead(call.Arg2, bitmap))
+                    return Result(XenError.EFAULT);
+                var ports = BinaryPrimitives.ReadUInt32LittleEndian(bitmap[8..]);
+                if (ports > mostPorts)
+                    return Result(XenError.EINVAL);
+                processor.SetIoBitmap(BinaryPrimitives.ReadUInt64LittleEndian(bitmap), (int)ports);
+                return 0;
             default:
                 return Result(XenError.ENOSYS);
         }

@@ -30,6 +30,7 @@ public sealed partial class PvDomain : IParavirtualDomain
     private readonly ILogger _logger;
     private readonly PvProcessor[] _processors;
     private readonly ulong _flatSegments, _zeroes;
+    private volatile bool _showsIoPrivilege;
 
     /// <param name="layout">Its memory.</param>
     public PvDomain(XenDomain domain, PvLayout layout, GuestMemory memory, IMachineControl control, GuestErrorLog errors, ILogger logger)
@@ -58,6 +59,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         foreach (var processor in _processors)
             processor.Reset();
         _processors[0].IsUp = true;
+        _showsIoPrivilege = false;
         const int ring1Code = 0x18, ring3Code32 = 0x20, ring3Data = 0x28, ring3Code64 = 0x30, ring1Data = 0x10;
         Span<byte> page = new byte[PageSize];
         BinaryPrimitives.WriteUInt64LittleEndian(page[ring1Data..], 0x00CF_B300_0000_FFFF);
@@ -96,6 +98,10 @@ public sealed partial class PvDomain : IParavirtualDomain
         return true;
     }
 
+    public bool ShowsIoPrivilege => _showsIoPrivilege;
+
+    public bool TrySetRoot(IParavirtualProcessor processor, ulong root) => Mmu.SetRoots(processor, root, processor.UserRoot) == XenError.None;
+
     public bool BeginTableWrite(ulong physical) => Mmu.BeginTableWrite(physical);
 
     public bool EndTableWrite(IParavirtualProcessor processor) => Mmu.EndTableWrite(processor);
@@ -119,6 +125,9 @@ public sealed partial class PvDomain : IParavirtualDomain
 
         foreach (var (vector, gate) in context.Traps)
             processor.SetTrap(vector, gate);
+        for (var i = 0; i < context.DebugRegisters.Count; i++)
+            processor.SetDebugRegister(i, context.DebugRegisters[i]);
+        _showsIoPrivilege |= (context.Assists & 1 << ArchitecturalIopl) != 0;
         processor.SetGdt(context.GdtEntries);
         processor.SetLdt(context.LdtAddress, context.LdtEntries);
         processor.SetKernelStack(context.KernelStackSelector, context.KernelStack);
