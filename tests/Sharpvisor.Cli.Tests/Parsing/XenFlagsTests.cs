@@ -62,7 +62,6 @@ public sealed class XenFlagsTests
     [InlineData("-device xenmou: OpenXT's mouse is not here", "-device", "xenmou")]
     [InlineData("devices of the host are not given to guests", "-device", "xen-pci-passthrough,hostaddr=0000:00:02.0")]
     [InlineData("-device xen-platform: this machine is no HVM domain; give -machine xenfv", "-device", "xen-platform")]
-    [InlineData("-machine xenpv: pure PV domains are not in this version; give xenpvh", "-machine", "xenpv")]
     [InlineData("leave igd-passthru=on out", "-machine", "xenfv,igd-passthru=on")]
     [InlineData("xen-callback=gsi is no way to tell of events; give vcpu-vector, vector or line", "-machine", "xenfv,xen-callback=gsi")]
     [InlineData("xen-callback=line needs the interrupt controllers of a PC; give vector, or xenfv", "-machine", "xenpvh,xen-callback=line")]
