@@ -90,9 +90,7 @@ public sealed partial class PvDomain : IParavirtualDomain
     {
         ref var held = ref _processors[processor].Held[(int)structure];
         var frame = address / PageSize;
-        if (frame == held)
-            return true;
-        if (frame != 0 && !Mmu.TryAcquire(frame, writable: true))
+        if (address != 0 && !Mmu.TryAcquire(frame, writable: true))
             return false;
         if (held != 0)
             Mmu.Release(held, writable: true);
