@@ -31,6 +31,9 @@ public sealed class CpuEnvironment
     /// <summary>Whose CPUID leaves and hypercalls the guest finds; null: those of KVM that the engine has itself.</summary>
     public IHypervisor? Hypervisor { get; init; }
 
+    /// <summary>Given, the processors are those of a paravirtual domain: its kernel is in ring 3 and has no privileged instructions.</summary>
+    public IParavirtualDomain? Paravirtual { get; init; }
+
     /// <summary>What <c>-d</c> asked for, and where it goes.</summary>
     public CpuTrace? Trace { get; init; }
 

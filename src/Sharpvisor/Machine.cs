@@ -68,8 +68,13 @@ public sealed partial class Machine : IAsyncDisposable, IMachineControl
             Ports = new AddressSpace("io", 0x10000, _gate, Errors) { Trace = (TracePoints, TraceKind.Port) };
             Mmio = new AddressSpace("mmio", PhysicalAddressLimit, _gate, Errors) { Trace = (TracePoints, TraceKind.Mmio) };
             var context = new BoardContext(Memory, Ports, Mmio, _gate, _clock, Errors, this, ProcessorId(model), _logger);
-            _board = options.Kind == MachineKind.XenPvh ? new XenPvhBoard(context, options) : new PcBoard(context, options);
-            _plan = BootChoice.Plan(options, Memory);
+            _board = options.Kind switch
+            {
+                MachineKind.XenPv => new XenPvBoard(context, options),
+                MachineKind.XenPvh => new XenPvhBoard(context, options),
+                _ => new PcBoard(context, options),
+            };
+            _plan = options.Kind == MachineKind.XenPv ? null : BootChoice.Plan(options, Memory);
             if (_plan is { Way: BootWay.Firmware })
                 _board.AddKernel(_plan);
             Screen = _board.Vga is null ? null : new GuestScreen(_board.Vga, _gate, _exit.Task);
@@ -88,6 +93,7 @@ public sealed partial class Machine : IAsyncDisposable, IMachineControl
                 ProcessorCount = options.ProcessorCount,
                 RegisterPort = _board.RegisterPort,
                 Hypervisor = _board.Xen,
+                Paravirtual = _board.Xen?.Paravirtual,
                 Trace = options.Trace,
                 Points = TracePoints,
             };
@@ -152,7 +158,7 @@ public sealed partial class Machine : IAsyncDisposable, IMachineControl
     {
         get
         {
-            var console = _options.Kind == MachineKind.XenPvh ? _options.Xen?.Console : _options.Serial[0];
+            var console = _options.Kind is MachineKind.XenPvh or MachineKind.XenPv ? _options.Xen?.Console : _options.Serial[0];
             return console as MemoryCharBackend
                 ?? throw new InvalidOperationException($"the first console leads to {console?.Name ?? "nothing"}; leave WithSerial and a console of WithXen out to use Serial");
         }
@@ -425,7 +431,13 @@ public sealed partial class Machine : IAsyncDisposable, IMachineControl
                 _board.Reset();
             foreach (var vcpu in _vcpus)
                 vcpu.Reset();
-            if (_plan is { Way: BootWay.Direct } plan && (start == MachineStart.Cold || !TryResume()))
+            if (_board is XenPvBoard paravirtual)
+            {
+                var state = _vcpus[0].GetState();
+                paravirtual.EnterKernel(ref state);
+                _vcpus[0].SetState(state);
+            }
+            else if (_plan is { Way: BootWay.Direct } plan && (start == MachineStart.Cold || !TryResume()))
                 EnterKernel(plan);
         }
     }

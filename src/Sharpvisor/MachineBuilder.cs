@@ -225,8 +225,8 @@ public sealed class MachineBuilder
     /// <summary>Who wants to see what the guest says and has not said where: <see cref="Machine.Serial"/>.</summary>
     private static MachineOptions WithDefaultConsole(MachineOptions options) => options switch
     {
-        { Kind: MachineKind.XenPvh, Serial.Count: 0, Xen: { Console: null } xen } => options with { Xen = xen with { Console = new MemoryCharBackend() } },
-        { Kind: not MachineKind.XenPvh, Serial.Count: 0 } => options with { Serial = [new MemoryCharBackend()] },
+        { Kind: MachineKind.XenPvh or MachineKind.XenPv, Serial.Count: 0, Xen: { Console: null } xen } => options with { Xen = xen with { Console = new MemoryCharBackend() } },
+        { Kind: not (MachineKind.XenPvh or MachineKind.XenPv), Serial.Count: 0 } => options with { Serial = [new MemoryCharBackend()] },
         _ => options,
     };
 

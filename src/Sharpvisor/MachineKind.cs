@@ -11,4 +11,7 @@ public enum MachineKind
 
     /// <summary>A domain of Xen's without a PC around it: PVH. Local APICs, ACPI tables, and what Xen offers.</summary>
     XenPvh,
+
+    /// <summary>A domain of Xen's without any hardware: pure PV. Its kernel is in ring 3 and asks the hypervisor for all.</summary>
+    XenPv,
 }

@@ -149,7 +149,8 @@ internal static class Values
                     settings.Machine = MachineKind.XenPvh;
                     break;
                 case "xenpv" or "type=xenpv":
-                    throw new ConfigurationException($"-machine {value}: pure PV domains are not in this version; give xenpvh");
+                    settings.Machine = MachineKind.XenPv;
+                    break;
                 case "igd-passthru=off" or "usb=off" or "suppress-vmdesc=on":
                     break; // it is so
                 case "igd-passthru=on":

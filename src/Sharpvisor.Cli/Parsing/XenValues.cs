@@ -70,7 +70,7 @@ internal static class XenValues
     {
         if (settings.NeedsXenPlatform && settings.Machine != MachineKind.XenHvm)
             throw new ConfigurationException("-device xen-platform: this machine is no HVM domain; give -machine xenfv, which has it");
-        if (settings.Machine == MachineKind.XenPvh)
+        if (settings.Machine is MachineKind.XenPvh or MachineKind.XenPv)
             MakeSerialTheConsole(settings);
         if (settings.Machine != MachineKind.Pc)
             return;

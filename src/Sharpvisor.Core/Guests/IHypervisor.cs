@@ -22,11 +22,23 @@ public interface ILinearMemory
 /// <param name="Number">RAX or EAX.</param>
 public readonly record struct Hypercall(int Processor, int Privilege, bool Is64, ulong Number, ulong Arg1, ulong Arg2, ulong Arg3, ulong Arg4, ulong Arg5);
 
+/// <summary>What a processor does after a hypercall.</summary>
+public enum AfterHypercall
+{
+    GoOn,
+
+    /// <summary>It waits for an event.</summary>
+    Halt,
+
+    /// <summary>It is off until another processor starts it.</summary>
+    Offline,
+}
+
 /// <summary>What becomes of a hypercall.</summary>
 /// <param name="Value">What RAX gets.</param>
 /// <param name="IsAgain">The call is not through: the processor makes it again, after interrupts that wait. <paramref name="Value"/> is not used.</param>
 /// <param name="Rest">The processor has nothing to do for now: it sleeps on this, without the gate, for a fraction of a millisecond.</param>
-public readonly record struct HypercallResult(ulong Value, bool IsAgain = false, WakeableSleep? Rest = null);
+public readonly record struct HypercallResult(ulong Value, bool IsAgain = false, WakeableSleep? Rest = null, AfterHypercall After = AfterHypercall.GoOn);
 
 /// <summary>The interface of a hypervisor that a machine offers its guest, in place of the engine's own.</summary>
 public interface IHypervisor
@@ -35,5 +47,6 @@ public interface IHypervisor
     (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf);
 
     /// <summary>Serves a hypercall, with the machine's gate held.</summary>
+    /// <param name="memory">Of paravirtual kernels an <see cref="IParavirtualProcessor"/>.</param>
     HypercallResult Call(in Hypercall call, ILinearMemory memory);
 }

@@ -81,6 +81,31 @@ internal sealed unsafe class CodeCoherence
         }
     }
 
+    /// <summary>Has other vCPUs, by a bit each, forget the translation of a page, or (null) all.</summary>
+    public void FlushTlbOf(ulong vcpus, ulong? linear)
+    {
+        foreach (var vcpu in _vcpus)
+        {
+            if ((vcpus >> vcpu.Index & 1) != 0)
+                vcpu.PostFlush(linear);
+        }
+    }
+
+    /// <summary>Returns when none of these vCPUs goes by what it was to forget. Not with the machine's gate held, which they may wait for.</summary>
+    public void WaitForFlushes(InterpreterVcpu vcpu, ulong vcpus)
+    {
+        Interlocked.MemoryBarrier();
+        foreach (var other in _vcpus)
+        {
+            var spin = new SpinWait();
+            while (other != vcpu && (vcpus >> other.Index & 1) != 0 && other.IsInGuest && other.HasCodeRequests)
+            {
+                vcpu.ServeCodeRequests();
+                spin.SpinOnce(sleep1Threshold: -1);
+            }
+        }
+    }
+
     /// <summary>Whether a store to any of these lines would be noticed.</summary>
     public bool IsMarked(ulong physical, ulong lines) => (Volatile.Read(ref _memory.CodeLines(physical)) & lines) == lines;
 

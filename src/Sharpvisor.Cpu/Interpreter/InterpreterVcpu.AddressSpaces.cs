@@ -32,7 +32,12 @@ public unsafe partial class InterpreterVcpu
     private protected uint EpochGeneration { get; private set; }
 
     /// <summary>The user's space: 1 + PCID.</summary>
-    private int UserSpace => 1 + ((_c->Arch.Cr4 & ControlRegisters.PCIDE) != 0 ? (int)(_c->Arch.Cr3 & 0xFFF) : 0);
+    private int UserSpace => IsParavirtual ? SpaceOf(_userRoot) : 1 + ((_c->Arch.Cr4 & ControlRegisters.PCIDE) != 0 ? (int)(_c->Arch.Cr3 & 0xFFF) : 0);
+
+    private int CodeSpace => IsUserCode ? UserSpace : KernelSpace;
+
+    /// <summary>Ring 3, and no kernel's.</summary>
+    private bool IsUserCode => _c->Cpl == 3 && !_isParavirtualKernel;
 
     /// <summary>Linear addresses may mean other code now: all remembered look-ups are void.</summary>
     internal void NewEpoch()
@@ -100,7 +105,7 @@ public unsafe partial class InterpreterVcpu
         _c->Cpl = (byte)(key >> 8);
         _c->LookupKey = key;
         _epoch = key >> 16;
-        _codeSegment = (0, uint.MaxValue, _c->Cpl == 3 ? UserSpace : KernelSpace);
+        _codeSegment = (0, uint.MaxValue, CodeSpace);
         UpdateTlbKind();
     }
 
@@ -117,13 +122,13 @@ public unsafe partial class InterpreterVcpu
             _fetchedLarge.Add(linear >> LargeShift);
         else
             _fetched.Add(linear >> 12);
-        _kernelIsNotGlobal |= _c->Cpl < 3 && !walk.Global;
+        _kernelIsNotGlobal |= !IsUserCode && !walk.Global;
     }
 
     /// <summary>Look-ups go by RIP, an offset: each base and limit of CS has an epoch of its own.</summary>
     private void SetCodeSegment(ulong codeBase, uint limit)
     {
-        var segment = (codeBase, limit, _c->Cpl == 3 ? UserSpace : KernelSpace);
+        var segment = (codeBase, limit, CodeSpace);
         if (segment == _codeSegment)
             return;
         _codeSegment = segment;

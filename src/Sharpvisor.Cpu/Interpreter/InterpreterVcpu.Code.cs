@@ -10,6 +10,11 @@ namespace Sharpvisor.Cpu.Interpreter;
 /// <content>Decoded code whose bytes change: requests of other processors and devices, and what is dropped.</content>
 public unsafe partial class InterpreterVcpu
 {
+    /// <summary>Values of <see cref="_flushRequest"/> that are no address of a page.</summary>
+    private const ulong NoFlush = 0xDEAD_0000_0000_0001, FlushEverything = 0xDEAD_0000_0000_0002;
+
+    private ulong _flushRequest = NoFlush;
+
     internal void Post(CodeRequest request)
     {
         if (_disposed)
@@ -23,6 +28,17 @@ public unsafe partial class InterpreterVcpu
             _codeRequestCount = _codeRequests.Count;
         }
 
+        Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
+        Volatile.Write(ref _c->Translator.Attention, 1);
+    }
+
+    /// <summary>Asks to forget the translation of a page, or (null) all.</summary>
+    internal void PostFlush(ulong? linear)
+    {
+        if (_disposed)
+            return;
+        lock (_codeRequests)
+            _flushRequest = _flushRequest == NoFlush ? linear ?? FlushEverything : _flushRequest == linear ? linear.Value : FlushEverything;
         Interlocked.Or(ref _c->Pending, (int)PendingEvents.Code);
         Volatile.Write(ref _c->Translator.Attention, 1);
     }
@@ -88,6 +104,7 @@ public unsafe partial class InterpreterVcpu
         foreach (var write in _ownWrites)
             _coherence.OnRmwDone(write.Page, write.Lines);
         _ownWrites.Clear();
+        ServeFlush();
         if (_codeRequestCount == 0)
             return;
         lock (_codeRequests)
@@ -112,6 +129,17 @@ public unsafe partial class InterpreterVcpu
             }
 
             _codeRequestCount = 0;
+        }
+    }
+
+    private void ServeFlush()
+    {
+        if (Volatile.Read(ref _flushRequest) == NoFlush)
+            return;
+        lock (_codeRequests)
+        {
+            ForgetTranslations(_flushRequest == FlushEverything ? null : _flushRequest);
+            _flushRequest = NoFlush;
         }
     }
 

@@ -70,6 +70,8 @@ public unsafe partial class InterpreterVcpu
         UpdateSlow();
         var vector = c->FaultVector;
         var error = HasErrorCode(vector) && IsProtected ? (int)c->FaultError : NoError;
+        if (IsParavirtual && ServeFault(ref vector, ref error))
+            return;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.Int) != 0)
             TraceEvent(vector, error, "exception");
         if (_environment.Points is { } points && points.Wants(TraceKind.Exception))
@@ -141,7 +143,9 @@ public unsafe partial class InterpreterVcpu
     private void DeliverEvent(int vector, int error, bool software)
     {
         var c = _c;
-        if (!IsProtected)
+        if (IsParavirtual)
+            DeliverTrap(vector, error, software);
+        else if (!IsProtected)
             DeliverReal(vector);
         else if (IsLongMode)
             DeliverLong(vector, error, software);

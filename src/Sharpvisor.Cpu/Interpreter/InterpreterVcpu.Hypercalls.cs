@@ -1,6 +1,7 @@
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu.Paging;
+using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Cpu.Interpreter;
 
@@ -55,7 +56,7 @@ public unsafe partial class InterpreterVcpu : ILinearMemory
 
         ref var gpr = ref c->Arch.Gpr;
         var call = c->Is64 != 0
-            ? new Hypercall(Index, c->Cpl, true, gpr[0], gpr[7], gpr[6], gpr[2], gpr[10], gpr[8])
+            ? new Hypercall(Index, _isParavirtualKernel ? 0 : c->Cpl, true, gpr[0], gpr[7], gpr[6], gpr[2], gpr[10], gpr[8])
             : new Hypercall(Index, c->Cpl, false, (uint)gpr[0], (uint)gpr[3], (uint)gpr[1], (uint)gpr[2], (uint)gpr[6], (uint)gpr[7]);
         HypercallResult result;
         using (_environment.Gate.Enter())
@@ -66,6 +67,8 @@ public unsafe partial class InterpreterVcpu : ILinearMemory
         if (_environment.Points is { } points && points.Wants(TraceKind.Hypercall))
             points.Write(new TraceEvent(TraceKind.Hypercall, Index, call.Number, call.Arg1, call.Arg2, result.Value));
         gpr[0] = c->Is64 != 0 ? result.Value : (uint)result.Value;
+        if (result.After != AfterHypercall.GoOn)
+            c->Arch.Activity = result.After == AfterHypercall.Halt ? ActivityState.Halted : ActivityState.WaitForSipi;
         return true;
     }
 

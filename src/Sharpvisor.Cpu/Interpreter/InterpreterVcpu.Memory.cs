@@ -274,9 +274,13 @@ public unsafe partial class InterpreterVcpu
     }
 
     /// <summary>0 user, 1 kernel, 2 kernel that may touch user pages: the array of the TLB in use.</summary>
-    private protected int CurrentKind => _c->Cpl == 3 ? 0 : (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 || (_c->Arch.Rflags & Rflags.AC) != 0 ? 2 : 1;
+    private protected int CurrentKind => _c->Cpl == 3 ? (_isParavirtualKernel ? 2 : 0) : (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 || (_c->Arch.Rflags & Rflags.AC) != 0 ? 2 : 1;
 
-    private int SystemKind => (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 ? 2 : 1;
+    private int SystemKind => (_c->Arch.Cr4 & ControlRegisters.SMAP) == 0 && !IsParavirtual ? 2 : 1;
+
+    private bool TryWalk(ulong linear, AccessKind access, int kind, out PageWalk walk) => IsParavirtual
+        ? TryWalkParavirtual(linear, access, kind, out walk)
+        : PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, access | (kind == 0 ? AccessKind.User : kind == 2 ? AccessKind.UserPagesAllowed : 0), out walk);
 
     private static ulong ReadSized(byte* p, int size) => size switch
     {
@@ -405,9 +409,14 @@ public unsafe partial class InterpreterVcpu
             return true;
         }
 
-        var rights = access | (kind == 0 ? AccessKind.User : kind == 2 ? AccessKind.UserPagesAllowed : 0);
-        if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, rights, out var walk))
+        if (!TryWalk(linear, access, kind, out var walk))
         {
+            if (IsOwnTableWrite(linear, access, kind, out physical))
+            {
+                host = _memory.TryGetPointer(physical);
+                return true;
+            }
+
             _c->Arch.Cr2 = linear;
             _c->FaultVector = Vectors.PF;
             _c->FaultError = walk.ErrorCode;

@@ -67,6 +67,7 @@ public unsafe partial class InterpreterVcpu
                 TellTscOffset();
         }
 
+        ResetParavirtual();
         c->Arch.Activity = Index == 0 ? ActivityState.Active : ActivityState.WaitForSipi;
         if (_environment.Trace is { } trace && (trace.Kinds & TraceKinds.CpuReset) != 0)
             trace.Write($"CPU {Index} {(init ? "INIT" : "reset")}");

@@ -127,6 +127,8 @@ public unsafe partial class InterpreterVcpu
         }
 
         descriptor = new Descriptor(ReadSystem(address, 8));
+        if (IsParavirtual)
+            descriptor = OfRing3(descriptor);
         return true;
     }
 
@@ -147,7 +149,8 @@ public unsafe partial class InterpreterVcpu
         if ((descriptor.Raw & (1UL << 40)) == 0)
         {
             descriptor = new Descriptor(descriptor.Raw | (1UL << 40));
-            WriteSystem(address + 5, 1, (descriptor.Raw >> 40) & 0xFF);
+            if (!IsParavirtual || MayMark(address + 5))
+                WriteSystem(address + 5, 1, (descriptor.Raw >> 40) & 0xFF);
         }
 
         return descriptor;

@@ -214,6 +214,8 @@ public unsafe partial class InterpreterVcpu
                 WriteOperand(in ins, 0, op, 4, c->Arch.Mxcsr);
                 return false;
             case Mnemonic.Vmcall or Mnemonic.Vmmcall:
+                if (IsParavirtual)
+                    Raise(Vectors.UD); // not in ring 3
                 if (ExecuteHypercall())
                     return false;
                 c->Arch.Rip += op->Offset;
@@ -308,7 +310,11 @@ public unsafe partial class InterpreterVcpu
     private CpuidLeaf Cpuid(uint leaf, uint subleaf)
     {
         if (_environment.Hypervisor is not { } hypervisor || leaf is < 0x4000_0000 or > 0x4000_00FF)
-            return _environment.Model.Query(leaf, subleaf, CpuidContext());
+        {
+            var found = _environment.Model.Query(leaf, subleaf, CpuidContext());
+            return IsParavirtual ? CpuModel.ForParavirtual(leaf, subleaf, found) : found;
+        }
+
         var (eax, ebx, ecx, edx) = hypervisor.QueryCpuid(Index, leaf, subleaf);
         return new CpuidLeaf(eax, ebx, ecx, edx);
     }
@@ -340,10 +346,22 @@ public unsafe partial class InterpreterVcpu
         var c = _c;
         if ((c->Arch.Efer & ControlRegisters.SCE) == 0 || !Is64)
             Raise(Vectors.UD);
+        if (_isParavirtualKernel)
+        {
+            CallHypervisor(op);
+            return;
+        }
+
         if (_environment.Points is { } points && points.Wants(TraceKind.SystemCall))
             points.Write(new TraceEvent(TraceKind.SystemCall, Index, c->Arch.Gpr[0], c->Arch.Gpr[7], c->Arch.Gpr[6], c->Arch.Gpr[2]));
-        var selector = (ushort)((c->Arch.Star >> 32) & 0xFFFC);
         var next = NextRip(op);
+        if (IsParavirtual)
+        {
+            EnterBySystemCall(next);
+            return;
+        }
+
+        var selector = (ushort)((c->Arch.Star >> 32) & 0xFFFC);
         c->Arch.Gpr[1] = next;
         c->Arch.Gpr[11] = Flags.Get(c) & ~Rflags.RF;
         Flags.SetArithmetic(c, Flags.Arithmetic(c) & ~c->Arch.Fmask);
@@ -390,6 +408,12 @@ public unsafe partial class InterpreterVcpu
     private void SystemEnter()
     {
         var c = _c;
+        if (IsParavirtual)
+        {
+            EnterBySysenter();
+            return;
+        }
+
         if (!IsProtected || (c->Arch.SysenterCs & 0xFFFC) == 0)
             Raise(Vectors.GP);
         var selector = (ushort)(c->Arch.SysenterCs & 0xFFFC);

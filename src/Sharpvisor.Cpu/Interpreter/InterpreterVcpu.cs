@@ -68,6 +68,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _memory = environment.Memory;
         _apic = apic;
         _msrs = msrs;
+        _domain = environment.Paravirtual;
         _coherence = coherence;
         _physicalBits = environment.Model.PhysicalAddressBits;
         _cr4Mask = Cr4MaskOf(environment.Model);
@@ -93,7 +94,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
     /// <summary>False while it neither reads nor writes guest memory.</summary>
     internal bool IsInGuest => _inGuest;
 
-    internal bool HasCodeRequests => _codeRequestCount != 0;
+    internal bool HasCodeRequests => _codeRequestCount != 0 || Volatile.Read(ref _flushRequest) != NoFlush;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal static InterpreterVcpu Of(CpuContext* c) => Unsafe.As<InterpreterVcpu>(GCHandle.FromIntPtr(c->Self).Target!);
@@ -412,8 +413,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         var key = _c->LookupKey & ~0xFFUL;
         if (entry.Page == linear >> 12 && entry.Key == key && key != 0)
             return entry.Physical | (linear & 0xFFF);
-        var access = AccessKind.Fetch | (_c->Cpl == 3 ? AccessKind.User : AccessKind.UserPagesAllowed);
-        if (!PageWalker.Walk(in _c->Arch, _memory, _physicalBits, linear, access, out var walk))
+        if (!TryWalk(linear, AccessKind.Fetch, IsUserCode ? 0 : 2, out var walk))
         {
             _c->Arch.Cr2 = linear;
             Raise(Vectors.PF, walk.ErrorCode);
@@ -462,7 +462,9 @@ public unsafe partial class InterpreterVcpu : IVcpu
         if ((pending & PendingEvents.Startup) != 0)
         {
             Interlocked.And(ref c->Pending, ~(int)PendingEvents.Startup);
-            if (c->Arch.Activity == ActivityState.WaitForSipi)
+            if (c->Arch.Activity == ActivityState.WaitForSipi && IsParavirtual)
+                StartParavirtual();
+            else if (c->Arch.Activity == ActivityState.WaitForSipi)
                 StartUp((byte)Volatile.Read(ref _startupVector));
         }
 
@@ -496,6 +498,11 @@ public unsafe partial class InterpreterVcpu : IVcpu
                 c->Arch.NmiBlocked = true;
                 DeliverInterrupt(Vectors.NMI);
                 EndStep();
+            }
+            else if ((pending & PendingEvents.Interrupt) != 0 && IsParavirtual)
+            {
+                if (DeliverEvents())
+                    EndStep();
             }
             else if ((pending & PendingEvents.Interrupt) != 0 && (c->Arch.Rflags & Rflags.IF) != 0)
             {

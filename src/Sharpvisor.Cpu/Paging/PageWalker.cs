@@ -48,7 +48,11 @@ internal static unsafe class PageWalker
     private const uint ErrorPresent = 1, ErrorReserved = 8;
 
     /// <summary>Translates a canonical (or 32-bit) linear address. False: raise #PF with <see cref="PageWalk.ErrorCode"/>.</summary>
-    public static bool Walk(in CpuState s, GuestMemory memory, int physicalBits, ulong linear, AccessKind access, out PageWalk walk)
+    public static bool Walk(in CpuState s, GuestMemory memory, int physicalBits, ulong linear, AccessKind access, out PageWalk walk) =>
+        Walk(in s, s.Cr3, memory, physicalBits, linear, access, out walk);
+
+    /// <summary>The same by other tables than those of CR3.</summary>
+    public static bool Walk(in CpuState s, ulong cr3, GuestMemory memory, int physicalBits, ulong linear, AccessKind access, out PageWalk walk)
     {
         walk = default;
         if ((s.Cr0 & ControlRegisters.PG) == 0)
@@ -66,15 +70,15 @@ internal static unsafe class PageWalker
         while (true)
         {
             var found = (s.Cr4 & ControlRegisters.PAE) != 0
-                ? Walk64(in s, memory, physicalBits, linear, access, nxe, ref walk)
-                : Walk32(in s, memory, linear, access, ref walk);
+                ? Walk64(in s, cr3, memory, physicalBits, linear, access, nxe, ref walk)
+                : Walk32(in s, cr3, memory, linear, access, ref walk);
             if (!walk.Changed)
                 return found;
             walk.Changed = false;
         }
     }
 
-    private static bool Walk64(in CpuState s, GuestMemory memory, int physicalBits, ulong linear, AccessKind access, bool nxe, ref PageWalk walk)
+    private static bool Walk64(in CpuState s, ulong cr3, GuestMemory memory, int physicalBits, ulong linear, AccessKind access, bool nxe, ref PageWalk walk)
     {
         var longMode = (s.Efer & ControlRegisters.LMA) != 0;
         var addressMask = ((1UL << physicalBits) - 1) & ~0xFFFUL;
@@ -86,13 +90,13 @@ internal static unsafe class PageWalker
         int shift;
         if (longMode)
         {
-            table = s.Cr3 & addressMask;
+            table = cr3 & addressMask;
             shift = 39;
         }
         else
         {
             // The four PDPTEs have no R/W, U/S or A bits. They are read at each walk rather than at CR3 loads.
-            var pdpte = ReadEntry64(memory, (s.Cr3 & 0xFFFF_FFE0) + (((linear >> 30) & 3) * 8));
+            var pdpte = ReadEntry64(memory, (cr3 & 0xFFFF_FFE0) + (((linear >> 30) & 3) * 8));
             if ((pdpte & Present) == 0)
                 return false;
             if ((pdpte & (reserved | NoExecute | 0x1E6)) != 0)
@@ -136,9 +140,9 @@ internal static unsafe class PageWalker
         }
     }
 
-    private static bool Walk32(in CpuState s, GuestMemory memory, ulong linear, AccessKind access, ref PageWalk walk)
+    private static bool Walk32(in CpuState s, ulong cr3, GuestMemory memory, ulong linear, AccessKind access, ref PageWalk walk)
     {
-        var pdeAddress = (s.Cr3 & 0xFFFF_F000) + (((linear >> 22) & 0x3FF) * 4);
+        var pdeAddress = (cr3 & 0xFFFF_F000) + (((linear >> 22) & 0x3FF) * 4);
         var pde = ReadEntry32(memory, pdeAddress);
         if ((pde & Present) == 0)
             return false;

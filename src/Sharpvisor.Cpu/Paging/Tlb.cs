@@ -35,7 +35,7 @@ internal unsafe struct TlbEntry
 /// touch user pages), so that a look-up compares one tag.
 /// </summary>
 /// <remarks>
-/// Slots filled since the last flush are listed: a CR3 write costs what was used, not what could be. Not thread safe;
+/// Slots filled since the last flush are listed: it costs what was used, not what could be. Not thread safe;
 /// each vCPU has its own.
 /// </remarks>
 internal sealed unsafe partial class Tlb : IDisposable
@@ -59,7 +59,8 @@ internal sealed unsafe partial class Tlb : IDisposable
     private readonly byte* _dummy;
     private readonly ulong _nowhere;
     private readonly int[] _filled = new int[ListLimit];
-    private int _filledCount;
+    private readonly int[] _filledGlobal = new int[ListLimit];
+    private int _filledCount, _filledGlobalCount;
 
     /// <summary>For each physical page: 1 + the only entry with a write tag for it, 0 for none, or <see cref="Many"/>.</summary>
     private ushort[] _writers = new ushort[1 << 16];
@@ -74,9 +75,8 @@ internal sealed unsafe partial class Tlb : IDisposable
         _nowhere = 0x4000_0000_0000_0000 | ((ulong)RandomNumberGenerator.GetInt32(int.MaxValue) << 26) | ((ulong)RandomNumberGenerator.GetInt32(int.MaxValue) << 13);
         _nowhere &= ~0xFFFUL;
         _entries = (TlbEntry*)HostMemory.ReserveLow((Kinds + 1) * Entries * (ulong)sizeof(TlbEntry));
-        for (var i = Kinds * Entries; i < (Kinds + 1) * Entries; i++)
+        for (var i = 0; i < (Kinds + 1) * Entries; i++)
             Invalidate(i);
-        FlushAll();
     }
 
     public long Fills { get; private set; }
@@ -92,9 +92,20 @@ internal sealed unsafe partial class Tlb : IDisposable
     public void FlushAll()
     {
         DropSpaces();
-        for (var i = 0; i < Kinds * Entries; i++)
-            Invalidate(i);
-        _filledCount = 0;
+        if (_filledCount >= ListLimit || _filledGlobalCount >= ListLimit)
+        {
+            for (var i = 0; i < Kinds * Entries; i++)
+                Invalidate(i);
+        }
+        else
+        {
+            for (var i = 0; i < _filledCount; i++)
+                Invalidate(_filled[i]);
+            for (var i = 0; i < _filledGlobalCount; i++)
+                Invalidate(_filledGlobal[i]);
+        }
+
+        _filledCount = _filledGlobalCount = 0;
     }
 
     /// <summary>Drops everything but global pages, in every address space.</summary>
@@ -194,7 +205,9 @@ internal sealed unsafe partial class Tlb : IDisposable
         entry.Physical = (physical & ~0xFFFUL) | (global ? 1UL : 0) | (writable && holdsCode ? TlbEntry.WritesHeld : 0);
         if (writable && !holdsCode)
             NoteWriter(i);
-        if (!global && _filledCount < ListLimit)
+        if (global && _filledGlobalCount < ListLimit)
+            _filledGlobal[_filledGlobalCount++] = i;
+        else if (!global && _filledCount < ListLimit)
             _filled[_filledCount++] = i;
     }
 

@@ -154,7 +154,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
 
     private protected override void KeepResumeFlag(bool keep) => _translator.KeepsResumeFlag = keep;
 
-    private protected override void InterpretSystemCalls(bool all) => _translator.LeavesSystemCalls = all;
+    private protected override void InterpretSystemCalls(bool all) => _translator.LeavesSystemCalls = all || IsParavirtual;
 
     private protected override void DropAllCode()
     {
@@ -232,7 +232,7 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         if (key == _t->Key && _keyGeneration == EpochGeneration)
             return;
         _t->Privileges = default;
-        if (_c->Mode == (uint)BlockMode.Code64)
+        if (_c->Mode == (uint)BlockMode.Code64 && !IsParavirtual)
         {
             for (var kind = 0; kind < Tlb.Kinds; kind++)
             {
@@ -436,6 +436,8 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
                             || CurrentKey != t->Key || !IsTranslatable
                             || c->HasEvents)
                         {
+                            if (resume == 0 && IsParavirtual && GoOnAfterCall(out code, out map))
+                                continue;
                             Synchronize();
                             return;
                         }
@@ -464,6 +466,34 @@ internal unsafe partial class TranslatorVcpu : InterpreterVcpu
         Interlocked.MemoryBarrier(); // whoever posts sets Pending first
         Synchronize();
         return false;
+    }
+
+    /// <summary>
+    /// Behind a hypercall or a trap of a paravirtual kernel, of which there are many: straight to the code of the next
+    /// instruction if it has been there before. False: someone looks for it, or for what is due.
+    /// </summary>
+    private bool GoOnAfterCall(out ulong code, out byte map)
+    {
+        var c = _c;
+        code = 0;
+        map = RegisterMap.Canonical;
+        if (c->Slow != 0 || c->Arch.Activity != ActivityState.Active || c->HasEvents || !IsTranslatable || c->Mode != (uint)BlockMode.Code64
+            || Volatile.Read(ref _t->Attention) != 0)
+        {
+            return false;
+        }
+
+        if (CurrentKey != _t->Key || _keyGeneration != EpochGeneration)
+            UpdateKey();
+        var rip = c->Arch.Rip;
+        var entry = _jumps.Find(rip);
+        if (entry->Rip != rip || entry->Key != _t->KeyNumber)
+            return false;
+        SaveFlags();
+        _mayHaveChangedVectors = true;
+        _t->PageBase = rip & ~0xFFFUL;
+        code = entry->Code;
+        return true;
     }
 
     /// <summary>Stands for the block of an operation that is executed alone: it has no others that were counted.</summary>

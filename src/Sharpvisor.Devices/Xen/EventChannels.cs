@@ -99,6 +99,13 @@ public sealed class EventChannels
             _memory.TryWrite(info + upcallMask, (byte)0);
     }
 
+    /// <summary>A processor that has not begun: it waits for nothing and masks all.</summary>
+    public void MaskUpcalls(int processor)
+    {
+        if (_vcpuInfo[processor] is not 0 and var info)
+            _memory.TryWrite(info, 0x100UL);
+    }
+
     public bool IsPending(uint port) => IsSet(PendingOffset, port);
 
     // --- what the domain asks for ---

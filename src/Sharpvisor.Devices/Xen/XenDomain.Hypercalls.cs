@@ -3,6 +3,7 @@ using System.Text;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Devices.Timers;
+using Sharpvisor.Devices.Xen.Pv;
 
 namespace Sharpvisor.Devices.Xen;
 
@@ -25,7 +26,7 @@ public sealed partial class XenDomain
         ? BinaryPrimitives.ReadUInt64LittleEndian(words[(index * 8)..])
         : BinaryPrimitives.ReadUInt32LittleEndian(words[(index * 4)..]);
 
-    private bool IsSelf(int domain) => domain == Self || domain == Number;
+    internal bool IsSelf(int domain) => domain == Self || domain == Number;
 
     private ulong VersionOp(in Hypercall call, ILinearMemory memory)
     {
@@ -40,11 +41,13 @@ public sealed partial class XenDomain
             case extraVersion:
                 return WriteText(memory, call.Arg2, ".0-sharpvisor", 16);
             case capabilities:
-                return WriteText(memory, call.Arg2, "hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ", 1024);
+                return WriteText(memory, call.Arg2, Paravirtual is not null ? "xen-3.0-x86_64 " : "hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ", 1024);
             case changeSet:
                 return WriteText(memory, call.Arg2, "", 64);
             case platformParameters:
-                return memory.TryWrite(call.Arg2, stackalloc byte[WordOf(call)]) ? 0 : Result(XenError.EFAULT);
+                Span<byte> start = stackalloc byte[8];
+                BinaryPrimitives.WriteUInt64LittleEndian(start, Paravirtual is null ? 0 : IParavirtualDomain.HoleStart);
+                return memory.TryWrite(call.Arg2, start[..WordOf(call)]) ? 0 : Result(XenError.EFAULT);
             case guestHandle:
                 return memory.TryWrite(call.Arg2, stackalloc byte[16]) ? 0 : Result(XenError.EFAULT);
             case getFeatures:
@@ -52,7 +55,7 @@ public sealed partial class XenDomain
                 if (!memory.TryRead(call.Arg2, info))
                     return Result(XenError.EFAULT);
                 var map = BinaryPrimitives.ReadUInt32LittleEndian(info);
-                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map == 0 ? autoTranslated | callbackVector | safePvClock : 0);
+                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map != 0 ? 0 : Paravirtual is not null ? PvDomain.Features : autoTranslated | callbackVector | safePvClock);
                 return memory.TryWrite(call.Arg2, info) ? 0 : Result(XenError.EFAULT);
             default:
                 return Unknown(call.Number, "xen_version", call.Arg1);
@@ -341,7 +344,9 @@ public sealed partial class XenDomain
             case block:
                 // Waking up without a reason is allowed.
                 Events.Unblock(call.Processor);
-                return Events.HasUpcall(call.Processor) ? default : Rest(processor, isAgain: false);
+                if (Events.HasUpcall(call.Processor))
+                    return default;
+                return Paravirtual is null ? Rest(processor, isAgain: false) : new HypercallResult(0, After: AfterHypercall.Halt);
             case shutdown:
                 Span<byte> reason = stackalloc byte[4];
                 return new HypercallResult(memory.TryRead(call.Arg2, reason) ? ShutDown(BinaryPrimitives.ReadUInt32LittleEndian(reason)) : Result(XenError.EFAULT));

@@ -12,6 +12,7 @@ using Sharpvisor.Core.Memory;
 using Sharpvisor.Core.Time;
 using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Timers;
+using Sharpvisor.Devices.Xen.Pv;
 using Sharpvisor.Devices.Xen.Store;
 
 namespace Sharpvisor.Devices.Xen;
@@ -92,7 +93,17 @@ public sealed partial class XenDomain : IHypervisor
 
     public XenStore Store { get; private set; } = new();
 
-    public static ulong ConsolePage => SpecialPages + (ConsoleIndex * GuestMemory.PageSize);
+    /// <summary>The paravirtual side of a domain that has one; null: it runs in hardware's own modes.</summary>
+    public PvDomain? Paravirtual { get; set; }
+
+    /// <summary>Guest-physical addresses of the rings of store and console.</summary>
+    public ulong StorePage { get; set; } = SpecialPages + (StoreIndex * GuestMemory.PageSize);
+
+    public ulong ConsolePage { get; set; } = SpecialPages + (ConsoleIndex * GuestMemory.PageSize);
+
+    /// <summary>A page of the hypervisor's own.</summary>
+    /// <param name="index">0 to 3.</param>
+    public static ulong OwnPage(int index) => SpecialPages + ((ulong)index * GuestMemory.PageSize);
 
     /// <summary>The console's ring is served by this.</summary>
     public Action? OnConsole { get; set; }
@@ -122,13 +133,18 @@ public sealed partial class XenDomain : IHypervisor
         var zeroes = new byte[GuestMemory.PageSize];
         for (var i = 0; i < SpecialPageCount; i++)
             _memory.TryWrite(SpecialPages + (ulong)(i * GuestMemory.PageSize), zeroes);
+        if (Paravirtual is not null)
+        {
+            _memory.TryWrite(StorePage, zeroes);
+            _memory.TryWrite(ConsolePage, zeroes);
+        }
+
         Store = new XenStore();
 
-        const ulong storePage = SpecialPages + (StoreIndex * GuestMemory.PageSize);
         Events.AllocateUnbound(EventChannels.BackEnd, out var storePort);
-        _storeRing = new XenStoreRing(Store, Number, _memory, storePage, _errors, () => Events.Notify(storePort));
+        _storeRing = new XenStoreRing(Store, Number, _memory, StorePage, _errors, () => Events.Notify(storePort));
         Events.TryConnect(storePort, _storeRing.Serve);
-        _parameters[(int)HvmParam.StorePage] = storePage / GuestMemory.PageSize;
+        _parameters[(int)HvmParam.StorePage] = StorePage / GuestMemory.PageSize;
         _parameters[(int)HvmParam.StorePort] = storePort;
         if (OnConsole is { } onConsole)
         {
@@ -138,19 +154,28 @@ public sealed partial class XenDomain : IHypervisor
             _parameters[(int)HvmParam.ConsolePort] = consolePort;
         }
 
+        Paravirtual?.Reset();
         OnStore?.Invoke(Store);
+    }
+
+    /// <summary>shared_info of a paravirtual domain, which has it from the beginning.</summary>
+    public void PlaceSharedInfo(ulong page)
+    {
+        SetSharedInfo(page, is64: true);
+        for (var i = 0; i < _processors.Length; i++)
+            Events.MaskUpcalls(i);
     }
 
     public (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf)
     {
-        const uint hypercallPages = 1, vcpuId = 1 << 3, domainId = 1 << 4, extendedDestination = 1 << 5, upcallVector = 1 << 6;
+        const uint hypercallPages = 1, preservesAccessed = 1, vcpuId = 1 << 3, domainId = 1 << 4, extendedDestination = 1 << 5, upcallVector = 1 << 6;
         return leaf switch
         {
             FirstLeaf => (LastLeaf, Word("XenV"), Word("MMXe"), Word("nVMM")),
             FirstLeaf + 1 => (Version, 0, 0, 0),
-            FirstLeaf + 2 => (hypercallPages, HypercallMsr, 0, 0),
+            FirstLeaf + 2 => (hypercallPages, HypercallMsr, Paravirtual is null ? 0u : preservesAccessed, 0),
             FirstLeaf + 3 when subleaf == 0 => (0, 0, (uint)(Clock.TscHz / 1000), 0),
-            FirstLeaf + 4 => (vcpuId | domainId | extendedDestination | upcallVector, (uint)processor, (uint)Number, 0),
+            FirstLeaf + 4 when Paravirtual is null => (vcpuId | domainId | extendedDestination | upcallVector, (uint)processor, (uint)Number, 0),
             FirstLeaf + 5 => (0, (uint)(64 - BitOperations.LeadingZeroCount(_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G - 1 : uint.MaxValue)), 0, 0),
             _ => default,
         };
@@ -191,13 +216,17 @@ public sealed partial class XenDomain : IHypervisor
         return true;
     }
 
-    public HypercallResult Call(in Hypercall call, ILinearMemory memory) =>
-        call is { Number: Sched, Privilege: 0 } ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
+    public HypercallResult Call(in Hypercall call, ILinearMemory memory)
+    {
+        if (call.Privilege != 0)
+            return new HypercallResult(Result(XenError.EPERM));
+        if (Paravirtual is { } paravirtual && paravirtual.TryCall(call, memory, out var result))
+            return result;
+        return call.Number == Sched ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
+    }
 
     private ulong Serve(in Hypercall call, ILinearMemory memory)
     {
-        if (call.Privilege != 0)
-            return Result(XenError.EPERM);
         Callback.Update();
         return call.Number switch
         {
@@ -228,7 +257,9 @@ public sealed partial class XenDomain : IHypervisor
 
     private void OnUpcall(int processor)
     {
-        if (_processors[processor].UpcallVector is not 0 and var vector)
+        if (Paravirtual is { } paravirtual)
+            paravirtual.Signal(processor);
+        else if (_processors[processor].UpcallVector is not 0 and var vector)
             _apics[processor].Inject(vector);
         else
             Callback.Raise(processor);

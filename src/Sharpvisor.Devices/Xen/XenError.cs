@@ -14,6 +14,7 @@ public enum XenError : long
     EFAULT = -14,
     EBUSY = -16,
     EEXIST = -17,
+    ENODEV = -19,
     EINVAL = -22,
     ENOSPC = -28,
     ENOSYS = -38,

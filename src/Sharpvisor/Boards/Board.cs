@@ -9,6 +9,7 @@ using Sharpvisor.Devices.Vga;
 using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Bus;
+using Sharpvisor.Devices.Xen.Pv;
 using Sharpvisor.Devices.Xen.Virtio;
 
 namespace Sharpvisor.Boards;
@@ -50,7 +51,7 @@ internal abstract class Board
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public abstract IReadOnlyList<IMsrDevice> MsrDevices(int index);
 
-    public void Connect(int index, IProcessorSignals processor) => LocalApics[index].Connect(processor);
+    public virtual void Connect(int index, IProcessorSignals processor) => LocalApics[index].Connect(processor);
 
     /// <summary>Has firmware start a kernel.</summary>
     public abstract void AddKernel(BootPlan plan);
@@ -78,18 +79,24 @@ internal abstract class Board
 
     /// <summary>Makes the domain that the guest finds itself in.</summary>
     /// <exception cref="Core.Guests.ConfigurationException">There is no domain of that number, or one of its devices is not all there.</exception>
-    protected XenDomain CreateDomain(BoardContext context, MachineOptions options, XenOptions xen, IReadOnlyList<LocalApic> apics)
+    protected XenDomain CreateDomain(BoardContext context, MachineOptions options, XenOptions xen, IReadOnlyList<LocalApic> apics, XenPvPlan? paravirtual = null)
     {
         if (xen.Domain is < 1 or > XenOptions.LastDomain)
             throw new Core.Guests.ConfigurationException($"Xen domain {xen.Domain}: give a number from 1 to {XenOptions.LastDomain}");
         var domain = new XenDomain(xen.Domain, apics, context.Memory, context.Clock, context.Control, context.Errors, context.Logger);
+        if (paravirtual is not null)
+        {
+            domain.Paravirtual = new PvDomain(domain, paravirtual.Layout, context.Memory, context.Control, context.Errors, context.Logger);
+            (domain.StorePage, domain.ConsolePage) = (paravirtual.StorePage, paravirtual.ConsolePage);
+        }
+
         var bus = XenBus = XenDevices.CreateBus(domain, context, options);
         domain.OnStore = store =>
         {
             XenStoreTree.Fill(store, domain, xen, options);
             bus.Start(store);
         };
-        var console = new XenConsole(context.Memory, XenDomain.ConsolePage, xen.Console ?? new Backends.Char.NullCharBackend(), context.Gate, context.Errors, domain.NotifyConsole);
+        var console = new XenConsole(context.Memory, domain.ConsolePage, xen.Console ?? new Backends.Char.NullCharBackend(), context.Gate, context.Errors, domain.NotifyConsole);
         domain.OnConsole = console.Serve;
         return domain;
     }

@@ -24,7 +24,7 @@ internal sealed class XenPvhBoard : Board
     public XenPvhBoard(BoardContext context, MachineOptions options)
     {
         _context = context;
-        Check(options);
+        Check(options, "PVH");
         var bus = new ApicBus();
         _apics = [.. Enumerable.Range(0, options.ProcessorCount).Select(i => new LocalApic(i, context.Clock, bus))];
         context.Ports.Map(AcpiReducedPower.Port, AcpiReducedPower.Length, new AcpiReducedPower(context.Control, context.Logger), "acpi-power");
@@ -85,7 +85,8 @@ internal sealed class XenPvhBoard : Board
 
     public override uint ActAsResumingFirmware() => 0;
 
-    private static void Check(MachineOptions options)
+    /// <summary>A domain that has nothing of a PC.</summary>
+    internal static void Check(MachineOptions options, string kind)
     {
         var unfit = options switch
         {
@@ -101,6 +102,6 @@ internal sealed class XenPvhBoard : Board
             _ => null,
         };
         if (unfit is not null)
-            throw new ConfigurationException($"a PVH domain has no place for {unfit}; leave it out, or give -machine xenfv");
+            throw new ConfigurationException($"a {kind} domain has no place for {unfit}; leave it out, or give -machine xenfv");
     }
 }

@@ -77,6 +77,20 @@ internal sealed class ElfImage
     /// <summary>The number in a note of 4 or 8 bytes, or null when there is no such note.</summary>
     public ulong? FindNote(BootSource source, string owner, uint type)
     {
+        foreach (var note in Notes(source, owner))
+        {
+            if (note.Type == type && note.Number is { } number)
+                return number;
+        }
+
+        return null;
+    }
+
+    /// <summary>The notes of an owner, in the file's order.</summary>
+    /// <exception cref="ConfigurationException">They lie outside of the file.</exception>
+    public IReadOnlyList<Note> Notes(BootSource source, string owner)
+    {
+        List<Note> found = [];
         foreach (var segment in NoteSegments)
         {
             if (segment.FileLength > MaximumNoteBytes || segment.Offset > (ulong)source.Length)
@@ -86,23 +100,17 @@ internal sealed class ElfImage
             while (notes.Length >= 12)
             {
                 ulong nameLength = U32(notes, 0), length = U32(notes, 4);
-                var noteType = U32(notes, 8);
                 var start = Align(12 + nameLength, alignment);
                 var end = Align(start + length, alignment);
                 if (start + length > (ulong)notes.Length)
                     break;
-                var data = notes.Slice((int)start, (int)length);
-                if (noteType == type && Encoding.ASCII.GetString(notes.Slice(12, (int)nameLength)).TrimEnd('\0') == owner)
-                {
-                    if (length is 4 or 8)
-                        return length == 8 ? U64(data, 0) : U32(data, 0);
-                }
-
+                if (Encoding.ASCII.GetString(notes.Slice(12, (int)nameLength)).TrimEnd('\0') == owner)
+                    found.Add(new Note(U32(notes, 8), notes.Slice((int)start, (int)length).ToArray()));
                 notes = end >= (ulong)notes.Length ? default : notes[(int)end..];
             }
         }
 
-        return null;
+        return found;
     }
 
     private static string NameOf(byte dataEncoding, ushort machine) => machine switch
@@ -122,6 +130,21 @@ internal sealed class ElfImage
     private static uint U32(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt32LittleEndian(bytes[offset..]);
 
     private static ulong U64(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[offset..]);
+
+    /// <summary>A note of the owner asked for.</summary>
+    public sealed record Note(uint Type, byte[] Data)
+    {
+        /// <summary>What its 4 or 8 bytes say; null: it has others.</summary>
+        public ulong? Number => Data.Length switch
+        {
+            4 => U32(Data, 0),
+            8 => U64(Data, 0),
+            _ => null,
+        };
+
+        /// <summary>What it says as a string that ends with a zero.</summary>
+        public string Text => Encoding.ASCII.GetString(Data).Split('\0')[0];
+    }
 
     public sealed record Segment(ulong VirtualAddress, ulong PhysicalAddress, ulong Offset, ulong FileLength, ulong MemoryLength, ulong Alignment);
 }

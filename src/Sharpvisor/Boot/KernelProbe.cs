@@ -29,13 +29,21 @@ internal static class KernelProbe
     private static BootPlan PlanPvh(BootRequest request, byte[] head)
     {
         var name = request.Kernel.Name;
-        if (IsBzImage(head))
-            request = request with { Kernel = KernelPayload.Unpack(request.Kernel) };
-        else if (!head.AsSpan().StartsWith(ElfImage.Magic))
-            throw new ConfigurationException($"{name}: {Describe(head)}; {WhatToGive}");
+        request = request with { Kernel = UnpackToElf(request.Kernel, head) };
         return ElfLoader.HasPvhEntry(request.Kernel)
             ? ElfLoader.Plan(request)
             : throw new ConfigurationException($"{name}: has no PVH entry (Xen note 18), by which domains start; give a Linux kernel built with CONFIG_PVH");
+    }
+
+    /// <summary>The ELF kernel that a domain of Xen's is made of: a bzImage's own, or the file itself.</summary>
+    /// <exception cref="ConfigurationException">It is neither, or damaged.</exception>
+    public static BootSource UnpackToElf(BootSource kernel) => UnpackToElf(kernel, Head(kernel));
+
+    private static BootSource UnpackToElf(BootSource kernel, byte[] head)
+    {
+        if (IsBzImage(head))
+            return KernelPayload.Unpack(kernel);
+        return head.AsSpan().StartsWith(ElfImage.Magic) ? kernel : throw new ConfigurationException($"{kernel.Name}: {Describe(head)}; {WhatToGive}");
     }
 
     public static bool IsMultiboot(BootSource kernel)
