@@ -655,8 +655,10 @@ static void vxb_register(struct vxb *vxb)
 	struct vxb_virtio *virtio = kzalloc(sizeof(*virtio), GFP_KERNEL);
 	int err;
 
-	if (!virtio)
+	if (!virtio) {
+		xenbus_dev_fatal(vxb->xbdev, -ENOMEM, "registering a virtio device");
 		return;
+	}
 	xenbus_switch_state(vxb->xbdev, XenbusStateConnected);
 	virtio->vxb = vxb;
 	virtio->vdev.dev.parent = &vxb->xbdev->dev;
