@@ -84,6 +84,7 @@ internal abstract class Board
         if (xen.Domain is < 1 or > XenOptions.LastDomain)
             throw new Core.Guests.ConfigurationException($"Xen domain {xen.Domain}: give a number from 1 to {XenOptions.LastDomain}");
         var domain = new XenDomain(xen.Domain, apics, context.Memory, context.Clock, context.Control, context.Errors, context.Logger);
+        domain.Callback.Offer = xen.Callback;
         if (paravirtual is not null)
         {
             domain.Paravirtual = new PvDomain(domain, paravirtual.Layout, context.Memory, context.Control, context.Errors, context.Logger);

@@ -175,7 +175,8 @@ internal sealed class PcBoard : Board
         var domain = CreateDomain(_context, _options, options, _apics);
         domain.Callback.Lines = [.. Enumerable.Range(0, IoApic.PinCount).Select(gsi => gsi < 16 ? Isa.Share(gsi) : _ioApic.Input(gsi))];
         domain.Callback.Pin = (platform.Devfn, platform.Interrupt);
-        bus.EndingInterrupt += domain.Callback.Update;
+        bus.SamplingLines += domain.Callback.Update;
+        _pic.EndingInterrupt += domain.Callback.Update;
         return domain;
     }
 

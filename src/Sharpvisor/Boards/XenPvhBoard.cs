@@ -96,6 +96,7 @@ internal sealed class XenPvhBoard : Board
             _ when options.VirtioDevices.FirstOrDefault(d => d.Connection != VirtioConnection.Xenbus) is { } device =>
                 $"a PCI device ({device.Name}; its virtio devices are those on xenbus)",
             { NetworkCards: [var card, ..] } => $"a PCI device ({card.Kind})",
+            { Xen.Callback: XenCallbackOffer.Line } => "a line by which events are told (it has no interrupt controller but the local APICs)",
             { HasPciPanicDevice: true } or { HasPciTestDevice: true } => "a PCI device",
             { HasPanicDevice: true } or { HasTestDevice: true } => "an ISA device",
             _ when options.Serial.Any(s => s is not null) => "a serial port: its console is hvc0",

@@ -14,6 +14,8 @@ internal sealed class PvProcessor(int index, GuestMemory memory) : IParavirtualP
 
     public int IoPrivilege { get; set; }
 
+    public void SetIoBitmap(ulong linear, int ports) => throw new NotSupportedException();
+
     /// <summary>What it was told to forget: (processors, address or null for all).</summary>
     public List<(ulong Processors, ulong? Linear)> Flushes { get; } = [];
 
