@@ -188,7 +188,7 @@ public sealed class RunFlagsTests
     [InlineData("serial=", "-machine", "xenfv", "-drive", "if=xen,file=a,serial=1")]
     [InlineData("bootindex=", "-machine", "xenfv", "-nic", "user,model=xen,bootindex=1")]
     [InlineData("which alone has a xenbus; give -machine xenfv or", "-device", "virtio-rng-xenbus")]
-    [InlineData("-drive", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=b", "-machine", "xenpvh")]
+    [InlineData("there is no", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=b", "-machine", "xenpvh")]
     [InlineData("which alone has a xenbus", "-nic", "user,model=virtio-net-xenbus")]
     [InlineData("which alone has a xenbus", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=a")]
     [InlineData("bootindex=: firmware does not see", "-machine", "xenfv", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=a,bootindex=1")]
