@@ -179,9 +179,9 @@ internal static class Values
                 case not null when part.StartsWith("kernel-boot=", StringComparison.Ordinal):
                     throw new ConfigurationException($"-machine {value}: a kernel boots by kernel-boot=firmware or kernel-boot=direct");
                 case "help" or "?":
-                    throw new ConfigurationException("-machine: there are pc, xenfv and xenpvh");
+                    throw new ConfigurationException("-machine: there are pc, xenfv, xenpvh and xenpv");
                 default:
-                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc, xenfv or xenpvh");
+                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc, xenfv, xenpvh or xenpv");
             }
         }
     }

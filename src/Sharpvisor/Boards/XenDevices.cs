@@ -44,6 +44,6 @@ internal static class XenDevices
     public static void Check(MachineOptions options)
     {
         if (options is { Xen: null, XenDevices: [var device, ..] })
-            throw new ConfigurationException($"{device.Kind}: this machine is no domain of Xen's; use -machine xenfv or xenpvh, or devices of another kind");
+            throw new ConfigurationException($"{device.Kind}: this machine is no domain of Xen's; use -machine xenfv, xenpvh or xenpv, or devices of another kind");
     }
 }
