@@ -4,6 +4,8 @@
 #   cloud/{vmlinuz,modules,version}  linux-image-cloud-amd64, the kernel of the demo and of most tests
 #   generic/{vmlinuz,version}        linux-image-amd64
 #   newer/{vmlinuz,version}          linux-image-6.12-cloud-amd64, whose symbols and stacks are laid out in the newer ways
+#   headers/                         linux-headers of the cloud kernel and what building a module for it needs, side by side
+#   virtio_xenbus/virtio_xenbus.ko   guest/virtio_xenbus, compiled here for the cloud kernel
 #   busybox/busybox                  busybox-static
 #   busybox32/busybox                busybox-static for i386
 #   installer/{linux,initrd.gz}      Debian's network installer
@@ -20,7 +22,7 @@
 #   readers/{libvhdi,libqcow}.so.1   libvhdi1 and libqcow1, which read disk images in another way than we do
 #   tcpdump/{tcpdump,lib}            tcpdump with the libraries it needs, which reads our recordings of frames
 #   virtio/initrd.img                the demo with drivers of the cloud kernel for virtio devices, and e2fs, made here
-#   xen/initrd.img                   the demo with drivers of the cloud kernel for disks and NICs of a Xen domain, and e2fs, made here
+#   xen/initrd.img                   the demo with drivers of the cloud kernel for disks and NICs of a Xen domain, virtio_xenbus, and e2fs, made here
 #   disk/initrd.img                  the demo with drivers of the cloud kernel for IDE disks, CD-ROMs and pvpanic, made here
 #   demo-disk/disk.img               the demo's home directory, an empty file system at first; never made again
 #   grub-disk/disk.img               a disk whose GRUB starts the cloud kernel with that RAM disk, made here
@@ -49,7 +51,11 @@ part=${1:-all}
 images=(disk i386 soak virtio xen) # besides the demo's
 # FILE SOURCE...: is newer than this script and all of the sources; a directory's time tells of removed files.
 is_current() { [[ -f $1 && -z $(find "${@:2}" "$home/eng/guests.sh" -newer "$1" -print -quit) ]]; }
-image_is_current() { is_current "$guests/$1/initrd.img" "$home/guest/$1" "$guests/cloud/version"; } # NAME
+image_is_current() { # NAME
+  [[ $1 != xen ]] || module_is_current || return 1
+  is_current "$guests/$1/initrd.img" "$home/guest/$1" "$guests/cloud/version"
+}
+module_is_current() { is_current "$guests/virtio_xenbus/virtio_xenbus.ko" "$home/guest/virtio_xenbus" "$guests/cloud/version"; }
 grub_disk_is_current() { is_current "$guests/grub-disk/disk.img" "$home/guest/grub" "$guests"/disk/initrd.img; }
 have() { [[ -e $guests/$1 ]]; }
 demo_there() { have cloud && have busybox && have e2fs && image_is_current demo && have demo-disk && have seabios && have ipxe-roms; }
@@ -350,6 +356,33 @@ disk_root() {
   cp "$home/guest/disk/init" "$1/init"
   modules "$1" scsi_common scsi_mod libata ata_piix sd_mod cdrom sr_mod isofs pvpanic pvpanic-mmio pvpanic-pci
 }
+# The kernel's own headers, whatever newer ones there are: a module fits one build of a kernel only.
+headers() {
+  local version package
+  read -r version <"$guests/cloud/version"
+  known "linux-headers-$version" || private_lists || true
+  known "linux-headers-$version" || fail "there are no headers of $version any more: remove $guests/cloud, for a newer kernel"
+  stage headers
+  for package in "linux-headers-$version" $(headers_need "linux-headers-$version") libelf1; do
+    fetch headers-part named "$package"
+    cp -a "$work/headers-part.d/." "$work/headers.new/"
+    rm -rf "${work:?}/headers-part.d"
+  done
+  rm -rf "$work/headers.new/usr/share"
+  publish headers
+}
+known() { apt-cache "${apt_options[@]}" show "$1" >>"$log" 2>&1; }
+headers_need() { apt-cache "${apt_options[@]}" depends "$1" 2>>"$log" | sed -n 's/^ *Depends: \(linux-.*\)/\1/p'; }
+module() {
+  ! module_is_current || return 0
+  [[ -d $guests/headers/usr/src/linux-headers-$(cat "$guests/cloud/version") ]] || headers
+  say "compiling virtio_xenbus.ko"
+  stage virtio_xenbus
+  "$home/guest/virtio_xenbus/build.sh" "$guests/headers" "$work/virtio_xenbus.new/virtio_xenbus.ko" >>"$log" 2>&1 ||
+    fail "virtio_xenbus could not be compiled: $(tail -1 "$log")"
+  publish virtio_xenbus
+}
+
 virtio_root() {
   demo_root "$1"
   mv "$1/init" "$1/init.demo"
@@ -361,7 +394,8 @@ xen_root() {
   demo_root "$1"
   mv "$1/init" "$1/init.demo"
   cp "$home/guest/xen/init" "$1/init"
-  modules "$1" xen-blkfront xen-netfront
+  modules "$1" xen-blkfront xen-netfront virtio_balloon virtio_console
+  cp "$guests/virtio_xenbus/virtio_xenbus.ko" "$1/modules/"
   e2fs_programs "$1"
 }
 e2fs_programs() {
@@ -398,6 +432,7 @@ soak_root() {
   cp "$home"/guest/soak/* "$1/soak/"
   mv "$1/soak/init" "$1/init"
 }
+module
 for image in "${images[@]}"; do image "$image"; done
 
 # A PC's disk: GRUB's boot.img in the master boot record, its core in the sectors behind, a partition with GRUB's modules

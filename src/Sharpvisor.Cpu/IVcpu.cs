@@ -13,8 +13,11 @@ public enum VcpuExit
     /// <summary>Another thread called <see cref="IVcpu.Kick"/>.</summary>
     Kicked,
 
-    /// <summary>HLT, or a processor that waits for its start-up IPI: nothing to execute until <see cref="IVcpu.WaitForWork"/> returns.</summary>
+    /// <summary>HLT: nothing to execute until <see cref="IVcpu.WaitForWork"/> returns.</summary>
     Halted,
+
+    /// <summary>It waits for its start-up IPI; the same.</summary>
+    Off,
 
     /// <summary>A triple fault; <see cref="IVcpu.DescribeFault"/> tells why.</summary>
     Shutdown,
@@ -39,6 +42,9 @@ public interface IVcpu : IProcessorSignals, IDisposable
 
     /// <summary>Blocks until there is something to execute or the vCPU is kicked. Costs no host CPU.</summary>
     void WaitForWork();
+
+    /// <summary>RFLAGS.IF: an interrupt ends a HLT. The vCPU must not be running.</summary>
+    bool TakesInterrupts => (GetState().Rflags & (1UL << 9)) != 0;
 
     /// <summary>Copies the state out. The vCPU must not be running.</summary>
     CpuState GetState();

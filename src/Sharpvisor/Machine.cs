@@ -108,7 +108,12 @@ public sealed partial class Machine : IAsyncDisposable, IMachineControl
 
             TracePoints.Changed += () => Array.ForEach(_vcpus, vcpu => vcpu.Kick());
             Debugger = new MachineDebugger(this);
-            _threads = new VcpuThreads(_vcpus, OnTripleFault, vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug), OnInternalError);
+            _threads = new VcpuThreads(
+                _vcpus,
+                OnTripleFault,
+                vcpu => _loop!.RequestPause(MachineDebugger.StopOf(vcpu), RunState.Debug),
+                OnInternalError,
+                _board.Xen is { } xen ? new XenActivity(xen, _gate).Tell : null);
             foreach (var backend in options.Backends.OfType<ThreadedCharBackend>())
                 backend.Faulted += e => OnInternalError(e, backend.Name);
             foreach (var drive in Drives)

@@ -4,6 +4,7 @@ using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Char;
 using Sharpvisor.Cpu;
+using Sharpvisor.Devices.Xen;
 
 namespace Sharpvisor;
 
@@ -72,8 +73,9 @@ public sealed class MachineBuilder
     /// <param name="domain">Its number, 1 to 32751.</param>
     /// <param name="console">What its console (hvc0) leads to; null: nowhere.</param>
     /// <param name="kind">The machine around the domain: a PC, or none.</param>
-    public MachineBuilder WithXen(int domain = XenOptions.DefaultDomain, ICharBackend? console = null, MachineKind kind = MachineKind.XenHvm) =>
-        With(Options with { Kind = kind, Xen = new XenOptions(domain, console) });
+    public MachineBuilder WithXen(
+        int domain = XenOptions.DefaultDomain, ICharBackend? console = null, MachineKind kind = MachineKind.XenHvm, XenCallbackOffer callback = XenCallbackOffer.ProcessorVector) =>
+        With(Options with { Kind = kind, Xen = new XenOptions(domain, console) { Callback = callback } });
 
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithInitrd(string path) => WithInitrd(BootSource.FromFile(path));

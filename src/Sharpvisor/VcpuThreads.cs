@@ -1,3 +1,4 @@
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Cpu;
 
 namespace Sharpvisor;
@@ -14,6 +15,7 @@ internal sealed class VcpuThreads
     private Action<IVcpu>? _sampler;
     private readonly Action<IVcpu> _onShutdown, _onDebug;
     private readonly Action<Exception, string> _onError;
+    private readonly Action<int, ProcessorActivity>? _onActivity;
     private readonly Thread[] _threads;
     private volatile bool _park = true, _end;
     private volatile IReadOnlySet<int> _staying = new HashSet<int>();
@@ -22,13 +24,15 @@ internal sealed class VcpuThreads
     /// <param name="onShutdown">A vCPU took a triple fault; it waits until the next <see cref="Park"/>.</param>
     /// <param name="onDebug">A vCPU stopped for a debugger; the same.</param>
     /// <param name="onError">A vCPU's thread ended by an exception.</param>
-    public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<IVcpu> onDebug, Action<Exception, string> onError)
+    /// <param name="onActivity">A vCPU begins to do something else, on its thread; null: nobody wants to know.</param>
+    public VcpuThreads(IReadOnlyList<IVcpu> vcpus, Action<IVcpu> onShutdown, Action<IVcpu> onDebug, Action<Exception, string> onError, Action<int, ProcessorActivity>? onActivity)
     {
         _vcpus = vcpus;
         _isSampleDue = new bool[vcpus.Count];
         _onShutdown = onShutdown;
         _onDebug = onDebug;
         _onError = onError;
+        _onActivity = onActivity;
         _threads = [.. vcpus.Select(v => new Thread(() => Run(v)) { IsBackground = true, Name = $"vcpu{v.Index}" })];
     }
 
@@ -132,6 +136,12 @@ internal sealed class VcpuThreads
                 switch (vcpu.Run(Budget))
                 {
                     case VcpuExit.Halted:
+                        _onActivity?.Invoke(vcpu.Index, vcpu.TakesInterrupts ? ProcessorActivity.Halted : ProcessorActivity.Off);
+                        vcpu.WaitForWork();
+                        _onActivity?.Invoke(vcpu.Index, ProcessorActivity.Running);
+                        break;
+                    case VcpuExit.Off: // the engine tells when it is started: it may only have been kicked
+                        _onActivity?.Invoke(vcpu.Index, ProcessorActivity.Off);
                         vcpu.WaitForWork();
                         break;
                     case VcpuExit.Shutdown:

@@ -8,11 +8,27 @@ using Sharpvisor.Devices.Virtio.Transports;
 
 namespace Sharpvisor;
 
-/// <summary>A virtio device on the PC's PCI bus.</summary>
+/// <summary>How a driver reaches a virtio device.</summary>
+public enum VirtioConnection
+{
+    /// <summary>As a function on the PC's PCI bus.</summary>
+    Pci,
+
+    /// <summary>By registers in memory, where ACPI tells of them (virtio-mmio).</summary>
+    Mmio,
+
+    /// <summary>By the store, grants and event channels of a Xen domain (docs/virtio-xenbus.md).</summary>
+    Xenbus,
+}
+
+/// <summary>A virtio device, on the PC's PCI bus unless <see cref="Connection"/> says something else.</summary>
 public abstract record VirtioPciDevice : PciDevice
 {
-    /// <summary>Its registers lie in memory, where ACPI tells of them, rather than on PCI (virtio-mmio).</summary>
-    public bool IsMmio { get; init; }
+    /// <summary>What it is reached by.</summary>
+    public VirtioConnection Connection { get; init; }
+
+    /// <summary>On xenbus: the guest may have it reach all its memory, not only what it grants, if its driver wants that.</summary>
+    public bool OffersForeignMap { get; init; }
 
     /// <summary>By which registers drivers see it.</summary>
     public VirtioPciOptions Pci { get; init; } = new();
@@ -25,6 +41,9 @@ public abstract record VirtioPciDevice : PciDevice
 
     /// <summary>Messages of MSI-X when nothing else is said; null: one for each queue and one for the configuration.</summary>
     internal virtual int? DefaultVectors => null;
+
+    /// <summary>For messages: the name of the -device.</summary>
+    internal string Name => Connection == VirtioConnection.Pci ? Kind : Kind[..^"-pci".Length] + (Connection == VirtioConnection.Mmio ? "-device" : "-xenbus");
 
     internal abstract VirtioDevice Create(BoardContext context, int processors);
 }

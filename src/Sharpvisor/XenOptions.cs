@@ -1,4 +1,5 @@
 using Sharpvisor.Core.Char;
+using Sharpvisor.Devices.Xen;
 
 namespace Sharpvisor;
 
@@ -9,4 +10,7 @@ public sealed record XenOptions(int Domain, ICharBackend? Console)
 {
     /// <summary>Numbers from DOMID_FIRST_RESERVED on mean something else.</summary>
     public const int DefaultDomain = 1, LastDomain = 0x7FEF;
+
+    /// <summary>How the guest may have itself told of events; all ways by default.</summary>
+    public XenCallbackOffer Callback { get; init; }
 }

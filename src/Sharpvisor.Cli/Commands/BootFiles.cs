@@ -24,7 +24,8 @@ internal sealed class BootFiles : IDisposable
     /// <exception cref="ConfigurationException">A file can't be opened, or one is missing.</exception>
     public static BootFiles Open(RunSettings settings)
     {
-        var files = new BootFiles(settings.Kernel is null ? null : BootSource.FromFile(settings.Kernel));
+        var kernelFile = settings.Kernel ?? (StandsForHvmloader(settings) ? settings.Bios : null);
+        var files = new BootFiles(kernelFile is null ? null : BootSource.FromFile(kernelFile));
         try
         {
             if (NeedsFirmware(settings, files.Kernel))
@@ -65,7 +66,20 @@ internal sealed class BootFiles : IDisposable
 
     /// <summary>Firmware starts the machine when there is no kernel, when -bios or kernel-boot says so, and for kernels that take it.</summary>
     private static bool NeedsFirmware(RunSettings settings, BootSource? kernel) =>
-        kernel is null || settings.Bios is not null || settings.KernelBoot == BootWay.Firmware || (settings.KernelBoot is null && BootPlan.NeedsFirmware(kernel));
+        kernel is null || (settings.Bios is not null && !StandsForHvmloader(settings)) || settings.KernelBoot == BootWay.Firmware || (settings.KernelBoot is null && BootPlan.NeedsFirmware(kernel));
+
+    /// <summary>
+    /// Firmware of an HVM domain that is no BIOS but an ELF image, which Xen's builder starts like a kernel: so are test kernels
+    /// run, by firmware_override in a file of xl's.
+    /// </summary>
+    private static bool StandsForHvmloader(RunSettings settings)
+    {
+        if (settings is not { Machine: MachineKind.XenHvm, Kernel: null, Bios: { } path } || !File.Exists(path))
+            return false;
+        Span<byte> magic = stackalloc byte[4];
+        using var file = File.OpenHandle(path);
+        return RandomAccess.Read(file, magic, 0) == magic.Length && magic.SequenceEqual("\x7FELF"u8);
+    }
 
     /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>
     private static BootSource OpenFirmware(string? bios)

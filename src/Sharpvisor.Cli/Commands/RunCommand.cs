@@ -168,7 +168,7 @@ internal static class RunCommand
         if (settings.Machine != MachineKind.Pc)
         {
             var where = settings.XenConsole?.Where;
-            builder.WithXen(settings.XenDomain ?? XenOptions.DefaultDomain, where is null ? null : opened.GetValueOrDefault(where), settings.Machine);
+            builder.WithXen(settings.XenDomain ?? XenOptions.DefaultDomain, where is null ? null : opened.GetValueOrDefault(where), settings.Machine, settings.XenCallback ?? default);
         }
 
         if (settings.DebugConsole is { IsNone: false } debug)

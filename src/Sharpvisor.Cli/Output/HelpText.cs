@@ -44,6 +44,7 @@ internal static class HelpText
           -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
           -name NAME  -uuid ID  -nodefaults
           -machine xenfv|xenpvh|xenpv   a domain as Xen has them: HVM, PVH, or PV
+                [,xen-callback=vcpu-vector|vector|line]   how it is told of events
           -xen-domid N           its number; -device xen-console,chardev=ID: its hvc0
           --xl FILE              a domain by a file of xl's, xl.cfg(5); flags behind it
                                  have the last word

@@ -2,6 +2,7 @@ using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Tracing;
 using Sharpvisor.Cpu;
+using Sharpvisor.Devices.Xen;
 using Sharpvisor.Servers.Endpoints;
 using Sharpvisor.Servers.Secrets;
 using Sharpvisor.Servers.Vnc;
@@ -40,6 +41,9 @@ internal sealed class RunSettings
 
     /// <summary>-xen-domid; null: not given.</summary>
     public int? XenDomain { get; set; }
+
+    /// <summary>-machine xen-callback=; null: not given.</summary>
+    public XenCallbackOffer? XenCallback { get; set; }
 
     /// <summary>-device xen-console: hvc0 of a domain; null: nothing was said.</summary>
     public XenConsoleSpec? XenConsole { get; set; }

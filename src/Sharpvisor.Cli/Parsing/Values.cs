@@ -178,6 +178,9 @@ internal static class Values
                     break;
                 case not null when part.StartsWith("kernel-boot=", StringComparison.Ordinal):
                     throw new ConfigurationException($"-machine {value}: a kernel boots by kernel-boot=firmware or kernel-boot=direct");
+                case not null when part.StartsWith("xen-callback=", StringComparison.Ordinal):
+                    settings.XenCallback = XenValues.Callback($"-machine {value}", part["xen-callback=".Length..]);
+                    break;
                 case "help" or "?":
                     throw new ConfigurationException("-machine: there are pc, xenfv, xenpvh and xenpv");
                 default:

@@ -33,6 +33,8 @@ internal sealed record VirtioSpec(string What)
 
 internal static class VirtioValues
 {
+    private const string ForeignMap = "foreign-map";
+
     private static readonly string[] CommonKeys = ["driver", "id", "packed", "indirect_desc", "event_idx"];
     private static readonly string[] PciKeys = ["bus", "addr", "disable-modern", "disable-legacy", "vectors"];
 
@@ -50,8 +52,11 @@ internal static class VirtioValues
         [NicValues.Virtio] = [.. NicValues.Keys, .. NicValues.VirtioKeys],
     };
 
-    private static readonly (string Text, bool? IsTransitional, bool IsMmio)[] Suffixes =
-        [("", null, false), ("-pci", null, false), ("-pci-transitional", true, false), ("-pci-non-transitional", false, false), ("-device", null, true)];
+    private static readonly (string Text, bool? IsTransitional, VirtioConnection Connection)[] Suffixes =
+    [
+        ("", null, VirtioConnection.Pci), ("-pci", null, VirtioConnection.Pci), ("-pci-transitional", true, VirtioConnection.Pci),
+        ("-pci-non-transitional", false, VirtioConnection.Pci), ("-device", null, VirtioConnection.Mmio), ("-xenbus", null, VirtioConnection.Xenbus),
+    ];
 
     /// <summary>The names of the devices that there are.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. Kinds.Keys.Select(k => $"{k}-pci")];
@@ -61,11 +66,12 @@ internal static class VirtioValues
 
     public static void Device(RunSettings settings, string value)
     {
-        var (kind, isTransitional, isMmio) = Find(value.Split(',')[0]) ?? throw new InvalidOperationException($"{value} is not known");
-        var keys = new KeyValues("-device", value, implied: "driver", [.. CommonKeys, .. isMmio ? [] : PciKeys, .. Kinds[kind]]);
+        var (kind, isTransitional, connection) = Find(value.Split(',')[0]) ?? throw new InvalidOperationException($"{value} is not known");
+        var keys = new KeyValues("-device", value, implied: "driver", [.. CommonKeys, .. KeysOf(connection), .. Kinds[kind]]);
         VirtioPciDevice Place(VirtioPciDevice device) => device with
         {
-            IsMmio = isMmio,
+            Connection = connection,
+            OffersForeignMap = connection == VirtioConnection.Xenbus && keys.OnOff(ForeignMap, false),
             Slot = Slot(keys),
             Pci = Pci(keys, isTransitional),
             OffersPackedRings = keys.OnOff("packed", false),
@@ -73,7 +79,12 @@ internal static class VirtioValues
         };
         if (kind == NicValues.Virtio)
         {
-            settings.Nics.Add(NicValues.VirtioNic($"-device {value}", isMmio ? "virtio-net-device" : "virtio-net-pci", keys, Place));
+            settings.Nics.Add(NicValues.VirtioNic($"-device {value}", connection switch
+            {
+                VirtioConnection.Mmio => "virtio-net-device",
+                VirtioConnection.Xenbus => "virtio-net-xenbus",
+                _ => "virtio-net-pci",
+            }, keys, Place));
             return;
         }
 
@@ -125,14 +136,21 @@ internal static class VirtioValues
         }
     }
 
-    private static (string Kind, bool? IsTransitional, bool IsMmio)? Find(string driver)
+    private static string[] KeysOf(VirtioConnection connection) => connection switch
+    {
+        VirtioConnection.Pci => PciKeys,
+        VirtioConnection.Xenbus => [ForeignMap],
+        _ => [],
+    };
+
+    private static (string Kind, bool? IsTransitional, VirtioConnection Connection)? Find(string driver)
     {
         foreach (var kind in Kinds.Keys)
         {
-            foreach (var (suffix, isTransitional, isMmio) in Suffixes)
+            foreach (var (suffix, isTransitional, connection) in Suffixes)
             {
                 if (driver == kind + suffix)
-                    return (kind, isTransitional, isMmio);
+                    return (kind, isTransitional, connection);
             }
         }
 

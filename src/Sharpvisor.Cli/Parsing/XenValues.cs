@@ -1,6 +1,7 @@
 // -xen-domid and -device xen-console, as qemu(1) has them for machines under Xen.
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Devices.Xen;
 
 namespace Sharpvisor.Cli.Parsing;
 
@@ -16,6 +17,15 @@ internal static class XenValues
             throw new ConfigurationException($"-xen-domid {value}: give the number of a domain, 1 to {XenOptions.LastDomain}");
         settings.XenDomain = number;
     }
+
+    /// <summary>-machine xen-callback=: as much as a domain is to find, for kernels that knew no more, and for drivers of theirs.</summary>
+    public static XenCallbackOffer Callback(string what, string value) => value switch
+    {
+        "vcpu-vector" => XenCallbackOffer.ProcessorVector,
+        "vector" => XenCallbackOffer.Vector,
+        "line" => XenCallbackOffer.Line,
+        _ => throw new ConfigurationException($"{what}: xen-callback={value} is no way to tell of events; give vcpu-vector, vector or line"),
+    };
 
     /// <summary>-device xen-console,chardev=c0.</summary>
     public static void Console(RunSettings settings, string value)
@@ -70,10 +80,16 @@ internal static class XenValues
     {
         if (settings.NeedsXenPlatform && settings.Machine != MachineKind.XenHvm)
             throw new ConfigurationException("-device xen-platform: this machine is no HVM domain; give -machine xenfv, which has it");
+        if (settings is { Machine: MachineKind.XenPvh, XenCallback: XenCallbackOffer.Line })
+            throw new ConfigurationException("-machine xenpvh: xen-callback=line needs the interrupt controllers of a PC; give vector, or xenfv");
+        if (settings is { Machine: MachineKind.XenPv, XenCallback: not null })
+            throw new ConfigurationException("-machine xenpv: a paravirtual kernel names its own way to be told of events; leave xen-callback= out");
         if (settings.Machine is MachineKind.XenPvh or MachineKind.XenPv)
             MakeSerialTheConsole(settings);
         if (settings.Machine != MachineKind.Pc)
             return;
+        if (settings.XenCallback is not null)
+            throw new ConfigurationException("-machine pc: xen-callback= is of domains; give -machine xenfv or -machine xenpvh, or leave it out");
         if (settings.XenDomain is not null)
             throw new ConfigurationException("-xen-domid: this machine is no domain; give -machine xenfv, xenpvh or xenpv, too");
         if (settings.Drives.Find(d => d.Interface == DriveInterface.Xen) is { } drive)

@@ -40,6 +40,18 @@ public enum AfterHypercall
 /// <param name="Rest">The processor has nothing to do for now: it sleeps on this, without the gate, for a fraction of a millisecond.</param>
 public readonly record struct HypercallResult(ulong Value, bool IsAgain = false, WakeableSleep? Rest = null, AfterHypercall After = AfterHypercall.GoOn);
 
+/// <summary>What a processor does with its time.</summary>
+public enum ProcessorActivity
+{
+    Running,
+
+    /// <summary>Nothing, until an interrupt comes: HLT, or a hypercall that waits.</summary>
+    Halted,
+
+    /// <summary>Nothing, until another processor starts it: it waits for that, or has halted without interrupts.</summary>
+    Off,
+}
+
 /// <summary>The interface of a hypervisor that a machine offers its guest, in place of the engine's own.</summary>
 public interface IHypervisor
 {
@@ -49,4 +61,7 @@ public interface IHypervisor
     /// <summary>Serves a hypercall, with the machine's gate held.</summary>
     /// <param name="memory">Of paravirtual kernels an <see cref="IParavirtualProcessor"/>.</param>
     HypercallResult Call(in Hypercall call, ILinearMemory memory);
+
+    /// <summary>A processor begins to do something else. With the machine's gate held.</summary>
+    void SetActivity(int processor, ProcessorActivity activity);
 }

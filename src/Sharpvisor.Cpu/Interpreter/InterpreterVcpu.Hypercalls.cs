@@ -60,8 +60,18 @@ public unsafe partial class InterpreterVcpu : ILinearMemory
             : new Hypercall(Index, c->Cpl, false, (uint)gpr[0], (uint)gpr[3], (uint)gpr[1], (uint)gpr[2], (uint)gpr[6], (uint)gpr[7]);
         HypercallResult result;
         using (_environment.Gate.Enter())
+        {
             result = hypervisor.Call(call, this);
-        result.Rest?.Sleep(restNs);
+            if (result.Rest is not null)
+                hypervisor.SetActivity(Index, ProcessorActivity.Halted);
+        }
+
+        if (result.Rest is { } rest)
+        {
+            rest.Sleep(restNs);
+            TellRunning();
+        }
+
         if (result.IsAgain)
             return false;
         if (_environment.Points is { } points && points.Wants(TraceKind.Hypercall))
@@ -70,6 +80,15 @@ public unsafe partial class InterpreterVcpu : ILinearMemory
         if (result.After != AfterHypercall.GoOn)
             c->Arch.Activity = result.After == AfterHypercall.Halt ? ActivityState.Halted : ActivityState.WaitForSipi;
         return true;
+    }
+
+    /// <summary>What the hypervisor is not told by whoever waits for it: the processor has been started, or goes on.</summary>
+    private void TellRunning()
+    {
+        if (_environment.Hypervisor is not { } hypervisor)
+            return;
+        using (_environment.Gate.Enter())
+            hypervisor.SetActivity(Index, ProcessorActivity.Running);
     }
 
     /// <summary>A pointer that leads nowhere is the hypervisor's error to report: no fault, and CR2 stays.</summary>

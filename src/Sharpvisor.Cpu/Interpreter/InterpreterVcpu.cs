@@ -84,6 +84,8 @@ public unsafe partial class InterpreterVcpu : IVcpu
 
     public int Index { get; }
 
+    public bool TakesInterrupts => (_c->Arch.Rflags & Rflags.IF) != 0;
+
     public long InstructionCount => _disposed ? 0 : Volatile.Read(ref _c->InstructionCount);
 
     /// <summary>The vCPU that the calling thread runs, if any.</summary>
@@ -462,10 +464,14 @@ public unsafe partial class InterpreterVcpu : IVcpu
         if ((pending & PendingEvents.Startup) != 0)
         {
             Interlocked.And(ref c->Pending, ~(int)PendingEvents.Startup);
-            if (c->Arch.Activity == ActivityState.WaitForSipi && IsParavirtual)
-                StartParavirtual();
-            else if (c->Arch.Activity == ActivityState.WaitForSipi)
-                StartUp((byte)Volatile.Read(ref _startupVector));
+            if (c->Arch.Activity == ActivityState.WaitForSipi)
+            {
+                if (IsParavirtual)
+                    StartParavirtual();
+                else
+                    StartUp((byte)Volatile.Read(ref _startupVector));
+                TellRunning();
+            }
         }
 
         if ((pending & PendingEvents.Smi) != 0)
@@ -522,6 +528,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         {
             ActivityState.Active => null,
             ActivityState.Shutdown => VcpuExit.Shutdown,
+            ActivityState.WaitForSipi => VcpuExit.Off,
             _ => VcpuExit.Halted,
         };
     }

@@ -31,8 +31,11 @@ public sealed class ApicBus : IMsiTarget
 
     public IReadOnlyList<LocalApic> LocalApics => _apics;
 
-    /// <summary>A level-triggered interrupt is about to end: who drives a line looks whether it still has to.</summary>
-    public event Action? EndingInterrupt;
+    /// <summary>
+    /// A level-triggered interrupt is about to end, or the PIC's to be taken: who drives a line without being told when to let
+    /// go of it looks whether it still has to.
+    /// </summary>
+    public event Action? SamplingLines;
 
     /// <summary>A memory write of a device to 0xFEExxxxx; other addresses are ignored.</summary>
     public void Send(ulong address, uint data)
@@ -79,9 +82,11 @@ public sealed class ApicBus : IMsiTarget
         }
     }
 
+    internal void SampleLines() => SamplingLines?.Invoke();
+
     internal void BroadcastEoi(byte vector)
     {
-        EndingInterrupt?.Invoke();
+        SampleLines();
         foreach (var ioApic in _ioApics)
             ioApic.EndOfInterrupt(vector);
     }

@@ -74,6 +74,9 @@ internal sealed class I8259A(bool isMaster, Action<bool> setOutput)
 
     public int Vector(int input) => _vectorBase | (input < 0 ? 7 : input);
 
+    /// <summary>Whether this is an OCW2 with an EOI.</summary>
+    public static bool EndsInterrupt(uint offset, byte value) => (offset & 1) == 0 && (value & 0x38) == 0x20;
+
     public byte Read(uint offset)
     {
         if (_poll)

@@ -113,6 +113,8 @@ public sealed partial class LocalApic : ILocalInterruptController, ITscFollower,
         }
 
         if (HasExternalInterrupt)
+            _bus.SampleLines();
+        if (HasExternalInterrupt)
         {
             _externalInterrupt = false;
             var external = _bus.Pic?.Acknowledge() ?? -1;

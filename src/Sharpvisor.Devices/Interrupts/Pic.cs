@@ -24,11 +24,14 @@ public sealed class Pic : IResettable
         _slave = new I8259A(isMaster: false, asserted => _master.SetInput(Cascade, asserted));
         for (var irq = 0; irq < 16; irq++)
             _inputs[irq] = new InterruptInput(irq, SetInput);
-        MasterPorts = new BytePorts(_master.Read, _master.Write);
-        SlavePorts = new BytePorts(_slave.Read, _slave.Write);
+        MasterPorts = new BytePorts(_master.Read, (offset, value) => Write(_master, offset, value));
+        SlavePorts = new BytePorts(_slave.Read, (offset, value) => Write(_slave, offset, value));
         ElcrPorts = new BytePorts(offset => Chip(offset).Elcr, (offset, value) => Chip(offset).Elcr = value);
         Reset();
     }
+
+    /// <summary>An interrupt is about to end: who drives a line without being told when to let go of it looks whether it still has to.</summary>
+    public event Action? EndingInterrupt;
 
     /// <summary>Ports 20h and 21h.</summary>
     public IBusDevice MasterPorts { get; }
@@ -56,6 +59,13 @@ public sealed class Pic : IResettable
     {
         _slave.Reset();
         _master.Reset();
+    }
+
+    private void Write(I8259A chip, uint offset, byte value)
+    {
+        if (I8259A.EndsInterrupt(offset, value))
+            EndingInterrupt?.Invoke();
+        chip.Write(offset, value);
     }
 
     private I8259A Chip(uint offset) => (offset & 1) == 0 ? _master : _slave;

@@ -12,9 +12,14 @@ public sealed class DescriptorChain
     /// <summary>More parts than this are a mistake of the driver, in whatever tables they lie (as in QEMU).</summary>
     internal const int MaximumParts = 1024;
 
+    /// <summary>Pages that a chain takes in use where addresses are grants: as many as a domain can grant.</summary>
+    private const int MaximumUses = 32768;
+
     private Memory<byte>[] _parts = new Memory<byte>[4];
     private ulong[] _addresses = new ulong[4];
-    private int _count, _readable;
+    private ulong[] _uses = [];
+    private int _count, _readable, _useCount;
+    private IVirtioAddresses? _space;
     private long _readableLength, _writableLength;
 
     /// <summary>What the driver has written for the device.</summary>
@@ -49,13 +54,14 @@ public sealed class DescriptorChain
 
     internal void Clear()
     {
-        _count = _readable = 0;
+        _count = _readable = _useCount = 0;
         _readableLength = _writableLength = 0;
         DescriptorCount = 0;
     }
 
     /// <summary>Adds a part; what is wrong with it, or null.</summary>
-    internal string? Add(GuestMemory memory, in Descriptor descriptor, bool isWritable)
+    /// <param name="addresses">Where its address lies; null: it is guest-physical.</param>
+    internal string? Add(GuestMemory memory, IVirtioAddresses? addresses, in Descriptor descriptor, bool isWritable)
     {
         if (descriptor.Length == 0)
             return "a descriptor without length";
@@ -63,22 +69,25 @@ public sealed class DescriptorChain
             return "a chain of too many descriptors";
         if (!isWritable && _count > _readable)
             return "a readable descriptor behind a writable one";
-        if (descriptor.Length > int.MaxValue || !memory.TrySlice(descriptor.Address, (int)descriptor.Length, out var part))
+        Memory<byte> part = default;
+        if (descriptor.Length > int.MaxValue || (addresses is null && !memory.TrySlice(descriptor.Address, (int)descriptor.Length, out part)))
             return "a descriptor outside of memory";
         ref var length = ref isWritable ? ref _writableLength : ref _readableLength;
         if (length + descriptor.Length > int.MaxValue)
             return "a chain of 2 GiB";
         length += descriptor.Length;
-        if (_count == _parts.Length)
-        {
-            Array.Resize(ref _parts, _count * 2);
-            Array.Resize(ref _addresses, _count * 2);
-        }
-
-        _parts[_count] = part;
-        _addresses[_count++] = descriptor.Address;
-        _readable += isWritable ? 0 : 1;
+        if (addresses is not null)
+            return AddPages(memory, addresses, descriptor, isWritable);
+        Append(descriptor.Address, part, isWritable);
         return null;
+    }
+
+    /// <summary>Ends the use of what the transport had to take in use.</summary>
+    internal void Release()
+    {
+        for (var i = 0; i < _useCount; i++)
+            _space!.Release(_uses[i]);
+        _useCount = 0;
     }
 
     /// <summary>The device has written these bytes at the start of the writable parts.</summary>
@@ -89,5 +98,57 @@ public sealed class DescriptorChain
             memory.MarkWritten(_addresses[i], (ulong)Math.Min(length, _parts[i].Length));
             length -= _parts[i].Length;
         }
+    }
+
+    /// <summary>A part whose pages are wherever the transport finds them; neighbours become one.</summary>
+    private string? AddPages(GuestMemory memory, IVirtioAddresses addresses, in Descriptor descriptor, bool isWritable)
+    {
+        _space = addresses;
+        var end = descriptor.Address + descriptor.Length;
+        for (var address = descriptor.Address; address != end;)
+        {
+            var length = (int)(end - address);
+            if (_useCount == MaximumUses)
+                return "a chain of more pages than a domain can grant";
+            if (!addresses.TryAcquire(address, isWritable, ref length, out var at, out var use))
+                return "a descriptor that the device may not reach";
+            if (use != 0)
+                Hold(use);
+            address += (ulong)length;
+            if (_count > (isWritable ? _readable : 0) && _addresses[_count - 1] + (ulong)_parts[_count - 1].Length == at
+                && memory.TrySlice(_addresses[_count - 1], _parts[_count - 1].Length + length, out var both))
+            {
+                _parts[_count - 1] = both;
+                continue;
+            }
+
+            if (_count == MaximumParts)
+                return "a chain of too many descriptors";
+            if (!memory.TrySlice(at, length, out var part))
+                return "a descriptor outside of memory";
+            Append(at, part, isWritable);
+        }
+
+        return null;
+    }
+
+    private void Hold(ulong use)
+    {
+        if (_useCount == _uses.Length)
+            Array.Resize(ref _uses, Math.Max(8, _useCount * 2));
+        _uses[_useCount++] = use;
+    }
+
+    private void Append(ulong address, Memory<byte> part, bool isWritable)
+    {
+        if (_count == _parts.Length)
+        {
+            Array.Resize(ref _parts, _count * 2);
+            Array.Resize(ref _addresses, _count * 2);
+        }
+
+        _parts[_count] = part;
+        _addresses[_count++] = address;
+        _readable += isWritable ? 0 : 1;
     }
 }

@@ -8,6 +8,9 @@ public interface IVirtioTransport
     /// <summary>Where rings and buffers lie.</summary>
     GuestMemory Memory { get; }
 
+    /// <summary>Where addresses lie that a driver writes into rings; null: they are guest-physical.</summary>
+    IVirtioAddresses? Addresses => null;
+
     /// <summary>False while the guest does not let the device reach memory: nothing is taken from rings or put there.</summary>
     bool CanAccessMemory { get; }
 
@@ -16,6 +19,11 @@ public interface IVirtioTransport
 
     /// <summary>Tells the driver that configuration or status have changed.</summary>
     void InterruptConfiguration();
+
+    /// <summary>The configuration has changed: a driver that is not ready yet sees it, too, without an interrupt.</summary>
+    void OnConfigurationChanged()
+    {
+    }
 
     /// <summary>The device was reset: interrupts and vectors go back to what they were at power-on.</summary>
     void OnDeviceReset();

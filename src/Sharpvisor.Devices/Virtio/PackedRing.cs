@@ -17,8 +17,8 @@ internal sealed class PackedRing : VirtqueueRing
     private bool _nextWrap = true, _usedWrap = true, _hasSignalled;
     private ushort? _deviceEventOffset;
 
-    private PackedRing(GuestMemory memory, bool hasEventIndex, int size, RingMemory descriptors, RingMemory driverEvent, RingMemory deviceEvent)
-        : base(memory, hasEventIndex)
+    private PackedRing(GuestMemory memory, IVirtioAddresses? addresses, bool hasEventIndex, int size, RingMemory descriptors, RingMemory driverEvent, RingMemory deviceEvent)
+        : base(memory, addresses, hasEventIndex)
     {
         _size = size;
         (_descriptors, _driverEvent, _deviceEvent) = (descriptors, driverEvent, deviceEvent);
@@ -27,11 +27,11 @@ internal sealed class PackedRing : VirtqueueRing
     public override bool IsEmpty => !IsAvailable(FlagsOf(_next));
 
     /// <summary>Null: the ring is not where memory is.</summary>
-    public static PackedRing? TryCreate(GuestMemory memory, bool hasEventIndex, int size, ulong descriptors, ulong driverEvent, ulong deviceEvent) =>
-        RingMemory.TryMap(memory, descriptors, size * Descriptor.Size, 16, out var table)
-        && RingMemory.TryMap(memory, driverEvent, 4, 4, out var driver)
-        && RingMemory.TryMap(memory, deviceEvent, 4, 4, out var device)
-            ? new PackedRing(memory, hasEventIndex, size, table, driver, device)
+    public static PackedRing? TryCreate(GuestMemory memory, IVirtioAddresses? addresses, bool hasEventIndex, int size, ulong descriptors, ulong driverEvent, ulong deviceEvent) =>
+        RingMemory.TryMap(memory, addresses, descriptors, size * Descriptor.Size, 16, isWritable: true, out var table)
+        && RingMemory.TryMap(memory, addresses, driverEvent, 4, 4, isWritable: false, out var driver)
+        && RingMemory.TryMap(memory, addresses, deviceEvent, 4, 4, isWritable: true, out var device)
+            ? new PackedRing(memory, addresses, hasEventIndex, size, table, driver, device)
             : null;
 
     public override bool TryPop(DescriptorChain chain)
@@ -47,7 +47,7 @@ internal sealed class PackedRing : VirtqueueRing
             var isIndirect = (flags & Descriptor.Indirect) != 0;
             if (isIndirect && count > 1)
                 return Fail("an indirect table within a chain");
-            if (isIndirect ? !TryAddTable(chain, descriptor) : chain.Add(Memory, descriptor, (flags & Descriptor.Write) != 0) is { } fault && !Fail(fault))
+            if (isIndirect ? !TryAddTable(chain, descriptor) : chain.Add(Memory, Addresses, descriptor, (flags & Descriptor.Write) != 0) is { } fault && !Fail(fault))
                 return false;
             if (isIndirect || (flags & Descriptor.Next) == 0)
             {
@@ -98,7 +98,7 @@ internal sealed class PackedRing : VirtqueueRing
         for (var i = 0; i < table.Length / Descriptor.Size; i++)
         {
             var entry = Descriptor.Read(table.Span, i);
-            if (chain.Add(Memory, entry, (entry.PackedFlags & Descriptor.Write) != 0) is { } fault)
+            if (chain.Add(Memory, Addresses, entry, (entry.PackedFlags & Descriptor.Write) != 0) is { } fault)
                 return Fail(fault);
         }
 

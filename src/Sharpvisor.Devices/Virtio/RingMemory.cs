@@ -20,11 +20,18 @@ internal readonly struct RingMemory
         _bytes = bytes;
     }
 
-    /// <summary>False: there is no memory, or not all of it in one piece, or its address is not aligned.</summary>
-    public static bool TryMap(GuestMemory memory, ulong address, int length, int alignment, out RingMemory ring)
+    /// <param name="addresses">Where the address lies; null: it is guest-physical. What it takes in use stays so until all is released.</param>
+    /// <param name="isWritable">The device writes there, too.</param>
+    /// <returns>False: there is no memory, or not all of it in one piece, or its address is not aligned.</returns>
+    public static bool TryMap(GuestMemory memory, IVirtioAddresses? addresses, ulong address, int length, int alignment, bool isWritable, out RingMemory ring)
     {
         ring = default;
-        if ((address & (ulong)(alignment - 1)) != 0 || !memory.TrySlice(address, length, out var bytes))
+        if ((address & (ulong)(alignment - 1)) != 0)
+            return false;
+        var piece = length;
+        if (addresses is not null && (!addresses.TryAcquire(address, isWritable, ref piece, out address, out _) || piece < length))
+            return false;
+        if (!memory.TrySlice(address, length, out var bytes))
             return false;
         ring = new RingMemory(memory, address, bytes);
         return true;

@@ -17,8 +17,8 @@ internal sealed class SplitRing : VirtqueueRing
     private ushort? _availableEvent;
     private bool _hasSignalled;
 
-    private SplitRing(GuestMemory memory, bool hasEventIndex, int size, RingMemory descriptors, RingMemory available, RingMemory used)
-        : base(memory, hasEventIndex)
+    private SplitRing(GuestMemory memory, IVirtioAddresses? addresses, bool hasEventIndex, int size, RingMemory descriptors, RingMemory available, RingMemory used)
+        : base(memory, addresses, hasEventIndex)
     {
         _size = size;
         (_descriptors, _available, _used) = (descriptors, available, used);
@@ -27,14 +27,14 @@ internal sealed class SplitRing : VirtqueueRing
     public override bool IsEmpty => _available.Read16(Index) == _lastAvailable;
 
     /// <summary>Null: the rings are not where memory is.</summary>
-    public static SplitRing? TryCreate(GuestMemory memory, bool hasEventIndex, int size, ulong descriptors, ulong available, ulong used)
+    public static SplitRing? TryCreate(GuestMemory memory, IVirtioAddresses? addresses, bool hasEventIndex, int size, ulong descriptors, ulong available, ulong used)
     {
         var events = hasEventIndex ? 2 : 0;
         return int.IsPow2(size)
-            && RingMemory.TryMap(memory, descriptors, size * Descriptor.Size, 16, out var table)
-            && RingMemory.TryMap(memory, available, Entries + (2 * size) + events, 2, out var availableRing)
-            && RingMemory.TryMap(memory, used, Entries + (UsedEntry * size) + events, 4, out var usedRing)
-            ? new SplitRing(memory, hasEventIndex, size, table, availableRing, usedRing)
+            && RingMemory.TryMap(memory, addresses, descriptors, size * Descriptor.Size, 16, isWritable: false, out var table)
+            && RingMemory.TryMap(memory, addresses, available, Entries + (2 * size) + events, 2, isWritable: false, out var availableRing)
+            && RingMemory.TryMap(memory, addresses, used, Entries + (UsedEntry * size) + events, 4, isWritable: true, out var usedRing)
+            ? new SplitRing(memory, addresses, hasEventIndex, size, table, availableRing, usedRing)
             : null;
     }
 
@@ -106,7 +106,7 @@ internal sealed class SplitRing : VirtqueueRing
                 continue;
             }
 
-            if (chain.Add(Memory, descriptor, (descriptor.SplitFlags & Descriptor.Write) != 0) is { } fault)
+            if (chain.Add(Memory, Addresses, descriptor, (descriptor.SplitFlags & Descriptor.Write) != 0) is { } fault)
                 return Fail(fault);
             if ((descriptor.SplitFlags & Descriptor.Next) == 0)
                 return true;

@@ -29,7 +29,7 @@ public static class VirtioFeature
     /// <summary>Legacy: headers may lie in descriptors as the driver likes.</summary>
     public const int AnyLayout = 27;
 
-    public const int IndirectDescriptors = 28, EventIndex = 29, Version1 = 32, PackedRing = 34;
+    public const int IndirectDescriptors = 28, EventIndex = 29, Version1 = 32, AccessPlatform = 33, PackedRing = 34;
 
     /// <summary>Those that a modern driver is not offered.</summary>
     internal const ulong LegacyOnly = (1UL << NotifyOnEmpty) | (1UL << AnyLayout);

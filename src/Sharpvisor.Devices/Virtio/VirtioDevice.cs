@@ -62,6 +62,8 @@ public abstract class VirtioDevice
 
     public int ConfigurationLength => _configuration.Length;
 
+    internal ReadOnlySpan<byte> ConfigurationSpace => _configuration;
+
     internal IVirtioTransport Transport => _transport ?? throw new InvalidOperationException($"{Name} has no transport");
 
     internal GuestMemory Memory => Transport.Memory;
@@ -104,6 +106,7 @@ public abstract class VirtioDevice
     protected void OnConfigurationChanged()
     {
         ConfigurationGeneration++;
+        _transport?.OnConfigurationChanged();
         if ((Status & VirtioStatus.DriverOk) != 0)
             Transport.InterruptConfiguration();
     }

@@ -81,6 +81,7 @@ public sealed class Virtqueue
         var ring = chain.Ring == _ring ? _ring : null;
         chain.Ring = null;
         chain.MarkWritten(_device.Memory, written); // after a reset, too: the bytes are there
+        chain.Release(); // before the driver sees that it has it again
         if (ring is null)
             return;
         _inFlight--;
@@ -140,9 +141,10 @@ public sealed class Virtqueue
     private VirtqueueRing? TryCreateRing()
     {
         var hasEventIndex = _device.Has(VirtioFeature.EventIndex);
+        var addresses = _device.Transport.Addresses;
         VirtqueueRing? ring = _device.Has(VirtioFeature.PackedRing)
-            ? PackedRing.TryCreate(_device.Memory, hasEventIndex, Size, DescriptorArea, DriverArea, DeviceArea)
-            : SplitRing.TryCreate(_device.Memory, hasEventIndex, Size, DescriptorArea, DriverArea, DeviceArea);
+            ? PackedRing.TryCreate(_device.Memory, addresses, hasEventIndex, Size, DescriptorArea, DriverArea, DeviceArea)
+            : SplitRing.TryCreate(_device.Memory, addresses, hasEventIndex, Size, DescriptorArea, DriverArea, DeviceArea);
         if (ring is null)
             _device.Break("a ring that does not lie in memory as it should", $"queue {Index}: {Size} at 0x{DescriptorArea:x}, 0x{DriverArea:x}, 0x{DeviceArea:x}");
         return ring;

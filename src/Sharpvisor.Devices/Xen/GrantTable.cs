@@ -46,16 +46,32 @@ public sealed class GrantTable
     public int UseCount { get; private set; }
 
     /// <summary>Lays a frame of the table at a page of the domain; with it, those before it exist, too.</summary>
-    /// <param name="page">Guest-physical address of memory. What is there becomes the table, cleared.</param>
+    /// <param name="page">Guest-physical address of memory. What is there becomes the table: cleared at first, and as it was elsewhere then.</param>
     public XenError SetFrame(int index, ulong page)
     {
-        if (index is < 0 or >= MaximumFrames || page % GuestMemory.PageSize != 0 || !_memory.TryWrite(page, new byte[GuestMemory.PageSize]))
+        var contents = new byte[GuestMemory.PageSize];
+        if (index is >= 0 and < MaximumFrames && PageOf(index) is not 0 and var before)
+            _memory.TryRead(before, contents);
+        if (index is < 0 or >= MaximumFrames || page % GuestMemory.PageSize != 0 || !_memory.TryWrite(page, contents))
             return XenError.EINVAL;
         _frames[index] = page;
         _uses[index] ??= new Use[EntriesPerFrame];
         FrameCount = Math.Max(FrameCount, index + 1);
 
         return XenError.None;
+    }
+
+    /// <summary>Where a frame lies, a guest-physical address; 0: the domain has not laid it anywhere.</summary>
+    public ulong PageOf(int index) => _frames[index];
+
+    /// <summary>Makes as many frames as the domain asks for, wherever it lays them then.</summary>
+    /// <returns>False: more than there are.</returns>
+    public bool TryGrow(uint count)
+    {
+        if (count > MaximumFrames)
+            return false;
+        FrameCount = Math.Max(FrameCount, (int)count);
+        return true;
     }
 
     /// <summary>A reset of the machine: nothing is granted or in use any more.</summary>

@@ -55,7 +55,8 @@ public sealed partial class XenDomain
                 if (!memory.TryRead(call.Arg2, info))
                     return Result(XenError.EFAULT);
                 var map = BinaryPrimitives.ReadUInt32LittleEndian(info);
-                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map != 0 ? 0 : Paravirtual is not null ? PvDomain.Features : autoTranslated | callbackVector | safePvClock);
+                var vector = Callback.Offer == XenCallbackOffer.Line ? 0 : callbackVector;
+                BinaryPrimitives.WriteUInt32LittleEndian(info[4..], map != 0 ? 0 : Paravirtual is not null ? PvDomain.Features : autoTranslated | vector | safePvClock);
                 return memory.TryWrite(call.Arg2, info) ? 0 : Result(XenError.EFAULT);
             default:
                 return Unknown(call.Number, "xen_version", call.Arg1);
@@ -198,7 +199,9 @@ public sealed partial class XenDomain
         var (mask, maskLength, wallClock) = is64 ? (0xA00, 512, 0xC00u) : (0x880, 128, 0x900u);
         const uint wallClockHigh = 0xC0C; // in a part of the structure that there is for 64 bits only
         var contents = new byte[GuestMemory.PageSize];
-        contents.AsSpan(mask, maskLength).Fill(0xFF); // every port is masked at first
+        var before = Events.SharedInfo;
+        if (before == 0 || Events.Is32Bit == is64 || !_memory.TryRead(before, contents))
+            contents.AsSpan(mask, maskLength).Fill(0xFF); // every port is masked at first
         if (!_memory.TryWrite(page, contents))
             return Result(XenError.EINVAL);
         Events.SharedInfo = page;
@@ -208,7 +211,7 @@ public sealed partial class XenDomain
             _memory.TryWrite(page + wallClockHigh, (uint)(_clock.UnixEpochNs / 1_000_000_000 >> 32));
         for (var i = 0; i < Math.Min(_processors.Length, vcpusInSharedInfo); i++)
         {
-            if (Events.VcpuInfo(i) == 0)
+            if (Events.VcpuInfo(i) is var info && (info == 0 || info == before + (ulong)(i * vcpuInfoSize)))
             {
                 Events.SetVcpuInfo(i, page + (ulong)(i * vcpuInfoSize));
                 _processors[i].UpdateTime();
@@ -236,7 +239,7 @@ public sealed partial class XenDomain
                     return SetParameter((HvmParam)index, BinaryPrimitives.ReadUInt64LittleEndian(arguments[8..]));
                 BinaryPrimitives.WriteUInt64LittleEndian(arguments[8..], _parameters[index]);
                 return memory.TryWrite(call.Arg2, arguments) ? 0 : Result(XenError.EFAULT);
-            case setUpcallVector:
+            case setUpcallVector when Callback.Offer == XenCallbackOffer.ProcessorVector:
                 if (!memory.TryRead(call.Arg2, arguments[..8]))
                     return Result(XenError.EFAULT);
                 var processor = BinaryPrimitives.ReadUInt32LittleEndian(arguments);
@@ -282,12 +285,11 @@ public sealed partial class XenDomain
             case isUp:
                 return 1;
             case getRunstate:
-                return memory.TryWrite(call.Arg3, processor.Runstate(call.Is64)) ? 0 : Result(XenError.EFAULT);
+                return memory.TryWrite(call.Arg3, processor.Runstate.Get(call.Is64)) ? 0 : Result(XenError.EFAULT);
             case registerRunstate:
-                if (!TryPlace(memory, first, XenVcpu.RunstateLength, out var runstate))
+                if (!TryPlace(memory, first, call.Is64 ? XenRunstate.Length : XenRunstate.Length32, out var runstate))
                     return Result(XenError.EFAULT);
-                if (runstate != 0)
-                    _memory.TryWrite(runstate, processor.Runstate(call.Is64));
+                processor.Runstate.SetArea(runstate, call.Is64);
                 return 0;
             case registerTime:
                 if (!TryPlace(memory, first, XenVcpu.TimeLength, out var time))
@@ -400,7 +402,7 @@ public sealed partial class XenDomain
 
     private ulong ShutDown(uint reason)
     {
-        const uint powerOff = 0, reboot = 1, suspend = 2, crash = 3;
+        const uint powerOff = 0, reboot = 1, suspend = 2, crash = 3, softReset = 5;
         switch (reason)
         {
             case powerOff:
@@ -413,6 +415,9 @@ public sealed partial class XenDomain
                 return Result(XenError.EOPNOTSUPP);
             case crash:
                 _control.ReportPanic("Xen", isHandled: false);
+                return 0;
+            case softReset:
+                SoftReset();
                 return 0;
             default:
                 return Result(XenError.EINVAL);
@@ -435,12 +440,16 @@ public sealed partial class XenDomain
 
     private ulong GrantTableOp(in Hypercall call, ILinearMemory memory)
     {
-        const int querySize = 6, setVersion = 8, getVersion = 10;
+        const int setupTable = 2, querySize = 6, setVersion = 8, getVersion = 10;
+        if (call is { Arg1: setupTable, Arg3: not 1 })
+            return Result(XenError.EINVAL);
         if (call.Arg3 != 1)
             return Unknown(call.Number, "grant_table_op of many", call.Arg1);
         Span<byte> arguments = stackalloc byte[16];
         switch ((int)call.Arg1)
         {
+            case setupTable:
+                return SetupGrantTable(call, memory);
             case querySize:
                 if (!memory.TryRead(call.Arg2, arguments))
                     return Result(XenError.EFAULT);

@@ -117,6 +117,27 @@ public sealed partial class XenDomain : IHypervisor
     /// <summary>Power-on and reset: a new domain with the same number.</summary>
     public void Reset()
     {
+        foreach (var processor in _processors)
+            processor.Reset();
+        _given = 0;
+        _calls.Clear();
+        Begin();
+    }
+
+    /// <summary>
+    /// SHUTDOWN_soft_reset, for a kernel that starts another one: as for a new domain, but processors go on where they are, and memory stays.
+    /// </summary>
+    private void SoftReset()
+    {
+        _logger.LogInformation("the domain begins anew by a soft reset");
+        foreach (var processor in _processors)
+            processor.Release();
+        Begin();
+    }
+
+    /// <summary>The interface as a domain finds it at first, and the devices.</summary>
+    private void Begin()
+    {
         Events.Reset();
         Events.SharedInfo = 0;
         Events.Is32Bit = false;
@@ -126,9 +147,6 @@ public sealed partial class XenDomain : IHypervisor
         Callback.Reset();
         for (var i = 0; i < _overlays.Length; i++)
             RemoveOverlay(i);
-        foreach (var processor in _processors)
-            processor.Reset();
-        _given = 0;
         Array.Clear(_parameters);
         var zeroes = new byte[GuestMemory.PageSize];
         for (var i = 0; i < SpecialPageCount; i++)
@@ -175,7 +193,7 @@ public sealed partial class XenDomain : IHypervisor
             FirstLeaf + 1 => (Version, 0, 0, 0),
             FirstLeaf + 2 => (hypercallPages, HypercallMsr, Paravirtual is null ? 0u : preservesAccessed, 0),
             FirstLeaf + 3 when subleaf == 0 => (0, 0, (uint)(Clock.TscHz / 1000), 0),
-            FirstLeaf + 4 when Paravirtual is null => (vcpuId | domainId | extendedDestination | upcallVector, (uint)processor, (uint)Number, 0),
+            FirstLeaf + 4 when Paravirtual is null => (vcpuId | domainId | extendedDestination | (Callback.Offer == XenCallbackOffer.ProcessorVector ? upcallVector : 0), (uint)processor, (uint)Number, 0),
             FirstLeaf + 5 => (0, (uint)(64 - BitOperations.LeadingZeroCount(_memory.Above4G > 0 ? (4UL << 30) + _memory.Above4G - 1 : uint.MaxValue)), 0, 0),
             _ => default,
         };
@@ -220,6 +238,7 @@ public sealed partial class XenDomain : IHypervisor
     {
         if (call.Privilege != 0)
             return new HypercallResult(Result(XenError.EPERM));
+        Count(call);
         if (Paravirtual is { } paravirtual && paravirtual.TryCall(call, memory, out var result))
             return result;
         return call.Number == Sched ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
@@ -234,7 +253,7 @@ public sealed partial class XenDomain : IHypervisor
             17 => VersionOp(call, memory),
             18 => ConsoleIo(call, memory),
             20 => GrantTableOp(call, memory),
-            21 => 0, // vm_assist: nothing of it concerns a domain with page tables of its own
+            21 => VmAssist(call),
             24 => VcpuOp(call, memory),
             32 => EventChannelOp(call, memory),
             33 => Result(XenError.ENOSYS), // physdev_op: no physical interrupts are offered

@@ -1,6 +1,6 @@
 // What Xen keeps for one virtual processor: its time, its timers, and where it wants to be told of events.
-// Follows: Xen's public headers vcpu.h and xen.h (vcpu_time_info, vcpu_runstate_info), common/domain.c's behaviour.
-// Leaves out: what a processor really waited for: it is always told to run, as on a host that has one for it.
+// Follows: Xen's public headers vcpu.h and xen.h (vcpu_time_info), common/domain.c's behaviour.
+// What it has done with its time: XenRunstate.cs.
 
 using Sharpvisor.Core.Host;
 using Sharpvisor.Core.Interrupts;
@@ -13,8 +13,8 @@ namespace Sharpvisor.Devices.Xen;
 /// <summary>Used with the machine's gate held.</summary>
 public sealed class XenVcpu : IMsrDevice, ITscFollower
 {
-    /// <summary>Bytes of vcpu_runstate_info and of vcpu_time_info.</summary>
-    public const int RunstateLength = 48, TimeLength = PvClock.TimeLength;
+    /// <summary>Bytes of vcpu_time_info.</summary>
+    public const int TimeLength = PvClock.TimeLength;
 
     /// <summary>vcpu_time_info in vcpu_info.</summary>
     private const uint TimeInVcpuInfo = 32;
@@ -34,11 +34,14 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
         _domain = domain;
         _memory = memory;
         _clock = clock;
+        Runstate = new XenRunstate(memory, clock);
         _single = clock.CreateTimer($"xen-single{index}", RaiseTimer);
         _periodic = clock.CreateTimer($"xen-periodic{index}", OnPeriod);
     }
 
     public int Index { get; }
+
+    public XenRunstate Runstate { get; }
 
     /// <summary>On which it sleeps in a hypercall.</summary>
     internal WakeableSleep Rest { get; } = new();
@@ -87,15 +90,6 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
             PvClock.WriteTime(_memory, _timeArea, _version, _clock.NowNs, _tscOffset);
     }
 
-    /// <summary>vcpu_runstate_info: it runs, and has done nothing else.</summary>
-    /// <param name="is64">Its 64-bit fields are aligned as there.</param>
-    public byte[] Runstate(bool is64)
-    {
-        var info = new byte[is64 ? RunstateLength : RunstateLength - 4];
-        BitConverter.TryWriteBytes(info.AsSpan(is64 ? 16 : 12), _clock.NowNs); // time[RUNSTATE_running]
-        return info;
-    }
-
     /// <summary>VIRQ_TIMER once, at a system time in ns.</summary>
     /// <param name="onlyInFuture">VCPU_SSHOTTMR_future.</param>
     public XenError SetTimer(ulong deadline, bool onlyInFuture)
@@ -123,8 +117,17 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
         return XenError.None;
     }
 
+    /// <summary>A new domain.</summary>
     public void Reset()
     {
+        Release();
+        Runstate.Reset(isOff: Index != 0);
+    }
+
+    /// <summary>The domain is told of nothing any more, wherever it wanted to be told.</summary>
+    internal void Release()
+    {
+        Runstate.Release();
         UpcallVector = 0;
         _period = 0;
         _single.Cancel();
@@ -141,5 +144,9 @@ public sealed class XenVcpu : IMsrDevice, ITscFollower
         RaiseTimer();
     }
 
-    private void RaiseTimer() => _domain.Events.RaiseVirq(EventChannels.VirqTimer, Index);
+    private void RaiseTimer()
+    {
+        Runstate.Look();
+        _domain.Events.RaiseVirq(EventChannels.VirqTimer, Index);
+    }
 }

@@ -103,6 +103,9 @@ internal sealed class XenStoreAccess(ControlContext context)
                     text.Append(CultureInfo.InvariantCulture, $"{port,6}: cpu {status.Processor} {Describe(status)}{(domain.Events.IsPending(port) ? " pending" : "")}\n");
             }
 
+            text.Append("hypercalls:\n");
+            foreach (var call in domain.CountCalls())
+                text.Append(CultureInfo.InvariantCulture, $"{call.Number,6}: {call.Name ?? "unknown"}{(call.Command is { } command ? $" {command}" : "")}: {call.Count}\n");
             return text.ToString();
         }
     }

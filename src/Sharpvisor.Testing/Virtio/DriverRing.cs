@@ -11,6 +11,9 @@ public abstract class DriverRing(GuestMemory memory, GuestAllocator allocator, i
 {
     public int Size => size;
 
+    /// <summary>Makes of a guest-physical address the one that the device is told; the same if there is nothing to make.</summary>
+    public Func<ulong, ulong> DeviceAddress { get; set; } = address => address;
+
     /// <summary>Where the parts lie, as the device is told.</summary>
     public abstract ulong DescriptorArea { get; }
 
@@ -54,7 +57,7 @@ public abstract class DriverRing(GuestMemory memory, GuestAllocator allocator, i
     }
 
     protected void WriteDescriptor(ulong address, GuestBuffer buffer, ushort third, ushort fourth) =>
-        Write(address, new RawDescriptor { Address = buffer.Address, Length = buffer.Length, Third = third, Fourth = fourth });
+        Write(address, new RawDescriptor { Address = DeviceAddress(buffer.Address), Length = buffer.Length, Third = third, Fourth = fourth });
 
     [StructLayout(LayoutKind.Sequential)]
     private struct RawDescriptor

@@ -10,6 +10,7 @@ using Sharpvisor.Devices.Virtio;
 using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Bus;
 using Sharpvisor.Devices.Xen.Pv;
+using Sharpvisor.Devices.Xen.Virtio;
 
 namespace Sharpvisor.Boards;
 
@@ -42,7 +43,10 @@ internal abstract class Board
     /// <summary>VMware's backdoor; null on a machine without it.</summary>
     public virtual IRegisterPort? RegisterPort => null;
 
-    public virtual IReadOnlyList<VirtioDevice> VirtioDevices => [];
+    /// <summary>However they are reached.</summary>
+    public IReadOnlyList<VirtioDevice> VirtioDevices => [.. PciVirtioDevices, .. XenBus?.Devices.OfType<XenVirtio>().Select(d => d.Device) ?? []];
+
+    protected virtual IReadOnlyList<VirtioDevice> PciVirtioDevices => [];
 
     /// <summary>The MSRs that processor <paramref name="index"/> has beyond its own.</summary>
     public abstract IReadOnlyList<IMsrDevice> MsrDevices(int index);
@@ -80,6 +84,7 @@ internal abstract class Board
         if (xen.Domain is < 1 or > XenOptions.LastDomain)
             throw new Core.Guests.ConfigurationException($"Xen domain {xen.Domain}: give a number from 1 to {XenOptions.LastDomain}");
         var domain = new XenDomain(xen.Domain, apics, context.Memory, context.Clock, context.Control, context.Errors, context.Logger);
+        domain.Callback.Offer = xen.Callback;
         if (paravirtual is not null)
         {
             domain.Paravirtual = new PvDomain(domain, paravirtual.Layout, context.Memory, context.Control, context.Errors, context.Logger);

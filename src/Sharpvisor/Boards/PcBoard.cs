@@ -161,7 +161,7 @@ internal sealed class PcBoard : Board
 
     public override StandardVga? Vga => _vga;
 
-    public override IReadOnlyList<VirtioDevice> VirtioDevices => _virtio.Devices;
+    protected override IReadOnlyList<VirtioDevice> PciVirtioDevices => _virtio.Devices;
 
     public override IReadOnlyList<IMsrDevice> MsrDevices(int index) => Xen is null ? [_kvmClocks[index]] : [Xen.Processors[index]];
 
@@ -175,7 +175,8 @@ internal sealed class PcBoard : Board
         var domain = CreateDomain(_context, _options, options, _apics);
         domain.Callback.Lines = [.. Enumerable.Range(0, IoApic.PinCount).Select(gsi => gsi < 16 ? Isa.Share(gsi) : _ioApic.Input(gsi))];
         domain.Callback.Pin = (platform.Devfn, platform.Interrupt);
-        bus.EndingInterrupt += domain.Callback.Update;
+        bus.SamplingLines += domain.Callback.Update;
+        _pic.EndingInterrupt += domain.Callback.Update;
         return domain;
     }
 

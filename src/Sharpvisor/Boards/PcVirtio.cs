@@ -23,11 +23,11 @@ internal sealed class PcVirtio(BoardContext context, PcSlots slots, IoApic ioApi
     public void Add(MachineOptions options)
     {
         // Those that name their place first, so that the others don't take it.
-        foreach (var described in options.VirtioDevices.OrderBy(d => d.Slot is null))
+        foreach (var described in options.VirtioDevices.Where(d => d.Connection != VirtioConnection.Xenbus).OrderBy(d => d.Slot is null))
         {
             var device = described.Create(context, options.ProcessorCount);
             _devices.Add(device);
-            if (described.IsMmio)
+            if (described.Connection == VirtioConnection.Mmio)
                 AddMmio(described, device);
             else
                 slots.Add(described, new VirtioPci(device, described.Pci with { Vectors = described.Pci.Vectors ?? described.DefaultVectors }));
@@ -59,7 +59,7 @@ internal sealed class PcVirtio(BoardContext context, PcSlots slots, IoApic ioApi
 
     private void AddMmio(VirtioPciDevice described, VirtioDevice device)
     {
-        var (number, name) = (_mmio.Count, described.Kind.Replace("-pci", "-device", StringComparison.Ordinal));
+        var (number, name) = (_mmio.Count, described.Name);
         if (FirstMmioInput + number >= IoApic.PinCount)
             throw new ConfigurationException($"{name}: no interrupt is left for one more virtio-mmio device; have at most {IoApic.PinCount - FirstMmioInput}, and the others on PCI");
         if (described.BootIndex is not null)

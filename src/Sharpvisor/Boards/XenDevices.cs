@@ -3,6 +3,7 @@ using Sharpvisor.Core.Guests;
 using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Block;
 using Sharpvisor.Devices.Xen.Bus;
+using Sharpvisor.Devices.Xen.Virtio;
 
 namespace Sharpvisor.Boards;
 
@@ -17,7 +18,19 @@ internal static class XenDevices
             bus.Add(disk.Create(context, place));
         foreach (var (nic, index) in options.XenDevices.OfType<XenNic>().Select((d, i) => (d, i)))
             bus.Add(nic.Create(context, index));
+        foreach (var (device, index) in options.VirtioDevices.Where(d => d.Connection == VirtioConnection.Xenbus).Select((d, i) => (d, i)))
+            bus.Add(CreateVirtio(device, index, context, options.ProcessorCount));
         return bus;
+    }
+
+    private static XenVirtio CreateVirtio(VirtioPciDevice described, int index, BoardContext context, int processors)
+    {
+        if (described.BootIndex is not null || described.Rom is not null)
+            throw new ConfigurationException($"{described.Name}: firmware starts nothing from xenbus; leave bootindex= and romfile= out, or have it on PCI");
+        var device = described.Create(context, processors);
+        if (device.Queues.FirstOrDefault(q => q.MaximumSize > XenVirtio.MaximumQueueSize) is { } queue)
+            throw new ConfigurationException($"{described.Name}: a queue of {queue.MaximumSize}; on xenbus it has {XenVirtio.MaximumQueueSize} at most, give less");
+        return new XenVirtio(index, device, context.Memory, described.OffersForeignMap);
     }
 
     /// <summary>Gives each disk its place: those that name one, then the others, in order.</summary>
@@ -43,7 +56,9 @@ internal static class XenDevices
     /// <exception cref="ConfigurationException">It has some all the same.</exception>
     public static void Check(MachineOptions options)
     {
-        if (options is { Xen: null, XenDevices: [var device, ..] })
-            throw new ConfigurationException($"{device.Kind}: this machine is no domain of Xen's; use -machine xenfv, xenpvh or xenpv, or devices of another kind");
+        if (options.Xen is not null)
+            return;
+        if (((options.XenDevices is [var first, ..] ? first.Kind : null) ?? options.VirtioDevices.FirstOrDefault(d => d.Connection == VirtioConnection.Xenbus)?.Name) is { } name)
+            throw new ConfigurationException($"{name}: this machine is no domain of Xen's; use -machine xenfv, xenpvh or xenpv, or devices of another kind");
     }
 }

@@ -93,8 +93,10 @@ internal sealed class XenPvhBoard : Board
             { Firmware: not null } => "firmware (-bios)",
             { VgaBios: not null } => "a VGA (-vga std, -vnc, -display curses)",
             { IdeDrives.Count: > 0 } => "an IDE drive (its disks are those of -drive if=xen)",
-            { VirtioDevices: [var device, ..] } => $"a PCI device ({device.Kind})",
+            _ when options.VirtioDevices.FirstOrDefault(d => d.Connection != VirtioConnection.Xenbus) is { } device =>
+                $"a PCI device ({device.Name}; its virtio devices are those on xenbus)",
             { NetworkCards: [var card, ..] } => $"a PCI device ({card.Kind})",
+            { Xen.Callback: XenCallbackOffer.Line } => "a line by which events are told (it has no interrupt controller but the local APICs)",
             { HasPciPanicDevice: true } or { HasPciTestDevice: true } => "a PCI device",
             { HasPanicDevice: true } or { HasTestDevice: true } => "an ISA device",
             _ when options.Serial.Any(s => s is not null) => "a serial port: its console is hvc0",

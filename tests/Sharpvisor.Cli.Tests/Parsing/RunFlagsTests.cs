@@ -137,7 +137,7 @@ public sealed class RunFlagsTests
             "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-device,drive=a", "-device", "virtio-rng-device", "-device", "virtio-balloon-pci,free-page-reporting=on",
             "-device", "virtio-balloon,deflate-on-oom=on", "-device", "virtio-serial-device,max_ports=3");
         var disk = settings.VirtioDevices[0].Disk!(new BlockDrive("a", null, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance));
-        Assert.Equal([true, true, false, false, true], [disk.IsMmio, .. settings.VirtioDevices.Skip(1).Select(d => d.Device.IsMmio)]);
+        Assert.Equal([true, true, false, false, true], [disk.Connection == VirtioConnection.Mmio, .. settings.VirtioDevices.Skip(1).Select(d => d.Device.Connection == VirtioConnection.Mmio)]);
         Assert.True(settings.VirtioDevices[2].Device is VirtioMemoryBalloon { Options: { ReportsFreePages: true, DeflatesOnOom: false } });
         Assert.True(settings.VirtioDevices[3].Device is VirtioMemoryBalloon { Options: { ReportsFreePages: false, DeflatesOnOom: true } });
         Assert.True(settings.VirtioDevices[4].Device is VirtioSerialBus { MaximumPorts: 3 });

@@ -271,6 +271,11 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
         Assert.Contains(words, Crashed, StringComparison.Ordinal);
     }
 
+    void IHypervisor.SetActivity(int processor, ProcessorActivity activity)
+    {
+        // Nobody asks here what time it took.
+    }
+
     (uint Eax, uint Ebx, uint Ecx, uint Edx) IHypervisor.QueryCpuid(int processor, uint leaf, uint subleaf) => (leaf, 0x6578, subleaf, 0);
 
     HypercallResult IHypervisor.Call(in Hypercall call, ILinearMemory memory)

@@ -10,55 +10,32 @@ using Sharpvisor.Testing.Time;
 
 namespace Sharpvisor.Devices.Tests.Xen;
 
-public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
+public sealed class XenDomainTests : XenDomainBench
 {
-    private const int Domain = 7;
-    private const ulong Arguments = 0x8000, Nowhere = 0xFFFF_8000_0000_0000;
-    private const long Fault = -14, Invalid = -22, NotThere = -38, NoEntry = -2, NoProcess = -3;
-
-    private readonly GuestMemory _memory = new(1 << 20);
-    private readonly GuestErrorLog _errors = new(NullLogger.Instance);
-    private readonly XenDomain _domain;
-    private readonly LocalApic[] _apics;
-    private readonly ManualClock _clock = new();
-    private readonly List<string> _asked = [];
-
-    public XenDomainTests()
-    {
-        var bus = new ApicBus();
-        _apics = [.. Enumerable.Range(0, 2).Select(i => new LocalApic(i, _clock, bus))];
-        foreach (var apic in _apics)
-            apic.Reset();
-        _domain = new XenDomain(Domain, _apics, _memory, _clock, this, _errors, NullLogger.Instance);
-        _domain.Reset();
-    }
-
-    public void Dispose() => _memory.Dispose();
-
     [Fact]
     public void Cpuid_says_Xen_and_who_the_processor_is()
     {
-        var (eax, ebx, ecx, edx) = _domain.QueryCpuid(1, 0x4000_0000, 0);
+        var (eax, ebx, ecx, edx) = Xen.QueryCpuid(1, 0x4000_0000, 0);
         Span<byte> name = stackalloc byte[12];
         BinaryPrimitives.WriteUInt32LittleEndian(name, ebx);
         BinaryPrimitives.WriteUInt32LittleEndian(name[4..], ecx);
         BinaryPrimitives.WriteUInt32LittleEndian(name[8..], edx);
         Assert.Equal("XenVMMXenVMM", Encoding.ASCII.GetString(name));
         Assert.Equal(0x4000_0005u, eax);
-        Assert.Equal((1u, 7u), (_domain.QueryCpuid(1, 0x4000_0004, 0).Ebx, _domain.QueryCpuid(1, 0x4000_0004, 0).Ecx));
-        Assert.Equal(default, _domain.QueryCpuid(0, 0x4000_0010, 0));
+        Assert.Equal((1u, 7u), (Xen.QueryCpuid(1, 0x4000_0004, 0).Ebx, Xen.QueryCpuid(1, 0x4000_0004, 0).Ecx));
+        Assert.Equal(default, Xen.QueryCpuid(0, 0x4000_0010, 0));
     }
 
     [Fact]
     public void The_hypercall_page_holds_calls()
     {
-        Assert.True(_domain.Processors[0].TryWriteMsr(0x4000_0000, 0x3000));
+        Assert.True(Xen.Processors[0].TryWriteMsr(0x4000_0000, 0x3000));
         var stub = new byte[9];
-        _memory.TryRead(0x3000 + (32 * 17), stub);
+        Memory.TryRead(0x3000 + (32 * 17), stub);
         Assert.Equal([0xB8, 17, 0, 0, 0, 0x0F, 0x01, 0xC1, 0xC3], stub);
-        Assert.True(_domain.Processors[0].TryWriteMsr(0x4000_0000, 0xFEE0_0000));
-        Assert.Single(_errors.Counts);
-        Assert.False(_domain.Processors[0].TryWriteMsr(0x4000_0001, 0));
+        Assert.True(Xen.Processors[0].TryWriteMsr(0x4000_0000, 0xFEE0_0000));
+        Assert.Single(Errors.Counts);
+        Assert.False(Xen.Processors[0].TryWriteMsr(0x4000_0001, 0));
     }
 
     [Fact]
@@ -78,7 +55,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     [Fact]
     public void Only_the_kernel_may_call()
     {
-        Assert.Equal(-1, (long)_domain.Call(new Hypercall(0, 3, true, 17, 0, 0, 0, 0, 0), this).Value);
+        Assert.Equal(-1, (long)Xen.Call(new Hypercall(0, 3, true, 17, 0, 0, 0, 0, 0), this).Value);
         Assert.Equal(NotThere, Call(55, 0, 0));
     }
 
@@ -87,7 +64,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     {
         AddToPhysmap(space: 0, index: 0, page: 0x10);
         RegisterVcpuInfo(1, 0x11, 0x40);
-        Assert.Equal(-1, _apics[1].AcknowledgeInterrupt());
+        Assert.Equal(-1, Apics[1].AcknowledgeInterrupt());
         Put32(0, 1);
         Put32(4, 0xF3);
         Assert.Equal(0, Call(34, 23, Arguments));
@@ -111,23 +88,31 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     public void A_processor_has_its_time_and_a_timer()
     {
         AddToPhysmap(space: 0, index: 0, page: 0x10);
-        Assert.True(_memory.TryRead(0x10C04, out uint seconds));
-        Assert.Equal((uint)(_clock.UnixEpochNs / 1_000_000_000), seconds);
+        Assert.True(Memory.TryRead(0x10C04, out uint seconds));
+        Assert.Equal((uint)(Clock.UnixEpochNs / 1_000_000_000), seconds);
         SetVector(0);
-        _clock.Advance(5_000_000_000);
+        Clock.Advance(5_000_000_000);
         RegisterVcpuInfo(0, 0x11, 0);
-        Assert.True(_memory.TryRead(0x11000 + 32 + 16, out ulong system));
+        Assert.True(Memory.TryRead(0x11000 + 32 + 16, out ulong system));
         Assert.Equal(5_000_000_000UL, system);
         Put64(0, 0x12345);
         Assert.Equal(Fault, Call(24, 13, 0, Nowhere));
         Put64(0, 0x13000);
         Assert.Equal(0, Call(24, 13, 0, Arguments)); // a second place for the time
-        Assert.True(_memory.TryRead(0x13000 + 16, out system));
+        Assert.True(Memory.TryRead(0x13000 + 16, out system));
         Assert.Equal(5_000_000_000UL, system);
         Put64(0, 0x14000);
         Assert.Equal(0, Call(24, 5, 0, Arguments)); // runstate
         Put64(0, 0x14FF0);
         Assert.Equal(Fault, Call(24, 5, 0, Arguments)); // over a page's end
+        Assert.False(Xen.Processors[0].Runstate.MarksUpdates);
+        Assert.Equal(0, Call(21, 0, 5)); // vm_assist enable runstate_update_flag
+        Assert.True(Xen.Processors[1].Runstate.MarksUpdates);
+        Assert.Equal(Invalid, Call(21, 0, 6));
+        Assert.Equal(NotThere, Call(21, 2, 5));
+        Assert.Equal(0, Call(24, 4, 0, Arguments)); // get_runstate_info
+        Assert.Equal(unchecked((uint)5_000_000_000), Get32(16));
+        Assert.Equal(Fault, Call(24, 4, 0, Nowhere));
 
         Put32(0, 0);
         Put32(4, 0);
@@ -136,20 +121,20 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Take(0x11000);
         Assert.Equal(0, TrySetTimer(5_000_000_100, flags: 1));
         Interrupt(0);
-        _clock.Advance(99);
+        Clock.Advance(99);
         Assert.Equal(-1, Interrupt(0));
-        _clock.Advance(1);
+        Clock.Advance(1);
         Assert.Equal(0xF3, Interrupt(0));
         Assert.Equal(-62, TrySetTimer(1, flags: 1));
-        Assert.Equal(0, TrySetTimer(_clock.NowNs + 50, flags: 0));
+        Assert.Equal(0, TrySetTimer(Clock.NowNs + 50, flags: 0));
         Assert.Equal(0, Call(24, 9, 0)); // stop_singleshot
         Assert.Equal(Invalid, TrySetPeriod(10));
         Take(0x11000);
-        _memory.TryWrite(0x10800, 0UL);
+        Memory.TryWrite(0x10800, 0UL);
         Assert.Equal(0, TrySetPeriod(1_000_000));
-        _clock.Advance(999_999);
+        Clock.Advance(999_999);
         Assert.Equal(-1, Interrupt(0));
-        _clock.Advance(5_000_000);
+        Clock.Advance(5_000_000);
         Assert.Equal(0xF3, Interrupt(0));
         Assert.Equal(0, Call(24, 7, 0));
 
@@ -181,9 +166,9 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Put32(0, port);
         Assert.Equal(0, Call(32, 4, Arguments)); // sent, though masked
         Assert.Equal(new HypercallResult(0), Poll(timeout: 0));
-        _memory.TryWrite(0x10800, 0UL);
+        Memory.TryWrite(0x10800, 0UL);
         Assert.True(Poll(timeout: 1000).IsAgain);
-        _clock.Advance(1000);
+        Clock.Advance(1000);
         Assert.Equal(new HypercallResult(0), Poll(timeout: 1000));
         Put32(64, 4096);
         Assert.Equal(Invalid, (long)Poll(timeout: 1).Value);
@@ -203,7 +188,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     [Fact]
     public void A_balloon_gives_pages_back_and_takes_them_again()
     {
-        _memory.TryWrite(0x20000, 0x1234);
+        Memory.TryWrite(0x20000, 0x1234);
         Put64(64, 0x20);
         Put64(72, 0xFFFF);
         Put64(0, Arguments + 64);
@@ -213,7 +198,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(256, Call(12, 3, 0));
         Assert.Equal(1, Call(12, 1, Arguments)); // the second one is not there
         Assert.Equal(255, Call(12, 3, 0));
-        Assert.True(_memory.TryRead(0x20000, out int value));
+        Assert.True(Memory.TryRead(0x20000, out int value));
         Assert.Equal(0, value);
         Assert.Equal(1, Call(12, 6, Arguments));
         Assert.Equal(0, Call(12, 6, Arguments)); // more than was given
@@ -228,12 +213,12 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Put32(8, 0);
         Put32(12, 0x10);
         Assert.Equal(0, Call32(12, 7, Arguments));
-        Assert.True(_memory.TryRead(0x10880, out ulong mask) && mask == ulong.MaxValue);
-        Assert.True(_memory.TryRead(0x10904, out uint seconds));
-        Assert.Equal((uint)(_clock.UnixEpochNs / 1_000_000_000), seconds);
+        Assert.True(Memory.TryRead(0x10880, out ulong mask) && mask == ulong.MaxValue);
+        Assert.True(Memory.TryRead(0x10904, out uint seconds));
+        Assert.Equal((uint)(Clock.UnixEpochNs / 1_000_000_000), seconds);
         SetVector(0);
         Interrupt(0);
-        _memory.TryWrite(0x10000, 0UL);
+        Memory.TryWrite(0x10000, 0UL);
         uint port;
         do
         {
@@ -246,9 +231,9 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(0, Call32(32, 9, Arguments)); // unmask
         Assert.Equal(0, Call32(32, 4, Arguments)); // send
         Assert.Equal(0xF3, Interrupt(0));
-        Assert.True(_memory.TryRead(0x10000, out ulong info));
+        Assert.True(Memory.TryRead(0x10000, out ulong info));
         Assert.Equal(1UL | 1UL << (32 + 2), info); // pending, and the third word of 32 bits
-        Assert.True(_memory.TryRead(0x10808, out uint word));
+        Assert.True(Memory.TryRead(0x10808, out uint word));
         Assert.Equal(1u << 6, word);
 
         Put32(64, port);
@@ -270,62 +255,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Put32(0, 1024);
         Assert.Equal(Invalid, Call32(32, 4, Arguments));
 
-        long Call32(ulong number, ulong a, ulong b, ulong c = 0) => (long)_domain.Call(new Hypercall(0, 0, false, number, a, b, c, 0, 0), this).Value;
-    }
-
-    [Fact]
-    public void A_callback_is_a_line_that_follows_the_flag()
-    {
-        var (line, pin) = (new RecordingLine(), new RecordingLine());
-        _domain.Callback.Lines = [.. Enumerable.Repeat(new RecordingLine(), 10), line];
-        _domain.Callback.Pin = (0x18, pin);
-        AddToPhysmap(space: 0, index: 0, page: 0x10);
-        Take(0x10000);
-        Assert.Equal(Invalid, SetCallback(11));
-        Assert.Equal(Invalid, SetCallback(1UL << 56 | 0x20 << 8));
-        Assert.Equal(Invalid, SetCallback(3UL << 56));
-        Assert.Equal(Invalid, SetCallback(2UL << 56 | 15));
-        Assert.Equal(0, SetCallback(10));
-        Assert.False(line.IsAsserted);
-        var port = SendSelf();
-        Assert.True(line.IsAsserted);
-        Take(0x10000);
-        _domain.Callback.Update();
-        Assert.False(line.IsAsserted);
-        _memory.TryWrite(0x10800, 0UL);
-        Send(port);
-        Assert.Equal(0, SetCallback(1UL << 56 | 0x18 << 8)); // the other one takes it over
-        Assert.False(line.IsAsserted);
-        Assert.True(pin.IsAsserted);
-        Assert.Equal(-1, Interrupt(0));
-        Assert.Equal(0, SetCallback(2UL << 56 | 0xF3));
-        Assert.False(pin.IsAsserted);
-        Assert.Equal(0xF3, _apics[0].AcknowledgeInterrupt());
-        Assert.Equal(-1, _apics[0].AcknowledgeInterrupt());
-
-        long SetCallback(ulong value)
-        {
-            Put16(0, 0x7FF0);
-            Put32(4, 0);
-            Put64(8, value);
-            return Call(34, 0, Arguments);
-        }
-
-        uint SendSelf()
-        {
-            Put32(0, 0);
-            Assert.Equal(0, Call(32, 7, Arguments));
-            var port = Get32(4);
-            Unmask(port);
-            Send(port);
-            return port;
-        }
-
-        void Send(uint port)
-        {
-            Put32(0, port);
-            Assert.Equal(0, Call(32, 4, Arguments));
-        }
+        long Call32(ulong number, ulong a, ulong b, ulong c = 0) => (long)Xen.Call(new Hypercall(0, 0, false, number, a, b, c, 0, 0), this).Value;
     }
 
     [Fact]
@@ -336,9 +266,9 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Put32(4, 0xF3);
         Assert.Equal(0, Call(34, 23, Arguments));
         RegisterVcpuInfo(1, 0x11, 0x40);
-        _apics[0].Write(0xF0, 4, 0x1FF);
-        _apics[0].Write(0x310, 4, 1 << 24);
-        _apics[0].Write(0x300, 4, 0x4500); // INIT to processor 1
+        Apics[0].Write(0xF0, 4, 0x1FF);
+        Apics[0].Write(0x310, 4, 1 << 24);
+        Apics[0].Write(0x300, 4, 0x4500); // INIT to processor 1
         Assert.Equal(0xF3, Interrupt(1));
     }
 
@@ -365,14 +295,14 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         var port = (uint)GetParameter(2);
         AddToPhysmap(space: 0, index: 0, page: 0x10);
         byte[] request = [10, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, (byte)'7', 0];
-        Assert.True(_memory.TryWrite(page, request));
-        Assert.True(_memory.TryWrite(page + 2052, (uint)request.Length));
+        Assert.True(Memory.TryWrite(page, request));
+        Assert.True(Memory.TryWrite(page + 2052, (uint)request.Length));
         Put32(0, port);
         Assert.Equal(0, Call(32, 4, Arguments));
         var answer = new byte[16 + 16];
-        _memory.TryRead(page + 1024, answer);
+        Memory.TryRead(page + 1024, answer);
         Assert.Equal("/local/domain/7\0", Encoding.ASCII.GetString(answer, 16, 16));
-        Assert.True(_domain.Events.IsPending(port));
+        Assert.True(Xen.Events.IsPending(port));
     }
 
     [Fact]
@@ -387,7 +317,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
         Assert.Equal(0, Call(20, 8, Arguments, 1));
         AddToPhysmap(space: 1, index: 1, page: 0x20);
         AddToPhysmap(space: 1, index: 0, page: 0x21);
-        Assert.Equal(2, _domain.Grants.FrameCount);
+        Assert.Equal(2, Xen.Grants.FrameCount);
         Assert.Equal(Invalid, TryAddToPhysmap(1, 64, 0x22));
         Assert.Equal(Invalid, TryAddToPhysmap(9, 0, 0x22));
         Assert.Equal(Invalid, TryAddToPhysmap(0, 1, 0x22));
@@ -398,22 +328,22 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
     public void Where_there_is_no_memory_Xen_lays_its_own()
     {
         const ulong page = 0x12_3456;
-        Assert.False(_memory.IsRam(page << 12, 4096));
+        Assert.False(Memory.IsRam(page << 12, 4096));
         AddToPhysmap(space: 1, index: 2, page);
-        Assert.True(_memory.TryWrite((page << 12) + 8, 0x55AAUL));
+        Assert.True(Memory.TryWrite((page << 12) + 8, 0x55AAUL));
         AddToPhysmap(space: 1, index: 2, page + 1); // moved
-        Assert.False(_memory.IsRam(page << 12, 4096));
+        Assert.False(Memory.IsRam(page << 12, 4096));
         Put32(0, 0x7FF0);
         Put64(8, page);
         Assert.Equal(Invalid, Call(12, 15, Arguments));
         Put64(8, page + 1);
         Assert.Equal(0, Call(12, 15, Arguments));
-        Assert.False(_memory.IsRam((page + 1) << 12, 4096));
+        Assert.False(Memory.IsRam((page + 1) << 12, 4096));
         AddToPhysmap(space: 0, index: 0, page);
-        Assert.True(_memory.TryRead((page << 12) + 0xA00, out ulong mask));
+        Assert.True(Memory.TryRead((page << 12) + 0xA00, out ulong mask));
         Assert.Equal(ulong.MaxValue, mask);
-        _domain.Reset();
-        Assert.False(_memory.IsRam(page << 12, 4096));
+        Xen.Reset();
+        Assert.False(Memory.IsRam(page << 12, 4096));
     }
 
     [Fact]
@@ -425,7 +355,7 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
             Assert.Equal(0, Call(29, 2, Arguments));
         }
 
-        Assert.Equal(["off", "reset", "panic"], _asked);
+        Assert.Equal(["off", "reset", "panic"], Asked);
         Put32(0, 9);
         Assert.Equal(Invalid, Call(29, 2, Arguments));
         Assert.Equal(Fault, Call(29, 2, Nowhere));
@@ -459,103 +389,13 @@ public sealed class XenDomainTests : IDisposable, ILinearMemory, IMachineControl
             random.NextBytes(bytes);
             if (random.Next(2) == 0)
                 bytes.AsSpan(random.Next(4)).Clear();
-            _memory.TryWrite(Arguments, bytes);
+            Memory.TryWrite(Arguments, bytes);
             var number = random.Next(20) == 0 ? (ulong)random.NextInt64() : numbers[random.Next(numbers.Length)];
             var second = random.Next(3) == 0 ? (ulong)random.NextInt64() : pointers[random.Next(pointers.Length)];
             var third = random.Next(2) == 0 ? 1 : pointers[random.Next(pointers.Length)];
-            _domain.Call(new Hypercall(random.Next(2), 0, random.Next(3) > 0, number, (ulong)random.Next(32), second, third, 0, 0), this);
+            Xen.Call(new Hypercall(random.Next(2), 0, random.Next(3) > 0, number, (ulong)random.Next(32), second, third, 0, 0), this);
             if (i % 1000 == 0)
-                _domain.Reset();
+                Xen.Reset();
         }
     }
-
-    bool ILinearMemory.TryRead(ulong linear, Span<byte> destination) => _memory.TryRead(linear, destination);
-
-    bool ILinearMemory.TryWrite(ulong linear, ReadOnlySpan<byte> source) => _memory.TryWrite(linear, source);
-
-    bool ILinearMemory.TryTranslate(ulong linear, out ulong physical)
-    {
-        physical = linear;
-        return _memory.IsRam(linear, 1);
-    }
-
-    void IMachineControl.RequestReset(string source) => _asked.Add("reset");
-
-    void IMachineControl.RequestPowerOff(string source) => _asked.Add("off");
-
-    void IMachineControl.RequestSuspend(string source) => _asked.Add("suspend");
-
-    void IMachineControl.RequestWakeUp(string source) => _asked.Add("wake");
-
-    void IMachineControl.RequestExit(int exitCode, string source) => _asked.Add("exit");
-
-    void IMachineControl.ReportPanic(string source, bool isHandled) => _asked.Add("panic");
-
-    void IMachineControl.RequestPause(string reason) => _asked.Add("pause");
-
-    private long Call(ulong number, ulong a, ulong b, ulong c = 0) => (long)CallOnce(number, a, b, c).Value;
-
-    private HypercallResult CallOnce(ulong number, ulong a, ulong b, ulong c = 0) => _domain.Call(new Hypercall(0, 0, true, number, a, b, c, 0, 0), this);
-
-    private void AddToPhysmap(uint space, ulong index, ulong page) => Assert.Equal(0, TryAddToPhysmap(space, index, page));
-
-    private long TryAddToPhysmap(uint space, ulong index, ulong page)
-    {
-        Put32(0, 0x7FF0);
-        Put32(4, space);
-        Put64(8, index);
-        Put64(16, page);
-        return Call(12, 7, Arguments);
-    }
-
-    private void RegisterVcpuInfo(ulong processor, ulong page, uint offset)
-    {
-        Put64(0, page);
-        Put32(8, offset);
-        Assert.Equal(0, Call(24, 10, processor, Arguments));
-    }
-
-    private ulong GetParameter(uint index)
-    {
-        Put32(0, 0x7FF0);
-        Put32(4, index);
-        Assert.Equal(0, Call(34, 1, Arguments));
-        return _memory.TryRead(Arguments + 8, out ulong value) ? value : throw new InvalidOperationException();
-    }
-
-    private void SetVector(uint processor)
-    {
-        Put32(0, processor);
-        Put32(4, 0xF3);
-        Assert.Equal(0, Call(34, 23, Arguments));
-    }
-
-    private void Unmask(uint port)
-    {
-        Put32(0, port);
-        Assert.Equal(0, Call(32, 9, Arguments));
-    }
-
-    /// <summary>The vector that a processor takes, -1 for none; it is through with it at once.</summary>
-    private int Interrupt(int processor)
-    {
-        var vector = _apics[processor].AcknowledgeInterrupt();
-        _apics[processor].Write(0xB0, 4, 0);
-        return vector;
-    }
-
-    /// <summary>The processor has seen its events.</summary>
-    private void Take(ulong vcpuInfo)
-    {
-        _memory.TryWrite(vcpuInfo, (byte)0);
-        _memory.TryWrite(vcpuInfo + 8, 0UL);
-    }
-
-    private void Put16(uint offset, ushort value) => _memory.TryWrite(Arguments + offset, value);
-
-    private void Put32(uint offset, uint value) => _memory.TryWrite(Arguments + offset, value);
-
-    private void Put64(uint offset, ulong value) => _memory.TryWrite(Arguments + offset, value);
-
-    private uint Get32(uint offset) => _memory.TryRead(Arguments + offset, out uint value) ? value : throw new InvalidOperationException();
 }

@@ -34,6 +34,15 @@ internal static class SyntheticKernel
 
     /// <summary>An ELF executable with one segment of 0x100 bytes of 0xC3 in the file and 0x3000 in memory.</summary>
     /// <param name="note">The value of XEN_ELFNOTE_PHYS32_ENTRY, or null for no note.</param>
+    /// <summary>An image that is entered as a PVH kernel, in 32 bits at its first byte.</summary>
+    public static byte[] ElfWith(byte[] code, uint address)
+    {
+        const int codeOffset = 0x200, fileSize = 64 + 32;
+        var image = Elf(is64: true, address, note: address);
+        U64(image, fileSize, (ulong)code.Length);
+        return [.. image.AsSpan(0, codeOffset), .. code];
+    }
+
     public static byte[] Elf(bool is64, ulong address = 0x1000000, ulong? entry = null, uint? note = null, ushort machine = 0)
     {
         var image = new byte[0x300];

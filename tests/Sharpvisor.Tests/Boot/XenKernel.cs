@@ -14,7 +14,6 @@ internal static class XenKernel
 
     private const uint Address = 0x1000000, HypercallPage = 0x200000, Stack = 0x90000, Arguments = 0x5000;
     private const uint LogAt = 0x400, ConsoleAt = 0x480, End = 0x500;
-    private const int CodeOffset = 0x200;
     private const int ConsoleIo = 18, SchedOp = 29, EventChannelOp = 32, HvmOp = 34;
     private const int ConsolePage = 17, ConsolePort = 18, OutputAt = 1024, OutputProducerAt = 3084;
 
@@ -69,9 +68,7 @@ internal static class XenKernel
         stream.ToArray().CopyTo(code, 0);
         Encoding.ASCII.GetBytes(LogText, code.AsSpan((int)LogAt));
         Encoding.ASCII.GetBytes(ConsoleText, code.AsSpan((int)ConsoleAt));
-        var image = SyntheticKernel.Elf(is64: true, note: Address);
-        SyntheticKernel.U64(image, 64 + 32, (ulong)code.Length);
-        return [.. image.AsSpan(0, CodeOffset), .. code];
+        return SyntheticKernel.ElfWith(code, Address);
 
         void Call(int number)
         {

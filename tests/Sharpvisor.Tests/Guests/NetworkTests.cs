@@ -41,7 +41,7 @@ public sealed class NetworkTests
         var network = Network(new UserNetworkOptions { Files = _files, HostForwards = [new HostForward(false, IPAddress.Loopback, 0, null, 80)] });
         var nic = new VirtioNic(network)
         {
-            IsMmio = kind == "mmio",
+            Connection = kind == "mmio" ? VirtioConnection.Mmio : VirtioConnection.Pci,
             OffersPackedRings = kind == "packed",
             Pci = new VirtioPciOptions { DisableModern = kind == "legacy" },
             Options = new() { QueuePairs = kind == "queues" ? 2 : 1 },

@@ -137,10 +137,10 @@ public sealed class VirtioTests : IDisposable
             .WithKernel(GuestCache.Open("cloud/vmlinuz"))
             .WithInitrd(GuestCache.Open("virtio/initrd.img"))
             .WithCommandLine("console=hvc0 quiet")
-            .WithVirtioDevice(new VirtioDisk(drive) { IsMmio = true, OffersPackedRings = processors == 2 })
-            .WithVirtioDevice(new VirtioEntropy { IsMmio = true })
-            .WithVirtioDevice(new VirtioSerialBus([new VirtioSerialPort(console) { IsConsole = true }]) { IsMmio = true })
-            .WithVirtioDevice(new VirtioMemoryBalloon { IsMmio = true })
+            .WithVirtioDevice(new VirtioDisk(drive) { Connection = VirtioConnection.Mmio, OffersPackedRings = processors == 2 })
+            .WithVirtioDevice(new VirtioEntropy { Connection = VirtioConnection.Mmio })
+            .WithVirtioDevice(new VirtioSerialBus([new VirtioSerialPort(console) { IsConsole = true }]) { Connection = VirtioConnection.Mmio })
+            .WithVirtioDevice(new VirtioMemoryBalloon { Connection = VirtioConnection.Mmio })
             .StartAsync(limit.Token);
         await console.ExpectAsync(":~# ", limit.Token);
         Assert.Contains("LNRO0005:00", await Run("readlink /sys/bus/virtio/devices/virtio0"), StringComparison.Ordinal);

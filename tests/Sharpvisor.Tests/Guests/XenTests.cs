@@ -1,5 +1,7 @@
+using System.Globalization;
 using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Tracing;
+using Sharpvisor.Devices.Xen;
 
 namespace Sharpvisor.Tests.Guests;
 
@@ -40,6 +42,19 @@ public sealed class XenTests
         // Between processors, interrupts are event channels.
         var work = "for i in $(seq $(nproc)); do (n=0; while [ $n -lt 2000 ]; do n=$((n+1)); done; echo done-$n) & done; wait";
         Assert.Equal(processors, (await Run(work)).Split("done-2000").Length - 1);
+
+        // What each processor did not run has been told, and what the guest takes for stolen is what the host took.
+        var lines = (await Run("grep ^cpu[0-9] /proc/stat")).Split('\n').Where(l => l.StartsWith("cpu", StringComparison.Ordinal)).ToList();
+        Assert.Equal(processors, lines.Count);
+        for (var i = 0; i < processors; i++)
+        {
+            const long tickNs = 10_000_000;
+            var info = machine.Xen!.Processors[i].Runstate.Get(is64: true);
+            var (runnable, blocked) = (BitConverter.ToInt64(info, 24), BitConverter.ToInt64(info, 32));
+            Assert.NotEqual(0, blocked);
+            Assert.InRange(long.Parse(lines[i].Split(' ')[8], CultureInfo.InvariantCulture), 0, (runnable / tickNs) + 1);
+        }
+
         Assert.Matches(processors > 1 ? @"xen-percpu.*resched\d" : @"hvc_console", await Run("cat /proc/interrupts"));
         await console.WriteLineAsync("poweroff", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
@@ -49,6 +64,32 @@ public sealed class XenTests
             await console.WriteLineAsync(command, limit.Token);
             return await console.ExpectAsync(":~# ", limit.Token);
         }
+    }
+
+    [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
+    [InlineData(XenCallbackOffer.Vector, 2, "", "HYP:")]
+    [InlineData(XenCallbackOffer.Line, 1, "noapic", "XT-PIC      xen-platform-pci")]
+    [InlineData(XenCallbackOffer.Line, 2, "xen_no_vector_callback", "fasteoi   xen-platform-pci")] // without that it crashes on Xen, too
+    public async Task Events_come_the_ways_of_old(XenCallbackOffer offer, int processors, string arguments, string expected)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var console = new MemoryCharBackend();
+        await using var machine = await Machine.CreateBuilder()
+            .WithProcessors(processors)
+            .WithEngine(GuestEngines.Create("translator"))
+            .WithXen(7, console, callback: offer)
+            .WithKernel(GuestCache.Open("cloud/vmlinuz"))
+            .WithInitrd(GuestCache.Open("demo/initrd.img"))
+            .WithCommandLine($"console=hvc0 quiet {arguments}")
+            .WithoutReboot()
+            .StartAsync(limit.Token);
+        await console.ExpectAsync(":~# ", limit.Token);
+        await console.WriteLineAsync("cat /proc/interrupts; dmesg | grep -e 'Call Trace' -e 'nobody cared'", limit.Token);
+        var text = await console.ExpectAsync(":~# ", limit.Token);
+        Assert.Matches($@"(?m){expected.Replace("HYP:", @"HYP:( +[1-9]\d*){2}", StringComparison.Ordinal)}", text);
+        Assert.DoesNotContain("Call Trace:", text, StringComparison.Ordinal);
+        await console.WriteLineAsync("poweroff", limit.Token);
+        Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
     }
 
     // Each call and its command, where it is made first, with its result, up to when the kernel has a clock and a timer; then

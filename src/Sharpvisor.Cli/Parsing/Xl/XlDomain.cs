@@ -400,14 +400,14 @@ internal sealed class XlDomain
             if (action.StartsWith(withCore, StringComparison.Ordinal) && key != "on_crash")
                 throw Error(_pairs[key].Line, key, $"cores are written of crashes; give \"{action[withCore.Length..]}\"");
             if (action == "soft-reset")
-                throw Error(_pairs[key].Line, key, "there is no soft reset in this version; give \"restart\"");
+                throw Error(_pairs[key].Line, key, "is what a domain asks for itself; give \"restart\"");
             Add(key, flag, action);
         }
 
         if (Text("on_watchdog") is not null)
             Note("on_watchdog", "there is no watchdog of Xen's that could run out");
-        if (Text("on_soft_reset") is not null)
-            Note("on_soft_reset", "there is no soft reset in this version: a domain that asks for one is reset");
+        if (Text("on_soft_reset") is not (null or "soft-reset"))
+            throw Error(_pairs["on_soft_reset"].Line, "on_soft_reset", "a domain that asks for a soft reset gets one; give \"soft-reset\", or leave it out");
     }
 
     private void ReadRest()

@@ -303,6 +303,8 @@ public sealed partial class PvDomain
             return Result(XenError.ENOSYS);
         if (call.Arg2 == ArchitecturalIopl)
             _showsIoPrivilege = call.Arg1 == enable;
+        if (call.Arg2 == runstateUpdateFlag)
+            _domain.MarkRunstateUpdates(call.Arg1 == enable);
         return call.Arg2 is fourGbSegments or fourGbNotify or writablePageTables or largeTables or ArchitecturalIopl or runstateUpdateFlag or strictTable ? 0 : Result(XenError.EINVAL);
     }
 

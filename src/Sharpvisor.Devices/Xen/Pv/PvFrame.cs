@@ -16,6 +16,14 @@ public enum PvFrameType : byte
     Writable = 7,
 }
 
+/// <summary>A frame of the domain as Xen sees it.</summary>
+/// <param name="TypeCount">0: the type is what it was last.</param>
+/// <param name="References">0: the frame is free.</param>
+/// <param name="IsPinned">A table by the domain's wish.</param>
+/// <param name="IsAllocated">A part of the domain's reservation.</param>
+/// <param name="Linear">Positive: entries that refer to tables of its own level; negative: how often it is referred to so.</param>
+public readonly record struct PvFrameInfo(PvFrameType Type, uint TypeCount, uint References, bool IsPinned, bool IsAllocated, int Linear);
+
 [Flags]
 internal enum PvFrameFlags : byte
 {

@@ -131,45 +131,32 @@ public sealed partial class PvMmu
     {
         ref var root = ref _kernelRoots[processor.Index];
         var old = root;
-        if (old != mfn)
-        {
-            if (TakeFrame(mfn, PvFrameType.Level4) is not XenError.None and var error)
-                return Refuse(error, "a page becomes the kernel's top table that can't be one", mfn);
-            root = mfn;
-            processor.KernelRoot = mfn << PageShift;
-        }
-
-        else
+        if (old == mfn)
         {
             Flush(1UL << processor.Index);
+            return XenError.None;
         }
 
-        if (old != mfn && old != 0)
+        if (TakeFrame(mfn, PvFrameType.Level4) is not XenError.None and var error)
+            return Refuse(error, "a page becomes the kernel's top table that can't be one", mfn);
+        root = mfn;
+        processor.KernelRoot = mfn << PageShift;
+        if (old != 0)
             DropFrame(old, PvFrameType.Level4);
         return XenError.None;
     }
 
+    /// <param name="mfn">0: none.</param>
     private XenError SetUserRoot(IParavirtualProcessor processor, ulong mfn)
     {
-        var error = SetRoot(ref _userRoots[processor.Index], mfn);
-        if (error == XenError.None)
-        {
-            processor.UserRoot = mfn << PageShift;
-        }
-
-        return error;
-    }
-
-    /// <summary>Takes references to the tables of a processor, and drops those to its earlier ones.</summary>
-    /// <param name="mfn">0: none.</param>
-    private XenError SetRoot(ref ulong root, ulong mfn)
-    {
-        if (root == mfn)
+        ref var root = ref _userRoots[processor.Index];
+        var old = root;
+        if (old == mfn)
             return XenError.None;
         if (mfn != 0 && TakeFrame(mfn, PvFrameType.Level4) is not XenError.None and var error)
-            return Refuse(error, "a page becomes a top table that can't be one", mfn);
-        var old = root;
+            return Refuse(error, "a page becomes the programs' top table that can't be one", mfn);
         root = mfn;
+        processor.UserRoot = mfn << PageShift;
         if (old != 0)
             DropFrame(old, PvFrameType.Level4);
         return XenError.None;

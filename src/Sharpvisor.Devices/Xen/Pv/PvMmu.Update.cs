@@ -16,7 +16,7 @@ public sealed partial class PvMmu
     private const uint MostRequests = 1 << 20;
     private const long MostWork = 1 << 27;
 
-    private readonly ulong[] _before = new ulong[Entries];
+    private readonly ulong[] _before = new ulong[Entries], _after = new ulong[Entries];
     private ulong _written;
 
     /// <summary>The kernel stores to a page it may only read: true if it is a table of the last level.</summary>
@@ -35,47 +35,34 @@ public sealed partial class PvMmu
     {
         _caller = processor;
         _work = 0;
-        Span<ulong> now = stackalloc ulong[Entries];
-        if (!_memory.TryRead(_written << PageShift, MemoryMarshal.AsBytes(now)))
-            return false;
         var table = _written << PageShift;
-        var first = now.CommonPrefixLength(_before);
-        for (var i = first; i < Entries; i++)
+        if (!_memory.TryRead(table, MemoryMarshal.AsBytes(_after.AsSpan())))
+            return false;
+        for (var i = NextChange(0); i < Entries; i = NextChange(i + 1))
         {
-            if (_before[i] == now[i])
-            {
-                i += now[i..].CommonPrefixLength(_before.AsSpan(i)) - 1; // to the next that differs
+            if (!IsNewMapping(_before[i], _after[i]) || TakePage(_after[i], PageOwner.Self) == XenError.None)
                 continue;
+            for (var j = NextChange(0); j < Entries; j = NextChange(j + 1))
+            {
+                if (j < i && IsNewMapping(_before[j], _after[j]))
+                    DropEntry(_after[j], _written, PvFrameType.Level1);
+                NoteChange(WriteEntry(table + (ulong)(j * EntrySize), _before[j], keeps: 0), PvFrameType.Level1);
             }
 
-            if (!IsNewMapping(_before[i], now[i]) || TakePage(now[i], PageOwner.Self) == XenError.None)
-                continue;
-            for (var j = 0; j < Entries; j++)
-            {
-                if (j < i && IsNewMapping(_before[j], now[j]))
-                    DropEntry(now[j], _written, PvFrameType.Level1);
-                if (now[j] != _before[j])
-                    WriteEntry(table + (ulong)(j * EntrySize), _before[j], keeps: 0);
-            }
-
+            Flush(AllProcessors); // others may have seen it
             return false;
         }
 
-        for (var i = first; i < Entries; i++)
+        for (var i = NextChange(0); i < Entries; i = NextChange(i + 1))
         {
-            if (_before[i] == now[i])
-            {
-                i += now[i..].CommonPrefixLength(_before.AsSpan(i)) - 1;
-                continue;
-            }
-
             NoteChange(_before[i], PvFrameType.Level1);
-            if (((_before[i] ^ now[i]) & ~FreeBits) != 0)
+            if (((_before[i] ^ _after[i]) & ~FreeBits) != 0)
                 DropEntry(_before[i], _written, PvFrameType.Level1);
         }
 
         return true;
 
+        int NextChange(int from) => from + _before.AsSpan(from).CommonPrefixLength(_after.AsSpan(from));
         static bool IsNewMapping(ulong old, ulong value) => (value & Present) != 0 && ((old ^ value) & ~FreeBits) != 0;
     }
 

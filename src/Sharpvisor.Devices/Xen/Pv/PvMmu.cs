@@ -83,6 +83,9 @@ public sealed partial class PvMmu
         Array.Clear(_free);
         _clock = 1;
         Array.Fill(_flushed, _clock);
+        Interlocked.Increment(ref _tableGeneration);
+        Interlocked.Increment(ref _codeGeneration);
+        Interlocked.Increment(ref _rootGeneration);
         PageCount = Layout.PageCount;
         FillTable();
         for (ulong pfn = 0; pfn < PageCount; pfn++)
@@ -108,12 +111,24 @@ public sealed partial class PvMmu
     {
         _caller = processor;
         _work = 0;
-        var error = SetRoot(ref _kernelRoots[processor.Index], kernel >> PageShift);
-        if (error == XenError.None)
-            error = SetRoot(ref _userRoots[processor.Index], user >> PageShift);
-        if (error == XenError.None)
-            (processor.KernelRoot, processor.UserRoot) = (kernel, user);
-        return error;
+        var (kernelFrame, userFrame) = (kernel >> PageShift, user >> PageShift);
+        if (TakeFrame(kernelFrame, PvFrameType.Level4) is not XenError.None and var error)
+            return Refuse(error, "a processor starts with a table that can't be its top", kernelFrame);
+        if (userFrame != 0 && TakeFrame(userFrame, PvFrameType.Level4) is not XenError.None and var userError)
+        {
+            DropFrame(kernelFrame, PvFrameType.Level4);
+            return Refuse(userError, "a processor starts with a table that can't be its top", userFrame);
+        }
+
+        var (oldKernel, oldUser) = (_kernelRoots[processor.Index], _userRoots[processor.Index]);
+        (_kernelRoots[processor.Index], _userRoots[processor.Index]) = (kernelFrame, userFrame);
+        (processor.KernelRoot, processor.UserRoot) = (kernelFrame << PageShift, userFrame << PageShift);
+        Flush(1UL << processor.Index);
+        if (oldKernel != 0)
+            DropFrame(oldKernel, PvFrameType.Level4);
+        if (oldUser != 0)
+            DropFrame(oldUser, PvFrameType.Level4);
+        return XenError.None;
     }
 
     /// <summary>Takes a frame of the domain in use for Xen or a back end: it stays, and is no page table while it is written.</summary>
@@ -149,6 +164,11 @@ public sealed partial class PvMmu
 
     /// <summary>Whether Xen may write a descriptor for the domain: the frame is in use for descriptors, or may be written.</summary>
     public bool MayWriteDescriptor(ulong mfn) => IsOwned(mfn) && (_frames[mfn].TypeCount == 0 || _frames[mfn].Type is PvFrameType.Segments or PvFrameType.Writable);
+
+    /// <summary>What Xen knows of a machine frame, for dumps.</summary>
+    public PvFrameInfo Describe(ulong mfn) => mfn < (ulong)_frames.Length
+        ? new PvFrameInfo(_frames[mfn].Type, _frames[mfn].TypeCount, _frames[mfn].References, (_frames[mfn].Flags & PvFrameFlags.Pinned) != 0, (_frames[mfn].Flags & PvFrameFlags.Allocated) != 0, _frames[mfn].Linear)
+        : default;
 
     /// <summary>Serves a hypercall if it is one of memory management.</summary>
     /// <returns>False: it is not.</returns>
