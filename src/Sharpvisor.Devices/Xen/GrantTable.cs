@@ -83,6 +83,12 @@ public sealed class GrantTable
         _life++;
     }
 
+    /// <summary>Of a paravirtual domain: a frame comes into use, to be written or only read. False: it is none of the domain's, or a page table.</summary>
+    internal Func<ulong, bool, bool>? TakesFrame { get; set; }
+
+    /// <summary>The end of that.</summary>
+    internal Action<ulong, bool>? LeavesFrame { get; set; }
+
     /// <summary>Takes a granted page in use for a back end. The domain sees that, and must not take it back meanwhile.</summary>
     /// <returns>False: it is not granted so; counted as the domain's error.</returns>
     public bool TryAcquire(uint reference, bool writable, out GrantedPage granted)
@@ -103,8 +109,11 @@ public sealed class GrantTable
             page = value >> 32 << PageShift;
             if (!_memory.IsRam(page, GuestMemory.PageSize))
                 return Refuse("a grant of what is no memory");
+            if (TakesFrame?.Invoke(page >> PageShift, writable) == false)
+                return Refuse("a grant of a page that must not be used so");
             if (_memory.TryCompareExchange(entry, value | bits, value, out var old) && old == value)
                 break;
+            LeavesFrame?.Invoke(page >> PageShift, writable);
         }
 
         ref var use = ref UsesOf(reference);
@@ -140,6 +149,7 @@ public sealed class GrantTable
             throw new InvalidOperationException("the grant is not in use that way");
         use = granted.IsWritable ? use with { Writers = use.Writers - 1 } : use with { Readers = use.Readers - 1 };
         UseCount--;
+        LeavesFrame?.Invoke(granted.Page >> PageShift, granted.IsWritable);
         var bits = (use.Writers == 0 ? Writing : 0) | (use is { Writers: 0, Readers: 0 } ? Reading : 0);
         if (bits != 0 && TryEntry(granted.Reference, out var entry))
             _memory.TryClearBits(entry, bits, out _);

@@ -316,7 +316,8 @@ public sealed partial class XenDomain
     private bool TryPlace(ILinearMemory memory, ulong linear, int length, out ulong address)
     {
         address = 0;
-        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length));
+        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length)
+            && Paravirtual?.Mmu.TryAcquire(address / GuestMemory.PageSize, writable: true) != false);
     }
 
     private ulong RegisterVcpuInfo(int processor, ulong page, uint offset)
@@ -325,6 +326,10 @@ public sealed partial class XenDomain
         if (offset > GuestMemory.PageSize - size || offset % 8 != 0 || page >= 1UL << 40 || !_memory.IsRam((page * GuestMemory.PageSize) + offset, size))
             return Result(XenError.EINVAL);
         var address = (page * GuestMemory.PageSize) + offset;
+
+        // Xen writes there as long as the domain lives: it must not become a page table.
+        if (Paravirtual is { } paravirtual && (Events.VcpuInfo(processor) - Events.SharedInfo >= GuestMemory.PageSize || !paravirtual.Mmu.TryAcquire(page, writable: true)))
+            return Result(XenError.EINVAL);
         Span<byte> old = stackalloc byte[size];
         if (Events.VcpuInfo(processor) is not 0 and var before && _memory.TryRead(before, old))
             _memory.TryWrite(address, old);

@@ -11,7 +11,7 @@ namespace Sharpvisor.Tests.Guests;
 /// <summary>Paravirtual kernels of our own in a whole machine: good ones and hostile ones.</summary>
 public sealed class PvProgramTests
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromMinutes(2);
+    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(90);
 
     [Theory]
     [EngineData(0, MachineExitReason.PowerOff)]

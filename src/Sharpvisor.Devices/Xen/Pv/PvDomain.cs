@@ -41,6 +41,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         _control = control;
         _logger = logger;
         Mmu = new PvMmu(memory, layout, domain.Number, domain.Processors.Count, errors);
+        (domain.Grants.TakesFrame, domain.Grants.LeavesFrame) = (Mmu.TryAcquire, Mmu.Release);
         memory.Map(PvLayout.SharedPages, memory.AddRegion("xen-shared", PvLayout.SharedPageCount * PageSize));
         (_flatSegments, _zeroes) = (XenDomain.OwnPage(0), XenDomain.OwnPage(1));
         _processors = [.. domain.Processors.Select(_ => new PvProcessor())];
