@@ -328,7 +328,7 @@ public sealed partial class XenDomain
         var address = (page * GuestMemory.PageSize) + offset;
 
         // Xen writes there as long as the domain lives: it must not become a page table.
-        if (Paravirtual is { } paravirtual && (Events.VcpuInfo(processor) - Events.SharedInfo >= GuestMemory.PageSize || !paravirtual.Mmu.TryAcquire(page, writable: true)))
+        if (Paravirtual is { } paravirtual && ((Events.VcpuInfo(processor) is not 0 and var known && known - Events.SharedInfo >= GuestMemory.PageSize) || !paravirtual.Mmu.TryAcquire(page, writable: true)))
             return Result(XenError.EINVAL);
         Span<byte> old = stackalloc byte[size];
         if (Events.VcpuInfo(processor) is not 0 and var before && _memory.TryRead(before, old))

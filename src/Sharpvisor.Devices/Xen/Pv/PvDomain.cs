@@ -80,6 +80,8 @@ public sealed partial class PvDomain : IParavirtualDomain
     {
         Mmu.Reset(root);
         Mmu.Share(PvLayout.SharedPages);
+        Mmu.TryAcquire(_domain.StorePage / PageSize, writable: true); // written by Xen's side as long as the domain lives
+        Mmu.TryAcquire(_domain.ConsolePage / PageSize, writable: true);
     }
 
     public long TableGeneration => Mmu.TableGeneration;
