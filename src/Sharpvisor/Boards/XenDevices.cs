@@ -19,7 +19,13 @@ internal static class XenDevices
         foreach (var (nic, index) in options.XenDevices.OfType<XenNic>().Select((d, i) => (d, i)))
             bus.Add(nic.Create(context, index));
         foreach (var (device, index) in options.VirtioDevices.Where(d => d.Connection == VirtioConnection.Xenbus).Select((d, i) => (d, i)))
+        {
+            // A balloon names pages by the domain's numbers, which in a PV domain are not those of the machine.
+            if (options.Kind == MachineKind.XenPv && device is VirtioMemoryBalloon)
+                throw new ConfigurationException($"{device.Name}: a PV domain has Xen's own balloon, which virtio's can't stand in for; leave it out");
             bus.Add(CreateVirtio(device, index, context, options.ProcessorCount));
+        }
+
         return bus;
     }
 

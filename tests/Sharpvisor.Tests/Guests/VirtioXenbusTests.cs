@@ -32,6 +32,7 @@ public sealed class VirtioXenbusTests : IDisposable
     [EngineData(1, MachineKind.XenPvh, false)]
     [InlineData("translator", 2, MachineKind.XenPvh, true)]
     [InlineData("translator", 2, MachineKind.XenHvm, false)]
+    [InlineData("translator", 2, MachineKind.XenPv, false)]
     public async Task Linux_drives_all_devices(string engine, int processors, MachineKind kind, bool foreign)
     {
         using var limit = new CancellationTokenSource(Limit);
@@ -51,9 +52,10 @@ public sealed class VirtioXenbusTests : IDisposable
             .WithVirtioDevice(new VirtioDisk(drive) { Connection = VirtioConnection.Xenbus, OffersForeignMap = foreign, OffersPackedRings = processors == 2 })
             .WithVirtioDevice(new VirtioNic(network) { Connection = VirtioConnection.Xenbus, OffersForeignMap = foreign })
             .WithVirtioDevice(new VirtioEntropy { Connection = VirtioConnection.Xenbus })
-            .WithVirtioDevice(new VirtioMemoryBalloon { Connection = VirtioConnection.Xenbus, Options = new() { ReportsFreePages = true } })
             .WithVirtioDevice(new VirtioSerialBus([new VirtioSerialPort(channel) { Name = "channel" }]) { Connection = VirtioConnection.Xenbus })
             .WithoutReboot();
+        if (kind != MachineKind.XenPv)
+            builder.WithVirtioDevice(new VirtioMemoryBalloon { Connection = VirtioConnection.Xenbus, Options = new() { ReportsFreePages = true } });
         var pciPath = Path.Combine(_directory, "pci.img");
         if (kind == MachineKind.XenHvm)
         {
@@ -91,8 +93,8 @@ public sealed class VirtioXenbusTests : IDisposable
         Assert.Contains("512 total", await Run("head -c 512 /dev/hwrng | wc -c | sed 's/$/ total/'"), StringComparison.Ordinal);
         await Run("for p in /dev/vport*p1; do echo through the channel >$p; done");
         await channel.ExpectAsync("through the channel", limit.Token);
-        machine.Balloon!.SetTarget(200 << 20);
-        while (machine.Balloon.Actual != 200 << 20)
+        machine.Balloon?.SetTarget(200 << 20);
+        while (machine.Balloon is not null && machine.Balloon.Actual != 200 << 20)
             await Task.Delay(20, limit.Token);
 
         // The module goes, and with it every grant; then it comes again.
@@ -120,7 +122,8 @@ public sealed class VirtioXenbusTests : IDisposable
             bus.Add(device);
         Assert.Contains("0 errors", await Run(WaitForDisk()), StringComparison.Ordinal);
 
-        Assert.Contains("\r\n0\r\n", await Run("dmesg | grep -ci -e 'i/o error' -e 'virtio[-0-9].*fail' -e 'virtio.*error' -e 'not returned' -e 'still in use' -e timeout -e 'warning'"), StringComparison.Ordinal);
+        var complaints = await Run("dmesg | grep -i -e 'i/o error' -e 'virtio[-0-9].*fail' -e 'virtio.*error' -e 'not returned' -e 'still in use' -e timeout -e 'warning'; echo f''ound $?");
+        Assert.True(complaints.Contains("found 1", StringComparison.Ordinal), complaints);
         await console.WriteLineAsync("poweroff", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
         Assert.DoesNotContain(machine.Errors.Counts, c => c.Key.Contains("virtio", StringComparison.Ordinal) || c.Key.Contains("grant", StringComparison.Ordinal));
