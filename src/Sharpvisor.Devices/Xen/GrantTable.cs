@@ -10,7 +10,18 @@ namespace Sharpvisor.Devices.Xen;
 /// <summary>A page that a domain has granted and a back end uses.</summary>
 /// <param name="Page">Guest-physical address of memory.</param>
 /// <param name="Life">Which table it is of: a reset makes another one, in which nothing is in use.</param>
-public readonly record struct GrantedPage(uint Reference, bool IsWritable, ulong Page, int Life);
+/// <param name="IsGranted">False: the domain has named it without a grant.</param>
+public readonly record struct GrantedPage(uint Reference, bool IsWritable, ulong Page, int Life, bool IsGranted = true);
+
+/// <summary>Who knows which frames of memory are the domain's, and what it uses them for.</summary>
+public interface IDomainFrames
+{
+    /// <summary>Takes a machine frame in use: it stays the domain's, and is no page table while it is written.</summary>
+    bool TryAcquire(ulong mfn, bool writable);
+
+    /// <summary>The end of <see cref="TryAcquire"/>.</summary>
+    void Release(ulong mfn, bool writable);
+}
 
 /// <summary>Used with the machine's gate held.</summary>
 public sealed class GrantTable
@@ -38,6 +49,9 @@ public sealed class GrantTable
         _memory = memory;
         _errors = errors;
     }
+
+    /// <summary>Of a domain that has page tables by Xen; null: all of memory is the domain's at all times.</summary>
+    public IDomainFrames? Frames { get; set; }
 
     /// <summary>Frames that the domain has asked for.</summary>
     public int FrameCount { get; private set; }
@@ -83,12 +97,6 @@ public sealed class GrantTable
         _life++;
     }
 
-    /// <summary>Of a paravirtual domain: a frame comes into use, to be written or only read. False: it is none of the domain's, or a page table.</summary>
-    internal Func<ulong, bool, bool>? TakesFrame { get; set; }
-
-    /// <summary>The end of that.</summary>
-    internal Action<ulong, bool>? LeavesFrame { get; set; }
-
     /// <summary>Takes a granted page in use for a back end. The domain sees that, and must not take it back meanwhile.</summary>
     /// <returns>False: it is not granted so; counted as the domain's error.</returns>
     public bool TryAcquire(uint reference, bool writable, out GrantedPage granted)
@@ -109,17 +117,28 @@ public sealed class GrantTable
             page = value >> 32 << PageShift;
             if (!_memory.IsRam(page, GuestMemory.PageSize))
                 return Refuse("a grant of what is no memory");
-            if (TakesFrame?.Invoke(page >> PageShift, writable) == false)
-                return Refuse("a grant of a page that must not be used so");
+            if (Frames?.TryAcquire(page >> PageShift, writable) == false)
+                return Refuse("a grant of a frame that is not the domain's, or a page table");
             if (_memory.TryCompareExchange(entry, value | bits, value, out var old) && old == value)
                 break;
-            LeavesFrame?.Invoke(page >> PageShift, writable);
+            Frames?.Release(page >> PageShift, writable);
         }
 
         ref var use = ref UsesOf(reference);
         use = writable ? use with { Writers = use.Writers + 1 } : use with { Readers = use.Readers + 1 };
         UseCount++;
         granted = new GrantedPage(reference, writable, page, _life);
+        return true;
+    }
+
+    /// <summary>Takes a page in use that the domain names and has not granted; it does not see that.</summary>
+    /// <param name="page">Guest-physical address.</param>
+    public bool TryAcquirePage(ulong page, bool writable, out GrantedPage granted)
+    {
+        granted = default;
+        if (!_memory.IsRam(page, GuestMemory.PageSize) || Frames?.TryAcquire(page >> PageShift, writable) == false)
+            return Refuse("a page that is not the domain's, or a page table");
+        granted = new GrantedPage(0, writable, page, _life, IsGranted: false);
         return true;
     }
 
@@ -144,12 +163,18 @@ public sealed class GrantTable
     {
         if (granted.Life != _life)
             return;
+        if (!granted.IsGranted)
+        {
+            Frames?.Release(granted.Page >> PageShift, granted.IsWritable);
+            return;
+        }
+
         ref var use = ref UsesOf(granted.Reference);
         if (granted.IsWritable ? use.Writers == 0 : use.Readers == 0)
             throw new InvalidOperationException("the grant is not in use that way");
         use = granted.IsWritable ? use with { Writers = use.Writers - 1 } : use with { Readers = use.Readers - 1 };
         UseCount--;
-        LeavesFrame?.Invoke(granted.Page >> PageShift, granted.IsWritable);
+        Frames?.Release(granted.Page >> PageShift, granted.IsWritable);
         var bits = (use.Writers == 0 ? Writing : 0) | (use is { Writers: 0, Readers: 0 } ? Reading : 0);
         if (bits != 0 && TryEntry(granted.Reference, out var entry))
             _memory.TryClearBits(entry, bits, out _);

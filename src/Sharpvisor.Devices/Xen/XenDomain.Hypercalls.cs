@@ -287,12 +287,12 @@ public sealed partial class XenDomain
             case getRunstate:
                 return memory.TryWrite(call.Arg3, processor.Runstate.Get(call.Is64)) ? 0 : Result(XenError.EFAULT);
             case registerRunstate:
-                if (!TryPlace(memory, first, call.Is64 ? XenRunstate.Length : XenRunstate.Length32, out var runstate))
+                if (!TryPlace(memory, first, call.Is64 ? XenRunstate.Length : XenRunstate.Length32, out var runstate) || Paravirtual?.TryHold(number, PvStructure.Runstate, runstate) == false)
                     return Result(XenError.EFAULT);
                 processor.Runstate.SetArea(runstate, call.Is64);
                 return 0;
             case registerTime:
-                if (!TryPlace(memory, first, XenVcpu.TimeLength, out var time))
+                if (!TryPlace(memory, first, XenVcpu.TimeLength, out var time) || Paravirtual?.TryHold(number, PvStructure.Time, time) == false)
                     return Result(XenError.EFAULT);
                 processor.TimeArea = time;
                 return 0;
@@ -316,8 +316,7 @@ public sealed partial class XenDomain
     private bool TryPlace(ILinearMemory memory, ulong linear, int length, out ulong address)
     {
         address = 0;
-        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length)
-            && Paravirtual?.Mmu.TryAcquire(address / GuestMemory.PageSize, writable: true) != false);
+        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length));
     }
 
     private ulong RegisterVcpuInfo(int processor, ulong page, uint offset)
@@ -326,10 +325,8 @@ public sealed partial class XenDomain
         if (offset > GuestMemory.PageSize - size || offset % 8 != 0 || page >= 1UL << 40 || !_memory.IsRam((page * GuestMemory.PageSize) + offset, size))
             return Result(XenError.EINVAL);
         var address = (page * GuestMemory.PageSize) + offset;
-
-        // Xen writes there as long as the domain lives: it must not become a page table.
-        if (Paravirtual is { } paravirtual && ((Events.VcpuInfo(processor) is not 0 and var known && known - Events.SharedInfo >= GuestMemory.PageSize) || !paravirtual.Mmu.TryAcquire(page, writable: true)))
-            return Result(XenError.EINVAL);
+        if (Paravirtual is { } paravirtual && (paravirtual.IsHeld(processor, PvStructure.VcpuInfo) || !paravirtual.TryHold(processor, PvStructure.VcpuInfo, address)))
+            return Result(XenError.EINVAL); // as Xen: once only, and in a frame that the domain may write to
         Span<byte> old = stackalloc byte[size];
         if (Events.VcpuInfo(processor) is not 0 and var before && _memory.TryRead(before, old))
             _memory.TryWrite(address, old);

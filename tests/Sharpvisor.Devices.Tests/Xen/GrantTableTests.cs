@@ -43,6 +43,27 @@ public sealed class GrantTableTests : IDisposable
     }
 
     [Fact]
+    public void Frames_of_a_domain_with_page_tables_by_Xen_are_asked_for()
+    {
+        var frames = new RecordingFrames();
+        _table.Frames = frames;
+        Grant(8, Permit, 0, Page);
+        Grant(9, Permit, 0, Page + 0x1000);
+        Assert.True(_table.TryAcquire(8, writable: true, out var granted));
+        Assert.False(_table.TryAcquire(9, writable: true, out _));
+        Assert.Equal(Permit, Flags(9));
+        Assert.True(_table.TryAcquirePage(Page, writable: false, out var named));
+        Assert.False(_table.TryAcquirePage(Page + 0x1000, writable: false, out _));
+        Assert.False(_table.TryAcquirePage(1UL << 40, writable: false, out _));
+        Assert.Equal([(Page >> 12, true), (Page >> 12, false)], frames.Held);
+        Assert.Equal(1, _table.UseCount);
+        _table.Release(granted);
+        _table.Release(named);
+        Assert.Empty(frames.Held);
+        Assert.Equal(0, _table.UseCount);
+    }
+
+    [Fact]
     public void A_writer_that_ends_leaves_the_other_one()
     {
         Grant(8, Permit, 0, Page);
@@ -120,4 +141,20 @@ public sealed class GrantTableTests : IDisposable
         Assert.True(_memory.TryWrite(Table + (reference * 8), flags | (ulong)domain << 16 | page >> 12 << 32));
 
     private uint Flags(uint reference) => _memory.TryRead(Table + (reference * 8), out ushort flags) ? flags : throw new InvalidOperationException();
+
+    /// <summary>The domain has one frame.</summary>
+    private sealed class RecordingFrames : IDomainFrames
+    {
+        public List<(ulong Frame, bool IsWritable)> Held { get; } = [];
+
+        public bool TryAcquire(ulong mfn, bool writable)
+        {
+            if (mfn != Page >> 12)
+                return false;
+            Held.Add((mfn, writable));
+            return true;
+        }
+
+        public void Release(ulong mfn, bool writable) => Assert.True(Held.Remove((mfn, writable)));
+    }
 }

@@ -41,7 +41,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         _control = control;
         _logger = logger;
         Mmu = new PvMmu(memory, layout, domain.Number, domain.Processors.Count, errors);
-        (domain.Grants.TakesFrame, domain.Grants.LeavesFrame) = (Mmu.TryAcquire, Mmu.Release);
+        domain.Grants.Frames = Mmu;
         memory.Map(PvLayout.SharedPages, memory.AddRegion("xen-shared", PvLayout.SharedPageCount * PageSize));
         (_flatSegments, _zeroes) = (XenDomain.OwnPage(0), XenDomain.OwnPage(1));
         _processors = [.. domain.Processors.Select(_ => new PvProcessor())];
@@ -80,9 +80,28 @@ public sealed partial class PvDomain : IParavirtualDomain
     {
         Mmu.Reset(root);
         Mmu.Share(PvLayout.SharedPages);
-        Mmu.TryAcquire(_domain.StorePage / PageSize, writable: true); // written by Xen's side as long as the domain lives
+
+        // The other ends of these rings have them mapped.
+        Mmu.TryAcquire(_domain.StorePage / PageSize, writable: true);
         Mmu.TryAcquire(_domain.ConsolePage / PageSize, writable: true);
     }
+
+    /// <summary>Takes the frame in use of a structure that is written to from now on, in place of the one before.</summary>
+    /// <param name="address">Machine address; 0: it is written to no more.</param>
+    /// <returns>False: the domain can't write there itself.</returns>
+    internal bool TryHold(int processor, PvStructure structure, ulong address)
+    {
+        ref var held = ref _processors[processor].Held[(int)structure];
+        var frame = address / PageSize;
+        if (address != 0 && !Mmu.TryAcquire(frame, writable: true))
+            return false;
+        if (held != 0)
+            Mmu.Release(held, writable: true);
+        held = frame;
+        return true;
+    }
+
+    internal bool IsHeld(int processor, PvStructure structure) => _processors[processor].Held[(int)structure] != 0;
 
     public long TableGeneration => Mmu.TableGeneration;
 
@@ -158,6 +177,9 @@ public sealed partial class PvDomain : IParavirtualDomain
         /// <summary>Machine frames; 0: none.</summary>
         public readonly ulong[] Gdt = new ulong[GdtPages];
 
+        /// <summary>Machine frames by <see cref="PvStructure"/>; 0: none.</summary>
+        public readonly ulong[] Held = new ulong[3];
+
         public IProcessorSignals? Signals { get; set; }
 
         public bool IsUp { get; set; }
@@ -168,8 +190,17 @@ public sealed partial class PvDomain : IParavirtualDomain
         public void Reset()
         {
             Array.Clear(Gdt);
+            Array.Clear(Held);
             IsUp = false;
             Context = null;
         }
     }
+}
+
+/// <summary>What the hypervisor writes to at any time, wherever the domain wants it.</summary>
+internal enum PvStructure
+{
+    VcpuInfo,
+    Runstate,
+    Time,
 }

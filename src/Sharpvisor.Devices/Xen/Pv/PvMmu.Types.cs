@@ -297,11 +297,23 @@ public sealed partial class PvMmu
     private void NoteChange(ulong old, PvFrameType type)
     {
         const ulong noExecute = 1UL << 63;
-        if ((old & Present) == 0)
+        if ((old & Present) == 0 || (type != PvFrameType.Level1 && IsEmpty(FrameOf(old))))
             return;
         Interlocked.Increment(ref _tableGeneration);
         if (type != PvFrameType.Level1 || (old & noExecute) == 0)
             Interlocked.Increment(ref _codeGeneration);
+    }
+
+    /// <summary>A table without a present entry, from which nothing can be known. Programs that end leave many of them.</summary>
+    private bool IsEmpty(ulong table)
+    {
+        Span<ulong> entries = stackalloc ulong[Entries];
+        if (!_memory.TryRead(table << PageShift, MemoryMarshal.AsBytes(entries)))
+            return true;
+        ulong any = 0;
+        foreach (var entry in entries)
+            any |= entry;
+        return (any & Present) == 0;
     }
 
     private static bool IsXenSlot(int slot) => (uint)(slot - FirstXenSlot) < XenSlots;

@@ -17,7 +17,7 @@ namespace Sharpvisor.Devices.Xen.Pv;
 /// Nothing here depends on entries staying what they were when they were checked: processors have old translations until a
 /// call ends, and back ends write to frames. A domain that uses this has wrong counts, which are its own.
 /// </remarks>
-public sealed partial class PvMmu
+public sealed partial class PvMmu : IDomainFrames
 {
     private const int PageShift = 12, Entries = 512, EntrySize = 8;
     private const ulong Page = GuestMemory.PageSize;

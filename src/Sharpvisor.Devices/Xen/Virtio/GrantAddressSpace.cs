@@ -27,12 +27,23 @@ internal sealed class GrantAddressSpace(GrantTable grants) : IVirtioAddresses
     {
         use = 0;
         guestPhysical = address;
-        if ((address & GrantBit) == 0)
+        var isForeign = (address & GrantBit) == 0;
+        if (isForeign && (!AllowsForeign || grants.Frames is null))
             return AllowsForeign;
-        var reference = (address & ~GrantBit) >> PageShift;
-        if (reference > uint.MaxValue || !grants.TryAcquire((uint)reference, isWritable, out var page))
-            return false;
         var offset = (int)(address & (GuestMemory.PageSize - 1));
+        GrantedPage page;
+        if (isForeign)
+        {
+            if (!grants.TryAcquirePage(address - (ulong)offset, isWritable, out page))
+                return false;
+        }
+        else
+        {
+            var reference = (address & ~GrantBit) >> PageShift;
+            if (reference > uint.MaxValue || !grants.TryAcquire((uint)reference, isWritable, out page))
+                return false;
+        }
+
         length = Math.Min(length, GuestMemory.PageSize - offset);
         guestPhysical = page.Page + (ulong)offset;
         use = Keep(page);

@@ -2,8 +2,11 @@ using System.Buffers.Binary;
 using Microsoft.Extensions.Logging.Abstractions;
 using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
+using Sharpvisor.Devices.Interrupts;
 using Sharpvisor.Devices.Xen;
 using Sharpvisor.Devices.Xen.Pv;
+using Sharpvisor.Testing.Guests;
+using Sharpvisor.Testing.Time;
 
 namespace Sharpvisor.Devices.Tests.Xen.Pv;
 
@@ -19,16 +22,25 @@ internal sealed class PvBench : IDisposable
 
     public const int EPERM = -1, ESRCH = -3, E2BIG = -7, ENOMEM = -12, EACCES = -13, EFAULT = -14, EBUSY = -16, EINVAL = -22, ENOSYS = -38, EOPNOTSUPP = -95;
 
-    public const int Root = 1, FirstUnmapped = 512, DomainNumber = 7;
+    public const int Root = 1, StoreFrame = 5, ConsoleFrame = 6, FirstUnmapped = 512, DomainNumber = 7;
 
     private const ulong Arguments = Base + (8 * Page);
 
-    public PvBench(int size = 8 << 20, ulong below4G = 3UL << 30, int processors = 2)
+    /// <param name="isDomain">There is all that a domain has.</param>
+    public PvBench(int size = 8 << 20, ulong below4G = 3UL << 30, int processors = 2, bool isDomain = false)
     {
         Memory = new GuestMemory((ulong)size, below4G);
         Layout = new PvLayout(Memory.Below4G, Memory.Above4G);
         Errors = new GuestErrorLog(NullLogger.Instance);
-        Mmu = new PvMmu(Memory, Layout, DomainNumber, processors, Errors);
+        if (isDomain)
+        {
+            var (clock, bus, machine) = (new ManualClock(), new ApicBus(), new RecordingMachine());
+            Xen = new XenDomain(DomainNumber, [.. Enumerable.Range(0, processors).Select(i => new LocalApic(i, clock, bus))], Memory, clock, machine, Errors, NullLogger.Instance);
+            Xen.Paravirtual = new PvDomain(Xen, Layout, Memory, machine, Errors, NullLogger.Instance);
+            (Xen.StorePage, Xen.ConsolePage) = (Mfn(StoreFrame) * Page, Mfn(ConsoleFrame) * Page);
+        }
+
+        Mmu = Xen?.Paravirtual?.Mmu ?? new PvMmu(Memory, Layout, DomainNumber, processors, Errors);
         Processors = [.. Enumerable.Range(0, processors).Select(i => new PvProcessor(i, Memory))];
         Reset();
     }
@@ -38,6 +50,9 @@ internal sealed class PvBench : IDisposable
     public PvLayout Layout { get; }
 
     public PvMmu Mmu { get; }
+
+    /// <summary>The domain, if there is one.</summary>
+    public XenDomain? Xen { get; }
 
     public GuestErrorLog Errors { get; }
 
@@ -58,7 +73,11 @@ internal sealed class PvBench : IDisposable
         Put(3, 0, Entry(4, P | W | U));
         for (var i = 0; i < 512; i++)
             Put(4, i, Entry(i, P | (i is >= 1 and <= 4 ? 0 : W)));
-        Mmu.Reset(Mfn(Root) * Page);
+        Xen?.Reset();
+        if (Xen?.Paravirtual is { } paravirtual)
+            paravirtual.Build(Mfn(Root) * Page);
+        else
+            Mmu.Reset(Mfn(Root) * Page);
         foreach (var processor in Processors)
         {
             (processor.KernelRoot, processor.UserRoot) = (0, 0);
@@ -88,7 +107,10 @@ internal sealed class PvBench : IDisposable
     public long Call(ulong number, ulong first = 0, ulong second = 0, ulong third = 0, ulong fourth = 0, PvProcessor? processor = null)
     {
         processor ??= Processor;
-        Assert.True(Mmu.TryCall(new Hypercall(processor.Index, 3, true, number, first, second, third, fourth, 0), processor, out var result));
+        var call = new Hypercall(processor.Index, 0, true, number, first, second, third, fourth, 0);
+        if (Xen is not null)
+            return (long)Xen.Call(call, processor).Value;
+        Assert.True(Mmu.TryCall(call, processor, out var result));
         return (long)result;
     }
 

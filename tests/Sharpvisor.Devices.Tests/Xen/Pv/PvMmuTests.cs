@@ -500,6 +500,45 @@ public sealed class PvMmuTests : IDisposable
     }
 
     [Fact]
+    public void A_top_table_that_is_none_any_more_counts()
+    {
+        MakeTree();
+        Assert.Equal(0, _bench.UseUserRoot(Top));
+        var (tables, roots) = (_bench.Mmu.TableGeneration, _bench.Mmu.RootGeneration);
+        Assert.Equal(0, _bench.UseUserRoot(null));
+        Assert.True(_bench.Mmu.TableGeneration > tables);
+        Assert.True(_bench.Mmu.RootGeneration > roots);
+    }
+
+    [Fact]
+    public void Changes_of_code_count_as_such()
+    {
+        const ulong noExecute = 1UL << 63;
+        Assert.True(Changes(() => _bench.Update(_bench.At(4, 100), _bench.Entry(100, P | W | noExecute))));
+        Assert.False(Changes(() => _bench.Update(_bench.At(4, 100), _bench.Entry(101, P | W | noExecute))));
+        Assert.False(Changes(() => _bench.Update(_bench.At(4, 100), 0)));
+        Assert.False(Changes(() => _bench.Update(_bench.At(4, 100), _bench.Entry(100, P | W)))); // nobody has fetched from there
+        Assert.True(Changes(() => _bench.Store(_bench.At(4, 100), 0) ? 0 : 1));
+        Assert.True(Changes(() => _bench.Update(_bench.At(3, 0), _bench.Entry(4, P | W))));
+
+        bool Changes(Func<long> change)
+        {
+            var before = _bench.Mmu.CodeGeneration;
+            Assert.Equal(0, change());
+            return _bench.Mmu.CodeGeneration != before;
+        }
+    }
+
+    [Fact]
+    public void A_store_that_is_undone_may_have_been_seen()
+    {
+        var generation = _bench.Mmu.TableGeneration;
+        Assert.False(_bench.Store(_bench.At(4, 100), _bench.Entry(1, P | W)));
+        Assert.True(_bench.Mmu.TableGeneration > generation);
+        Assert.Equal([(1UL, null), (2UL, (ulong?)null)], _bench.Processor.Flushes);
+    }
+
+    [Fact]
     public void A_reset_begins_anew()
     {
         MakeTree();

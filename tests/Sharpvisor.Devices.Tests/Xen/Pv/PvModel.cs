@@ -63,7 +63,7 @@ internal sealed class PvModel(PvBench bench)
                 continue;
             if (level == 1)
             {
-                if (frame != PvLayout.SharedPages / PvBench.Page)
+                if (frame - (PvLayout.SharedPages / PvBench.Page) >= PvLayout.SharedPageCount)
                     Use(frame, (entry & PvBench.W) != 0);
             }
             else if ((int)bench.Mmu.Describe(frame).Type != level)
