@@ -87,6 +87,9 @@ internal sealed class ScriptedVcpu(int index, CpuEnvironment environment, Func<S
         _work.Reset();
     }
 
+    /// <summary>Where it halts it waits for an interrupt: it is not through.</summary>
+    public bool TakesInterrupts => true;
+
     public CpuState GetState() => Touch(_state);
 
     public void SetState(in CpuState state) => _state = Touch(state);

@@ -156,9 +156,9 @@ internal static class HelpText
 
     public const string XenStore = """
         sharpvisor xenstore VERB [FLAGS] [NAME] PATH...
-          The store of a machine of -machine xenfv, xenpvh or xenpv, by its name or process
-          id, which may be left out when one machine runs. A path that begins with no
-          slash, behind a name, begins at the domain's own: /local/domain/N.
+          The store of a machine of -machine xenfv, xenpvh or xenpv, by its name or
+          process id, which may be left out when one machine runs. A path that begins
+          with no slash, behind a name, begins at the domain's own: /local/domain/N.
           ls [-f] [-p] [PATH]     all below: whole paths (-f), rights (-p)
           list [-p] PATH          names of what is below
           read [-p] [-R] PATH     a value: with its path (-p), unescaped (-R)

@@ -25,10 +25,11 @@ internal sealed class XenPvBoard : Board
     public XenPvBoard(BoardContext context, MachineOptions options)
     {
         _context = context;
+        var kernel = options.Kernel ?? throw new ConfigurationException("a PV domain starts with a kernel: give one with -kernel");
         XenPvhBoard.Check(options, "PV");
         _plan = XenPvPlan.Create(new BootRequest
         {
-            Kernel = options.Kernel ?? throw new ConfigurationException("a PV domain starts with a kernel: give one with -kernel"),
+            Kernel = kernel,
             Initrd = options.Initrd,
             Modules = options.Modules,
             Way = BootWay.Direct,

@@ -58,7 +58,7 @@ public sealed class PvDebuggingTests : IDisposable
         for (var i = 0; i < 5; i++)
         {
             await debugger.ContinueAsync(new Dictionary<int, Resumption> { [stop.Processor] = new(StepMode.Step) });
-            Assert.Equal(DebugStopKind.Step, (await stops.Reader.ReadAsync(limit.Token)).Kind);
+            Assert.True((await stops.Reader.ReadAsync(limit.Token)).Kind is DebugStopKind.Step or DebugStopKind.Breakpoint); // the other processor meets it, too
         }
 
         debugger.RemoveBreakpoint(entry);

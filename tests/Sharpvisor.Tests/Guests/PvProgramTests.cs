@@ -279,6 +279,58 @@ public sealed class PvProgramTests
         Assert.Equal(MachineExitReason.PowerOff, reason);
     }
 
+    [Theory]
+    [EngineData]
+    public async Task Answers_are_those_of_Xen(string engine)
+    {
+        const ulong noncanonical = 0x8000_0000_0000_0000, list = Address + Arguments;
+        (int Number, ulong First, ulong Second, ulong Third, int Expected)[] calls =
+        [
+            (CallbackOp, 1, list + 8, 0, -22), // unregister SYSENTER
+            (CallbackOp, 1, list, 0, 0), // NMI
+            (CallbackOp, 1, list + 16, 0, -38),
+            (8, 4, 0, 0, -19), (8, 0, IParavirtualDomain.HoleStart, 0, -1), (8, 7, 1UL << 32, 0, -22), (8, 7, 0x2000, 0, -1), (8, 0, 0x1234, 0, 0), (9, 0, 0, 0, 0x1234), (9, 5, 0, 0, -19),
+            (21, 0, 4, 0, 0), (21, 1, 4, 0, 0), (21, 0, 77, 0, -22), (21, 2, 0, 0, -38),
+            (VcpuOp, 3, 0, 0, 1), (VcpuOp, 3, 9, 0, -2), (VcpuOp, 1, 1, 0, -22), (VcpuOp, 2, 1, 0, 0), (VcpuOp, 11, 1, 0, 0), (VcpuOp, 11, 9, 0, -2),
+            (25, 3, 0xFFF8, 0, 0), (25, 0, noncanonical, 0, -22), (25, 4, 0, 0, -22),
+            (33, 6, list + 24, 0, -22), (33, 7, list + 24, 0, -22), (33, 28, 0, 0, -38),
+            (17, 5, list, 0, 0), (2, 0, 0, 0, 0), (2, 0, 14 * 512 + 1, 0, -22), (5, 1, 0, 0, 0), (63, 0, 0, 0, -38),
+        ];
+        var (reason, lines) = await RunAsync(engine, (p, a) =>
+        {
+            p.Words(4, 5, 9, 4, 0x10001);
+            foreach (var (number, first, second, third, expected) in calls)
+            {
+                p.Call(number, first, second, third);
+                Compare(rax, expected, $"{number} {first:x} {second:x}");
+            }
+
+            a.mov(rbx, __[r14 + Arguments]);
+            a.mov(rax, IParavirtualDomain.HoleStart);
+            a.sub(rbx, rax);
+            Compare(rbx, 0, "virt_start");
+            foreach (var (leaf, register, expected) in ((uint, AssemblerRegister64, int)[])[(0x40000002, rcx, 1), (0x40000004, rax, 0), (0x40000001, rax, 0x40011)])
+            {
+                a.mov(eax, leaf);
+                a.xor(ecx, ecx);
+                a.db(0x0F, 0x0B, (byte)'x', (byte)'e', (byte)'n', 0x0F, 0xA2);
+                Compare(register, expected, $"cpuid {leaf:x}");
+            }
+
+            void Compare(AssemblerRegister64 register, int expected, string what)
+            {
+                var good = a.CreateLabel();
+                a.cmp(register, expected);
+                a.je(good);
+                p.Print(what);
+                a.Label(ref good);
+                a.nop();
+            }
+        }, processors: 2);
+        Assert.Empty(lines);
+        Assert.Equal(MachineExitReason.PowerOff, reason);
+    }
+
     /// <summary>Hypercalls of numbers, pointers to numbers, and frames at random: the domain ends somehow, the machine lives.</summary>
     [Theory]
     [InlineData(1)]

@@ -36,7 +36,7 @@ public sealed class XenTests
         var (type, words) = kind switch
         {
             MachineKind.XenPvh => ("PVH", "Booting kernel on Xen PVH"),
-            MachineKind.XenPv => ("PV", "Booting paravirtualized kernel on Xen"),
+            MachineKind.XenPv => ("PV", "Booting kernel on Xen\r\n"),
             _ => ("HVM", "Booting paravirtualized kernel on Xen HVM"),
         };
         Assert.Contains($"xen\r\n{type}\r\n", await Run("cat /sys/hypervisor/type /sys/hypervisor/guest_type"), StringComparison.Ordinal);
@@ -67,7 +67,12 @@ public sealed class XenTests
         if (kind == MachineKind.XenPv && processors > 1)
         {
             // A processor goes down and comes up where it was, and all tell where they are: by an NMI.
-            Assert.Contains("3\r\n4\r\n", await Run("cd /sys/devices/system/cpu/cpu2; echo 0 > online; nproc; echo 1 > online; nproc; cd"), StringComparison.Ordinal);
+            foreach (var (online, count) in ((int, int)[])[(0, 3), (1, 4)])
+            {
+                await Run($"echo {online} > /sys/devices/system/cpu/cpu2/online");
+                Assert.Contains($"\r\n{count}\r\n", await Run("nproc"), StringComparison.Ordinal);
+            }
+
             Assert.Contains("NMI backtrace for cpu 3", await Run("echo l > /proc/sysrq-trigger; sleep 1; dmesg | tail -300"), StringComparison.Ordinal);
         }
 
@@ -114,9 +119,9 @@ public sealed class XenTests
     private const string PvhCalls = "17:6=0 12:7=0 34:9=-38 17:0=262161 17:1=0 24:10=0 32:11=-38 34:23=0 34:0=0 34:1=0 32:4=0 24:7=0 24:13=0 24:5=0 32:1=0 32:13=-38";
     private const string HvmCalls = "17:6=0 12:7=0 34:9=-38 24:10=0 32:11=-38 34:23=0 34:0=0 34:1=0 24:7=0 24:13=0 24:5=0 32:1=0 32:13=-38";
     //
-    // A paravirtual kernel besides: machphys_mapping, page tables, segment bases, traps, IOPL, runstate, iret, vm_assist, callbacks,
+    // A paravirtual kernel besides (but for iret): machphys_mapping, page tables, segment bases, traps, IOPL, runstate, vm_assist, callbacks,
     // memory_map, processors (8192 of which there is one), descriptors, stack_switch, debug registers.
-    private const string PvCalls = "17:6=0 12:12=0 14 2 25 0 18:0=0 26 33:6=0 24:5=0 23 1 21:0=0 30:0=0 12:9=0 13 24:3=1 24:3=-2 17:0=262161 17:1=0 24:10=0 10 3 8 32:11=-38 33:28=-38 24:7=0 24:13=0 32:1=0 32:13=-38";
+    private const string PvCalls = "17:6=0 12:12=0 14 2 25 0 18:0=0 26 33:6=0 24:5=0 1 21:0=0 30:0=0 12:9=0 13 24:3=1 24:3=-2 17:0=262161 17:1=0 24:10=0 10 3 8 32:11=-38 33:28=-38 24:7=0 24:13=0 32:1=0 32:13=-38";
     private const string LaterPvCalls = "12:1=0 12:3 12:4 12:6 24:8=0 24:9=0 5 20:2=0 20:6=0 20:8=0 29:1=0 32:4=0 32:7=0 32:8=0 32:9=0 40:4=-38";
     private const string LaterCalls = "20:6=0 20:8=0 21:0=0 24:8=0 24:9=0 32:4=0 32:6=0 32:7=0 32:8=0 32:9=0";
 
@@ -141,7 +146,7 @@ public sealed class XenTests
         await machine.StartAsync(limit.Token);
         await console.ExpectAsync(":~# ", limit.Token);
         await machine.PauseAsync(limit.Token);
-        var calls = lines.Select(Describe).Distinct().ToList();
+        var calls = lines.Select(Describe).Where(c => c != "23").Distinct().ToList();
         var count = first.Split(' ').Length;
         Assert.Equal(first, string.Join(' ', calls.Take(count)));
         Assert.Subset((kind == MachineKind.XenPv ? LaterPvCalls : LaterCalls).Split(' ').ToHashSet(), calls.Skip(count).ToHashSet());
