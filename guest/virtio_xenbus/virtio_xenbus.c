@@ -30,7 +30,7 @@
 #include <xen/xenbus.h>
 
 #define VXB_VERSION		1
-#define VXB_MAX_QUEUES		1024
+#define VXB_MAX_QUEUES		256
 /* With no more than this every part of a ring lies within a page. */
 #define VXB_MAX_QUEUE_SIZE	256
 /* An address with this bit is a grant reference and an offset. */
@@ -550,10 +550,10 @@ static int vxb_describe(struct vxb *vxb)
 		return PTR_ERR(sizes);
 	vxb->num_queues = 0;
 	for (at = sizes; !err && (size = strsep(&at, " ")) != NULL; ) {
-		u16 *next = &vxb->queue_sizes[vxb->num_queues++];
+		u16 *next = &vxb->queue_sizes[vxb->num_queues];
 
-		err = kstrtou16(size, 10, next);
-		if (!err && (*next == 0 || *next > VXB_MAX_QUEUE_SIZE || vxb->num_queues == VXB_MAX_QUEUES))
+		err = vxb->num_queues++ < VXB_MAX_QUEUES ? kstrtou16(size, 10, next) : -EPROTO;
+		if (!err && (*next == 0 || *next > VXB_MAX_QUEUE_SIZE))
 			err = -EPROTO;
 	}
 	kfree(sizes);
@@ -655,8 +655,10 @@ static void vxb_register(struct vxb *vxb)
 	struct vxb_virtio *virtio = kzalloc(sizeof(*virtio), GFP_KERNEL);
 	int err;
 
-	if (!virtio)
+	if (!virtio) {
+		xenbus_dev_fatal(vxb->xbdev, -ENOMEM, "registering a virtio device");
 		return;
+	}
 	xenbus_switch_state(vxb->xbdev, XenbusStateConnected);
 	virtio->vxb = vxb;
 	virtio->vdev.dev.parent = &vxb->xbdev->dev;

@@ -33,7 +33,7 @@ internal static class MachineNetworks
                 backend = Open(netdev);
             if (backend is not null)
                 ends.Add(backend);
-            switch (nic.Create(backend, nic.Address ?? MacAddress.Default(i), hasFirmware && nic.Model != NicValues.Xen ? Rom(nic) : null))
+            switch (nic.Create(backend, nic.Address ?? MacAddress.Default(i), hasFirmware && nic.Model is not (NicValues.Xen or NicValues.Xenbus) ? Rom(nic) : null))
             {
                 case VirtioPciDevice device:
                     builder.WithVirtioDevice(device);

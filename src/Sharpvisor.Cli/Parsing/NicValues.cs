@@ -7,7 +7,7 @@ namespace Sharpvisor.Cli.Parsing;
 
 internal static class NicValues
 {
-    public const string Virtio = "virtio-net", E1000 = "e1000", Xen = "xen";
+    public const string Virtio = "virtio-net", E1000 = "e1000", Xen = "xen", Xenbus = "virtio-net-xenbus";
 
     /// <summary>The hub that -net connects everything to.</summary>
     private const int LegacyHub = 0;
@@ -20,6 +20,7 @@ internal static class NicValues
         [E1000] = E1000,
         ["e1000-82540em"] = E1000,
         [Xen] = Xen,
+        [Xenbus] = Xenbus,
     };
 
     /// <summary>What a NIC's -device has beside what all devices have.</summary>
@@ -53,6 +54,8 @@ internal static class NicValues
         const ulong segmentBits = (1UL << 7) | (1UL << 8) | (1UL << 11) | (1UL << 12);
         var withheld = (keys.OnOff("mrg_rxbuf", true) ? 0 : 1UL << mergeBit) | (keys.OnOff("csum", true) ? 0 : (1UL << checksumBit) | segmentBits)
             | (keys.OnOff("guest_csum", true) ? 0 : (1UL << guestChecksumBit) | segmentBits) | (keys.OnOff("gso", true) ? 0 : segmentBits);
+        if (model == Xenbus)
+            RefuseFirmware(keys, "a NIC on xenbus");
         var bootIndex = keys.Number("bootindex", 0, int.MaxValue);
         return Common(new NicSpec(what, model, (backend, address, rom) =>
         {
@@ -188,7 +191,8 @@ internal static class NicValues
         var slot = VirtioValues.Slot(keys);
         if (model == Xen)
             return XenNic(what, keys);
-        return model == E1000 ? E1000Nic(what, keys, slot) : VirtioNic(what, model, keys, device => device with { Slot = slot });
+        var connection = model == Xenbus ? VirtioConnection.Xenbus : VirtioConnection.Pci;
+        return model == E1000 ? E1000Nic(what, keys, slot) : VirtioNic(what, model, keys, device => device with { Slot = slot, Connection = connection });
     }
 
     private static NicSpec E1000Nic(string what, KeyValues keys, int? slot)
@@ -199,13 +203,17 @@ internal static class NicValues
 
     private static NicSpec XenNic(string what, KeyValues keys)
     {
+        RefuseFirmware(keys, "a Xen domain's NIC");
+        return Common(new NicSpec(what, Xen, (backend, address, _) => new XenNic(backend) { Address = address }), keys);
+    }
+
+    private static void RefuseFirmware(KeyValues keys, string nic)
+    {
         foreach (var key in new[] { "addr", "bootindex", "romfile" })
         {
             if (keys[key] is not null)
-                throw keys.Error($"{key}=: a Xen domain's NIC is on no bus and firmware does not see it; leave it out");
+                throw keys.Error($"{key}=: {nic} has no place on PCI and firmware does not see it; leave it out");
         }
-
-        return Common(new NicSpec(what, Xen, (backend, address, _) => new XenNic(backend) { Address = address }), keys);
     }
 
     private static NicSpec Common(NicSpec spec, KeyValues keys)

@@ -82,7 +82,7 @@ internal static class VirtioValues
             settings.Nics.Add(NicValues.VirtioNic($"-device {value}", connection switch
             {
                 VirtioConnection.Mmio => "virtio-net-device",
-                VirtioConnection.Xenbus => "virtio-net-xenbus",
+                VirtioConnection.Xenbus => NicValues.Xenbus,
                 _ => "virtio-net-pci",
             }, keys, Place));
             return;
@@ -164,6 +164,8 @@ internal static class VirtioValues
         var options = Options(keys);
         var queues = keys.Number("num-queues", 1, 1024);
         var bootIndex = keys.Number("bootindex", 0, int.MaxValue);
+        if (bootIndex is not null && spec.Device.Connection == VirtioConnection.Xenbus)
+            throw keys.Error("bootindex=: firmware does not see a disk on xenbus; leave it out");
         return spec with
         {
             Disk = d => place(new VirtioDisk(d) { QueueCount = queues, Options = options, BootIndex = bootIndex }),

@@ -96,6 +96,8 @@ internal static class XenValues
             throw new ConfigurationException($"{drive.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too, or if=virtio");
         if (settings.Nics.Find(n => n.Model == NicValues.Xen) is { } nic)
             throw new ConfigurationException($"{nic.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too, or model=virtio");
+        if ((settings.VirtioDevices.Find(d => d.Device.Connection == VirtioConnection.Xenbus)?.What ?? settings.Nics.Find(n => n.Model == NicValues.Xenbus)?.What) is { } what)
+            throw new ConfigurationException($"{what}: this machine is no domain, which alone has a xenbus; give -machine xenfv or -machine xenpvh, too, or the device on PCI");
         if (settings.XenConsole is { } console)
             throw new ConfigurationException($"{console.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
     }

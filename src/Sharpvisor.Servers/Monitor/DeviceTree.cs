@@ -157,7 +157,7 @@ internal sealed class DeviceTree
     {
         if (_machine.Parts.Disks.Where(d => d.Kind == kind).ElementAtOrDefault(index) is { } disk)
             Line(depth, $"drive = \"{disk.Drive.Name}\"");
-        if (kind != "virtio-serial-pci" || _machine.Parts.Options.VirtioDevices.OfType<VirtioSerialBus>().ElementAtOrDefault(index) is not { } bus)
+        if (kind != "virtio-serial-pci" || _machine.Parts.Options.VirtioDevices.OfType<VirtioSerialBus>().Where(b => b.Connection == VirtioConnection.Pci).ElementAtOrDefault(index) is not { } bus)
             return;
         Bus(depth, $"virtio-serial-bus.{index}", "virtio-serial-bus");
         foreach (var port in bus.Ports)

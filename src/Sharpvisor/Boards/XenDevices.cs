@@ -28,6 +28,8 @@ internal static class XenDevices
         if (described.BootIndex is not null || described.Rom is not null)
             throw new ConfigurationException($"{described.Name}: firmware starts nothing from xenbus; leave bootindex= and romfile= out, or have it on PCI");
         var device = described.Create(context, processors);
+        if (device.Queues.Count > XenVirtio.MaximumQueues)
+            throw new ConfigurationException($"{described.Name}: {device.Queues.Count} queues; on xenbus it has {XenVirtio.MaximumQueues} at most, give fewer ports or queues");
         if (device.Queues.FirstOrDefault(q => q.MaximumSize > XenVirtio.MaximumQueueSize) is { } queue)
             throw new ConfigurationException($"{described.Name}: a queue of {queue.MaximumSize}; on xenbus it has {XenVirtio.MaximumQueueSize} at most, give less");
         return new XenVirtio(index, device, context.Memory, described.OffersForeignMap);

@@ -159,6 +159,19 @@ public sealed class RunFlagsTests
     }
 
     [Fact]
+    public void Virtio_devices_on_xenbus()
+    {
+        var settings = Parse(
+            "-machine", "xenpvh", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=a,foreign-map=on,packed=on", "-device", "virtio-serial-xenbus",
+            "-device", "virtio-balloon-xenbus", "-nic", "user,model=virtio-net-xenbus", "-netdev", "user,id=n", "-device", "virtio-net-xenbus,netdev=n,foreign-map=on");
+        var disk = settings.VirtioDevices[0].Disk!(new BlockDrive("a", null, new DriveOptions(), Microsoft.Extensions.Logging.Abstractions.NullLogger.Instance));
+        Assert.True(disk is { Connection: VirtioConnection.Xenbus, OffersForeignMap: true, OffersPackedRings: true });
+        Assert.True(settings.VirtioDevices[1].Device is VirtioSerialBus { Connection: VirtioConnection.Xenbus, OffersForeignMap: false });
+        Assert.True(settings.VirtioDevices[2].Device is VirtioMemoryBalloon { Connection: VirtioConnection.Xenbus });
+        Assert.Equal([false, true], settings.Nics.Select(n => (VirtioNic)n.Create(null, n.Address ?? default, null)).Select(n => n.Connection == VirtioConnection.Xenbus && n.OffersForeignMap));
+    }
+
+    [Fact]
     public void Disks_of_Xen_in_their_order()
     {
         var settings = Parse("-machine", "xenfv", "-drive", "file=a,if=xen,werror=stop", "-drive", "file=c", "-drive", "file=b,if=xen,media=cdrom");
@@ -174,6 +187,14 @@ public sealed class RunFlagsTests
     [InlineData("is not empty", "-machine", "xenfv", "-drive", "if=xen,media=cdrom")]
     [InlineData("serial=", "-machine", "xenfv", "-drive", "if=xen,file=a,serial=1")]
     [InlineData("bootindex=", "-machine", "xenfv", "-nic", "user,model=xen,bootindex=1")]
+    [InlineData("which alone has a xenbus; give -machine xenfv or", "-device", "virtio-rng-xenbus")]
+    [InlineData("there is no", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=b", "-machine", "xenpvh")]
+    [InlineData("which alone has a xenbus", "-nic", "user,model=virtio-net-xenbus")]
+    [InlineData("which alone has a xenbus", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=a")]
+    [InlineData("bootindex=: firmware does not see", "-machine", "xenfv", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=a,bootindex=1")]
+    [InlineData("romfile=: a NIC on xenbus", "-machine", "xenfv", "-netdev", "user,id=n", "-device", "virtio-net-xenbus,netdev=n,romfile=x")]
+    [InlineData("vectors", "-machine", "xenfv", "-device", "virtio-rng-xenbus,vectors=2")]
+    [InlineData("foreign-map", "-device", "virtio-rng-pci,foreign-map=on")]
     public void Mistakes_with_devices_of_Xen(string message, params string[] args) =>
         Assert.Contains(message, Assert.Throws<ConfigurationException>(() => Parse(args)).Message, StringComparison.Ordinal);
 

@@ -16,6 +16,9 @@ public sealed class XenVirtio : XenBackEnd, IVirtioTransport
     /// <summary>Descriptors of a queue: with no more, each part of a ring lies within a page.</summary>
     public const int MaximumQueueSize = 256;
 
+    /// <summary>Queues of a device: a node of the store names the sizes of all.</summary>
+    public const int MaximumQueues = 256;
+
     /// <summary>Of the protocol.</summary>
     private const int Version = 1;
 
@@ -32,8 +35,8 @@ public sealed class XenVirtio : XenBackEnd, IVirtioTransport
     /// <exception cref="ArgumentException">The device has queues or a configuration that the transport has no room for.</exception>
     public XenVirtio(int number, VirtioDevice device, GuestMemory memory, bool offersForeignMap = false) : base("virtio", number)
     {
-        if (device.Queues.Any(q => q.MaximumSize > MaximumQueueSize) || device.ConfigurationLength > VirtioControlPage.ConfigurationRoom)
-            throw new ArgumentException("a queue or a configuration is too long for xenbus", nameof(device));
+        if (device.Queues.Count > MaximumQueues || device.Queues.Any(q => q.MaximumSize > MaximumQueueSize) || device.ConfigurationLength > VirtioControlPage.ConfigurationRoom)
+            throw new ArgumentException("queues or a configuration too long for xenbus", nameof(device));
         Device = device;
         Memory = memory;
         _offersForeignMap = offersForeignMap;
