@@ -191,7 +191,7 @@ public sealed class BadInputTests : IDisposable
     [InlineData("-device ide-cd,bootindx=1", "-device ide-cd,bootindx=1: unknown option \"bootindx\"; the nearest is bootindex")]
     [InlineData("-device ide-cd,bootindex=1 -device ide-cd,bootindex=1 -serial null -bios DIR/bios", "two devices have bootindex=1: give each its own")]
     [InlineData("-accel kvm", "-accel kvm: not in this version; give translator, interpreter or lockstep")]
-    [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc, xenfv or xenpvh")]
+    [InlineData("-machine q35", "-machine q35: \"q35\" is not in this version; give pc, xenfv, xenpvh or xenpv")]
     [InlineData("-display gtk", "-display gtk: not in this version; give curses or none, and -vnc :0 for a VNC viewer")]
     [InlineData("-display curses", "-display curses: standard input and output must be a terminal; run it in one, or give -display none")]
     [InlineData("-display curses -serial stdio", "two devices on one stdio: -serial stdio and -display curses; give one of them file:PATH, pty, tcp: or null")]

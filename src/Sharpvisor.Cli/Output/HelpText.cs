@@ -43,7 +43,7 @@ internal static class HelpText
                                  changes nothing
           -machine pc[,max-ram-below-4g=SIZE][,vmport=off]
           -name NAME  -uuid ID  -nodefaults
-          -machine xenfv|xenpvh  a domain as Xen has them: HVM, or PVH
+          -machine xenfv|xenpvh|xenpv   a domain as Xen has them: HVM, PVH, or PV
                 [,xen-callback=vcpu-vector|vector|line]   how it is told of events
           -xen-domid N           its number; -device xen-console,chardev=ID: its hvc0
           --xl FILE              a domain by a file of xl's, xl.cfg(5); flags behind it
@@ -156,7 +156,7 @@ internal static class HelpText
 
     public const string XenStore = """
         sharpvisor xenstore VERB [FLAGS] [NAME] PATH...
-          The store of a machine of -machine xenfv or xenpvh, by its name or process
+          The store of a machine of -machine xenfv, xenpvh or xenpv, by its name or process
           id, which may be left out when one machine runs. A path that begins with no
           slash, behind a name, begins at the domain's own: /local/domain/N.
           ls [-f] [-p] [PATH]     all below: whole paths (-f), rights (-p)

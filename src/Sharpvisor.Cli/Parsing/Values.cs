@@ -182,9 +182,9 @@ internal static class Values
                     settings.XenCallback = XenValues.Callback($"-machine {value}", part["xen-callback=".Length..]);
                     break;
                 case "help" or "?":
-                    throw new ConfigurationException("-machine: there are pc, xenfv and xenpvh");
+                    throw new ConfigurationException("-machine: there are pc, xenfv, xenpvh and xenpv");
                 default:
-                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc, xenfv or xenpvh");
+                    throw new ConfigurationException($"-machine {value}: \"{part}\" is not in this version; give pc, xenfv, xenpvh or xenpv");
             }
         }
     }

@@ -65,11 +65,11 @@ internal static class XenValues
             settings.Engine = Values.Accelerator(value);
     }
 
-    /// <summary>A PVH domain has no serial port: what is said of the first one, or the default, is said of its console.</summary>
+    /// <summary>PVH and PV domains have no serial port: what is said of the first one, or the default, is said of its console.</summary>
     private static void MakeSerialTheConsole(RunSettings settings)
     {
         if (settings.Serial.Count > 1 || (settings.Serial is [not CharSpec.Null] && settings.XenConsole is not null))
-            throw new ConfigurationException("-serial: a PVH domain has no serial ports, one -serial is its console hvc0; leave the others out");
+            throw new ConfigurationException($"-serial: a {(settings.Machine == MachineKind.XenPv ? "PV" : "PVH")} domain has no serial ports, one -serial is its console hvc0; leave the others out");
         if (settings.Serial is [var where])
             settings.XenConsole ??= new XenConsoleSpec("-serial", where);
         settings.Serial.Clear();
@@ -91,14 +91,14 @@ internal static class XenValues
         if (settings.XenCallback is not null)
             throw new ConfigurationException("-machine pc: xen-callback= is of domains; give -machine xenfv or -machine xenpvh, or leave it out");
         if (settings.XenDomain is not null)
-            throw new ConfigurationException("-xen-domid: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
+            throw new ConfigurationException("-xen-domid: this machine is no domain; give -machine xenfv, xenpvh or xenpv, too");
         if (settings.Drives.Find(d => d.Interface == DriveInterface.Xen) is { } drive)
-            throw new ConfigurationException($"{drive.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too, or if=virtio");
+            throw new ConfigurationException($"{drive.What}: this machine is no domain; give -machine xenfv, xenpvh or xenpv, too, or if=virtio");
         if (settings.Nics.Find(n => n.Model == NicValues.Xen) is { } nic)
-            throw new ConfigurationException($"{nic.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too, or model=virtio");
+            throw new ConfigurationException($"{nic.What}: this machine is no domain; give -machine xenfv, xenpvh or xenpv, too, or model=virtio");
         if ((settings.VirtioDevices.Find(d => d.Device.Connection == VirtioConnection.Xenbus)?.What ?? settings.Nics.Find(n => n.Model == NicValues.Xenbus)?.What) is { } what)
-            throw new ConfigurationException($"{what}: this machine is no domain, which alone has a xenbus; give -machine xenfv or -machine xenpvh, too, or the device on PCI");
+            throw new ConfigurationException($"{what}: this machine is no domain, which alone has a xenbus; give -machine xenfv, xenpvh or xenpv, too, or the device on PCI");
         if (settings.XenConsole is { } console)
-            throw new ConfigurationException($"{console.What}: this machine is no domain; give -machine xenfv or -machine xenpvh, too");
+            throw new ConfigurationException($"{console.What}: this machine is no domain; give -machine xenfv, xenpvh or xenpv, too");
     }
 }

@@ -102,8 +102,10 @@ public sealed class EventChannels
     /// <summary>A processor that has not begun: it waits for nothing and masks all.</summary>
     public void MaskUpcalls(int processor)
     {
-        if (_vcpuInfo[processor] is not 0 and var info)
-            _memory.TryWrite(info, 0x100UL);
+        if (_vcpuInfo[processor] is not (not 0 and var info))
+            return;
+        _memory.TryWrite(info, 0x100UL);
+        _memory.TryWrite(info + 8, 0UL); // pending_sel: what is set there is not told again
     }
 
     public bool IsPending(uint port) => IsSet(PendingOffset, port);

@@ -316,7 +316,8 @@ public sealed partial class XenDomain
     private bool TryPlace(ILinearMemory memory, ulong linear, int length, out ulong address)
     {
         address = 0;
-        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length));
+        return linear == 0 || (memory.TryTranslate(linear, out address) && (address & 0xFFF) + (ulong)length <= GuestMemory.PageSize && _memory.IsRam(address, (ulong)length)
+            && Paravirtual?.Mmu.TryAcquire(address / GuestMemory.PageSize, writable: true) != false);
     }
 
     private ulong RegisterVcpuInfo(int processor, ulong page, uint offset)

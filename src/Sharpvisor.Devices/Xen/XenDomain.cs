@@ -182,6 +182,8 @@ public sealed partial class XenDomain : IHypervisor
         SetSharedInfo(page, is64: true);
         for (var i = 0; i < _processors.Length; i++)
             Events.MaskUpcalls(i);
+        const uint eventMask = 0xA00;
+        _memory.TryWrite(page + eventMask, new byte[EventChannels.PortCount / 8]); // as Xen's builder leaves it: no port is masked
     }
 
     public (uint Eax, uint Ebx, uint Ecx, uint Edx) QueryCpuid(int processor, uint leaf, uint subleaf)

@@ -87,6 +87,12 @@ internal sealed class XenStoreAccess(ControlContext context)
             var domain = Domain();
             var text = new StringBuilder();
             text.Append(CultureInfo.InvariantCulture, $"domain {domain.Number}, Xen {XenDomain.Version >> 16}.{XenDomain.Version & 0xFFFF}\n");
+            if (domain.Paravirtual is { } paravirtual)
+            {
+                text.Append(CultureInfo.InvariantCulture, $"paravirtual: {paravirtual.Mmu.PageCount} pages, processors up:{paravirtual.DescribeProcessors()}\n");
+                text.Append(CultureInfo.InvariantCulture, $"page tables: {paravirtual.Mmu.TableGeneration} changes of present entries\n");
+            }
+
             text.Append(CultureInfo.InvariantCulture, $"shared info: {(domain.Events.SharedInfo == 0 ? "not placed" : $"{domain.Events.SharedInfo:x16}")}\n");
             text.Append(CultureInfo.InvariantCulture, $"grant table: {domain.Grants.FrameCount} of {GrantTable.MaximumFrames} frames, {domain.Grants.UseCount} grants in use\n");
             text.Append(CultureInfo.InvariantCulture, $"xenstore: {domain.Store.NodeCount} nodes, {domain.Store.WatchCount} watches, {domain.Store.TransactionCount} transactions\n");
@@ -242,7 +248,7 @@ internal sealed class XenStoreAccess(ControlContext context)
     {
         if (Machine.Exit.IsCompleted)
             throw new InvalidOperationException("the machine has ended");
-        return Machine.Xen ?? throw new ControlException($"{Machine.Name} is no Xen domain: it has no xenstore; start it with -machine xenfv or xenpvh");
+        return Machine.Xen ?? throw new ControlException($"{Machine.Name} is no Xen domain: it has no xenstore; start it with -machine xenfv, xenpvh or xenpv");
     }
 
     /// <summary>What ls prints.</summary>

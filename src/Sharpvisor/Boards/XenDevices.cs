@@ -61,6 +61,6 @@ internal static class XenDevices
         if (options.Xen is not null)
             return;
         if (((options.XenDevices is [var first, ..] ? first.Kind : null) ?? options.VirtioDevices.FirstOrDefault(d => d.Connection == VirtioConnection.Xenbus)?.Name) is { } name)
-            throw new ConfigurationException($"{name}: this machine is no domain of Xen's; use -machine xenfv or xenpvh, or devices of another kind");
+            throw new ConfigurationException($"{name}: this machine is no domain of Xen's; use -machine xenfv, xenpvh or xenpv, or devices of another kind");
     }
 }

@@ -57,7 +57,7 @@ internal static class XenStoreTree
             ("/control", ""), ("/control/platform-feature-xs_reset_watches", "1"), ("/control/platform-feature-multiprocessor-suspend", "1"),
             .. Enumerable.Range(0, options.ProcessorCount).SelectMany(i => new[] { ($"/cpu/{i}", ""), ($"/cpu/{i}/availability", "online") }),
             ("/store", ""), ("/store/port", Number((long)domain.Parameter(HvmParam.StorePort))), ("/store/ring-ref", Number((long)domain.Parameter(HvmParam.StorePage))),
-            ("/console", ""), ("/console/type", "ioemu"), ("/console/limit", Number(ConsoleLimit)),
+            ("/console", ""), ("/console/type", options.Kind == MachineKind.XenPv ? "xenconsoled" : "ioemu"), ("/console/limit", Number(ConsoleLimit)),
             ("/console/port", Number((long)domain.Parameter(HvmParam.ConsolePort))), ("/console/ring-ref", Number((long)domain.Parameter(HvmParam.ConsolePage))),
             .. Line("/console", xen.Console),
         ];
@@ -85,6 +85,8 @@ internal static class XenStoreTree
         yield return ("/image", "");
         if (options.Kind == MachineKind.XenHvm)
             yield return ("/image/ostype", "hvm");
+        else if (options.Kind == MachineKind.XenPv)
+            yield return ("/image/ostype", "linux"); // whatever it is
         if (options.Kernel is { } kernel)
         {
             yield return ("/image/kernel", kernel.Name);

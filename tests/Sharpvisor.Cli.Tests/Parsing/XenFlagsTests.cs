@@ -62,6 +62,8 @@ public sealed class XenFlagsTests
     [InlineData("-device xenmou: OpenXT's mouse is not here", "-device", "xenmou")]
     [InlineData("devices of the host are not given to guests", "-device", "xen-pci-passthrough,hostaddr=0000:00:02.0")]
     [InlineData("-device xen-platform: this machine is no HVM domain; give -machine xenfv", "-device", "xen-platform")]
+    [InlineData("-serial: a PV domain has no serial ports", "-machine", "xenpv", "-serial", "pty", "-serial", "pty")]
+    [InlineData("this machine is no HVM domain", "-machine", "xenpv", "-device", "xen-platform")]
     [InlineData("leave igd-passthru=on out", "-machine", "xenfv,igd-passthru=on")]
     [InlineData("xen-callback=gsi is no way to tell of events; give vcpu-vector, vector or line", "-machine", "xenfv,xen-callback=gsi")]
     [InlineData("xen-callback=line needs the interrupt controllers of a PC; give vector, or xenfv", "-machine", "xenpvh,xen-callback=line")]

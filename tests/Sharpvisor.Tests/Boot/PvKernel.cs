@@ -11,7 +11,10 @@ internal sealed class PvKernel
     public const uint EntryNote = 1, HypercallNote = 2, BaseNote = 3, OffsetNote = 4, VersionNote = 5, LoaderNote = 8, FeaturesNote = 10,
         ValidNote = 13, FrameListNote = 15, ModuleNote = 16;
 
-    private const int CodeOffset = 0x1000, CodeLength = 0x2000;
+    private const int CodeOffset = 0x1000;
+
+    /// <summary>What the segment begins with; else bytes that tell where they are: C3h, then the page's number.</summary>
+    public byte[] Code { get; init; } = [.. Enumerable.Range(0, 0x2000).Select(i => i % 4096 == 0 ? (byte)0xC3 : (byte)(i / 4096))];
 
     /// <summary>Where the kernel's one segment goes.</summary>
     public ulong Address { get; init; } = 0x100_0000;
@@ -31,7 +34,6 @@ internal sealed class PvKernel
         [ModuleNote] = 1UL,
     };
 
-    /// <summary>With bytes that tell where they are: 0xC3, then the page's number.</summary>
     public byte[] ToArray()
     {
         using var notes = new MemoryStream();
@@ -52,16 +54,15 @@ internal sealed class PvKernel
         }
 
         var image = Elf(is64: true, address: Address, note: 0);
-        Array.Resize(ref image, CodeOffset + CodeLength);
+        Array.Resize(ref image, CodeOffset + Code.Length);
         Array.Clear(image, 0x100, image.Length - 0x100);
         U64(image, 64 + 8, CodeOffset);
-        U64(image, 64 + 32, CodeLength);
+        U64(image, 64 + 32, (ulong)Code.Length);
         U64(image, 64 + 40, MemoryLength);
         U64(image, 64 + 56 + 8, 0x200);
         U64(image, 64 + 56 + 32, (ulong)notes.Length);
         notes.ToArray().CopyTo(image, 0x200);
-        for (var i = 0; i < CodeLength; i++)
-            image[CodeOffset + i] = i % 4096 == 0 ? (byte)0xC3 : (byte)(i / 4096);
+        Code.CopyTo(image, CodeOffset);
         return image;
     }
 }

@@ -32,6 +32,7 @@ public sealed class XenDeviceTests : IDisposable
     [EngineData(1, MachineKind.XenHvm, "", false)]
     [InlineData("translator", 2, MachineKind.XenPvh, "xen-blkfront=max_ring_page_order=4,max_indirect_segments=256", false)]
     [InlineData("translator", 2, MachineKind.XenHvm, "", true)]
+    [InlineData("translator", 2, MachineKind.XenPv, "", false)]
     public async Task Linux_drives_a_disk_and_a_nic(string engine, int processors, MachineKind kind, string arguments, bool isPersistent)
     {
         using var limit = new CancellationTokenSource(Limit);

@@ -45,14 +45,14 @@ internal sealed class XlDomain
         ["vdispl"] = "there is no paravirtual screen in this version; leave it out",
         ["vsnd"] = "there is no sound in this version; leave it out",
         ["vnuma"] = "there is no virtual NUMA in this version; leave it out",
-        ["pvshim"] = "pure PV domains are not in this version; give type=\"pvh\" with a kernel that has PVH",
+        ["pvshim"] = "PV domains need no shim here; leave it out",
         ["nestedhvm"] = "the processors have no virtualization of their own; leave it out",
         ["localtime"] = "the clock of the machine has UTC; leave it out",
         ["rtc_timeoffset"] = "the clock of the machine has UTC; leave it out",
         ["xenstore_quota"] = "leave it out",
         ["bootloader"] = "no boot loader runs on the host; give kernel= and ramdisk=, or type=\"hvm\"",
         ["acpi_firmware"] = "ACPI tables are not added in this version; leave it out",
-        ["device_model_args_pv"] = "pure PV domains are not in this version; leave it out",
+        ["device_model_args_pv"] = "a PV domain has no emulated devices; leave it out",
         ["device_model_stubdomain_init"] = "leave it out",
     };
 
@@ -65,11 +65,14 @@ internal sealed class XlDomain
     private readonly List<XlFlag> _flags = [];
     private readonly List<string> _notes = [];
 
+    /// <summary>HVM, PVH or PV.</summary>
+    private readonly string _kind;
+
     private XlDomain(string file, IReadOnlyList<XlPair> pairs)
     {
         _file = file;
         _pairs = pairs.ToDictionary(p => p.Key, StringComparer.Ordinal);
-        IsHvm = ReadType();
+        _kind = ReadType();
         ReadMachine();
         ReadBoot();
         ReadScreen();
@@ -86,7 +89,7 @@ internal sealed class XlDomain
     /// <summary>What is in the file and has no meaning here.</summary>
     public IReadOnlyList<string> Notes => _notes;
 
-    private bool IsHvm { get; }
+    private bool IsHvm => _kind == "HVM";
 
     /// <param name="file">Its name, for messages.</param>
     /// <exception cref="ConfigurationException">Something in it is wrong, or can't be had here: with file, line and key.</exception>
@@ -138,7 +141,7 @@ internal sealed class XlDomain
 
     // --- what the keys mean ---
 
-    private bool ReadType()
+    private string ReadType()
     {
         var (type, builder) = (Text("type"), Text("builder"));
         var key = type is not null ? "type" : builder is not null ? "builder" : null;
@@ -147,14 +150,15 @@ internal sealed class XlDomain
         {
             case "hvm":
                 Add(key!, "machine", "xenfv");
-                return true;
+                return "HVM";
             case "pvh":
                 Add(key!, "machine", "xenpvh");
-                return false;
+                return "PVH";
             case "pv":
-                throw Error(key is null ? 1 : _pairs[key].Line, key ?? "type", "pure PV domains are not in this version; give type=\"pvh\" for a kernel, or type=\"hvm\"");
+                Add(key ?? "type", "machine", "xenpv"); // also of files that say nothing, as xl has it
+                return "PV";
             default:
-                throw Error(_pairs[key!].Line, key!, $"\"{kind}\" is unknown; give \"hvm\" or \"pvh\"");
+                throw Error(_pairs[key!].Line, key!, $"\"{kind}\" is unknown; give \"hvm\", \"pvh\" or \"pv\"");
         }
     }
 
@@ -204,7 +208,7 @@ internal sealed class XlDomain
             if (IsHvm)
                 Add("boot", "boot", $"order={order}");
             else
-                Note("boot", "a PVH domain starts its kernel");
+                Note("boot", $"a {_kind} domain starts its kernel");
         }
 
         var overridden = new[] { "firmware_override", "bios_path_override" }.FirstOrDefault(k => Text(k) is not null);
@@ -229,7 +233,7 @@ internal sealed class XlDomain
         if (overridden is not null)
             Pass(overridden, "bios");
         if (!IsHvm && !_pairs.ContainsKey("kernel"))
-            throw Error(_pairs.TryGetValue("type", out var type) ? type.Line : 1, "kernel", "is missing: a PVH domain starts a kernel");
+            throw Error(_pairs.TryGetValue("type", out var type) ? type.Line : 1, "kernel", $"is missing: a {_kind} domain starts a kernel");
     }
 
     private void ReadScreen()
@@ -251,7 +255,7 @@ internal sealed class XlDomain
         if (!isShown)
             return;
         if (!IsHvm)
-            throw Error(_pairs["vnc"].Line, "vnc", "a PVH domain has no screen; leave it out, or give type=\"hvm\"");
+            throw Error(_pairs["vnc"].Line, "vnc", $"a {_kind} domain has no screen; leave it out, or give type=\"hvm\"");
         listen ??= "127.0.0.1";
         var colon = listen.LastIndexOf(':') is var last && last > listen.LastIndexOf(']') ? last : -1; // an address of IPv6 is in brackets
         var host = (colon < 0 ? listen : listen[..colon]) is var address && address is "0.0.0.0" ? "" : address;

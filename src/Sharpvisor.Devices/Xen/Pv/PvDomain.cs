@@ -52,6 +52,9 @@ public sealed partial class PvDomain : IParavirtualDomain
     /// <summary>Where a processor's interrupt pin is: an event that it does not mask is told there.</summary>
     public void Connect(int processor, IProcessorSignals signals) => _processors[processor].Signals = signals;
 
+    /// <summary>The numbers of those that run, with a blank before each.</summary>
+    public string DescribeProcessors() => string.Concat(_processors.Select((p, i) => p.IsUp ? $" {i}" : ""));
+
     internal void Signal(int processor) => _processors[processor].Signals?.SetInterruptRequest(true);
 
     /// <summary>Power-on and reset: only the first processor runs.</summary>

@@ -59,7 +59,8 @@ public sealed class StackWalker
     {
         var walker = new StackWalker(kernel, view, in state, limit);
         const ulong ProtectedMode = 1;
-        var isUser = (state.Cr0 & ProtectedMode) != 0 && (state.Segments[1].Selector & 3) == 3;
+        // A paravirtual kernel is in ring 3, too, but not in the lower half, where all programs are.
+        var isUser = (state.Cr0 & ProtectedMode) != 0 && (state.Segments[1].Selector & 3) == 3 && (long)state.Rip >= 0;
         walker.Add(isUser ? FrameKind.User : FrameKind.Exact, walker._sp);
         if (isUser)
             walker.WalkUser();

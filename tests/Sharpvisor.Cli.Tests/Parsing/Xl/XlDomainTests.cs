@@ -49,6 +49,27 @@ public sealed class XlDomainTests : IDisposable
             settings.Notes);
     }
 
+    [Theory]
+    [InlineData("type = 'pv'")]
+    [InlineData("builder = 'linux'")]
+    [InlineData("builder = 'generic'")]
+    [InlineData("on_crash = 'preserve'")]
+    public void A_PV_domain(string type)
+    {
+        var settings = Parse($$"""
+            {{type}}
+            kernel = "/boot/vmlinuz"
+            extra = "console=hvc0"
+            disk = [ '/images/data.raw,,xvda,w' ]
+            vif = [ '' ]
+            boot = "c"
+            """);
+        Assert.Equal((MachineKind.XenPv, "/boot/vmlinuz", "console=hvc0"), (settings.Machine, settings.Kernel, settings.Append));
+        Assert.Equal(DriveInterface.Xen, Assert.Single(settings.Drives).Interface);
+        Assert.Equal(NicValues.Xen, Assert.Single(settings.Nics).Model);
+        Assert.Contains(settings.Notes, n => n.EndsWith("boot: a PV domain starts its kernel", StringComparison.Ordinal));
+    }
+
     [Fact]
     public void An_HVM_domain()
     {
@@ -108,9 +129,9 @@ public sealed class XlDomainTests : IDisposable
     }
 
     [Theory]
-    [InlineData("type='pv'", "1: type: pure PV domains are not in this version")]
-    [InlineData("name='x'", "1: type: pure PV domains are not in this version")]
-    [InlineData("builder='generic'", "1: builder: pure PV domains")]
+    [InlineData("type='pv'", "1: kernel: is missing: a PV domain starts a kernel")]
+    [InlineData("name='x'", "1: kernel: is missing: a PV domain starts a kernel")]
+    [InlineData("kernel='/k'\nvnc=1", "2: vnc: a PV domain has no screen")]
     [InlineData("type='arm'", "1: type: \"arm\" is unknown")]
     [InlineData("type='pvh'", "1: kernel: is missing")]
     [InlineData("type='hvm'\nmemory='lots'", "2: memory: \"lots\" is no number")]
