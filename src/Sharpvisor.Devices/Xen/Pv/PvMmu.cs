@@ -131,6 +131,9 @@ public sealed partial class PvMmu : IDomainFrames
         return XenError.None;
     }
 
+    /// <summary>Frames of the top tables of a processor, for the kernel and for its programs; 0: none.</summary>
+    public (ulong Kernel, ulong User) RootsOf(int processor) => (_kernelRoots[processor], _userRoots[processor]);
+
     /// <summary>Takes a frame of the domain in use for Xen or a back end: it stays, and is no page table while it is written.</summary>
     public bool TryAcquire(ulong mfn, bool writable)
     {
