@@ -88,6 +88,8 @@ internal sealed class XenPvhBoard : Board
     /// <summary>A domain that has nothing of a PC.</summary>
     internal static void Check(MachineOptions options, string kind)
     {
+        if (options.Kernel is null)
+            throw new ConfigurationException($"a {kind} domain starts with a kernel: give one with -kernel");
         var unfit = options switch
         {
             { Firmware: not null } => "firmware (-bios)",
