@@ -182,12 +182,12 @@ public sealed class RunFlagsTests
     }
 
     [Theory]
-    [InlineData("-machine xenfv or", "-drive", "file=a,if=xen")]
-    [InlineData("-machine xenfv or", "-nic", "user,model=xen")]
+    [InlineData("-machine xenfv, xenpvh or xenpv", "-drive", "file=a,if=xen")]
+    [InlineData("-machine xenfv, xenpvh or xenpv", "-nic", "user,model=xen")]
     [InlineData("is not empty", "-machine", "xenfv", "-drive", "if=xen,media=cdrom")]
     [InlineData("serial=", "-machine", "xenfv", "-drive", "if=xen,file=a,serial=1")]
     [InlineData("bootindex=", "-machine", "xenfv", "-nic", "user,model=xen,bootindex=1")]
-    [InlineData("which alone has a xenbus; give -machine xenfv or", "-device", "virtio-rng-xenbus")]
+    [InlineData("which alone has a xenbus; give -machine xenfv, xenpvh or xenpv", "-device", "virtio-rng-xenbus")]
     [InlineData("there is no", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=b", "-machine", "xenpvh")]
     [InlineData("which alone has a xenbus", "-nic", "user,model=virtio-net-xenbus")]
     [InlineData("which alone has a xenbus", "-drive", "file=a,if=none,id=a", "-device", "virtio-blk-xenbus,drive=a")]
