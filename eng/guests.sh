@@ -430,7 +430,8 @@ soak_root() {
   done
   rm -rf "$1"/usr/include/{rpc,rpcsvc,finclude}
   cp "$home"/guest/soak/* "$1/soak/"
-  mv "$1/soak/init" "$1/init"
+  mv "$1/soak/init" "$1/init.soak" # by this name a domain's /init finds it
+  ln -s init.soak "$1/init"
 }
 module
 for image in "${images[@]}"; do image "$image"; done

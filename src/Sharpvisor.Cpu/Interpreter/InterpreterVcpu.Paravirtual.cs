@@ -23,8 +23,8 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
     private const int ProcessorKind = 1;
 
     private readonly IParavirtualDomain? _domain;
-    private readonly TrapGate[] _traps = new TrapGate[256];
-    private readonly (ulong Address, bool MasksEvents)[] _entries = new (ulong, bool)[Enum.GetValues<ParavirtualEntry>().Length];
+    private readonly TrapGate[] _traps;
+    private readonly (ulong Address, bool MasksEvents)[] _entries;
     private bool _isParavirtualKernel;
     private ulong _userRoot;
     private ulong _kernelSp;
@@ -220,6 +220,7 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
             _c->Arch.Activity = ActivityState.Active;
         }
 
+        WaitForFlushes();
         FlushTlb(global: true);
         UpdateMode();
         AskForEvents();

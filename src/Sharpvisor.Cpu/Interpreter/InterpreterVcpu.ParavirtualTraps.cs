@@ -151,11 +151,11 @@ public unsafe partial class InterpreterVcpu
 
         if (block->Stale)
             return false;
+        bool faulted = false, isAllowed;
         using (_environment.Gate.Enter())
         {
             if (!_domain!.BeginTableWrite(walk.Physical))
                 return false;
-            var faulted = false;
             _tablePage = walk.Physical & ~0xFFFUL;
             try
             {
@@ -176,18 +176,16 @@ public unsafe partial class InterpreterVcpu
                 c->CurrentOp = _decoder.FetchOp;
             }
 
-            var isAllowed = _domain.EndTableWrite(this);
-            if (faulted || !isAllowed)
-            {
-                c->Arch.Rip = rip;
-                if (!faulted)
-                    c->Arch.Cr2 = cr2;
-                return false;
-            }
+            isAllowed = _domain.EndTableWrite(this);
         }
 
         WaitForFlushes();
-        return true;
+        if (!faulted && isAllowed)
+            return true;
+        c->Arch.Rip = rip;
+        if (!faulted)
+            c->Arch.Cr2 = cr2;
+        return false;
     }
 
     /// <summary>An exception or INT n for the kernel.</summary>

@@ -69,6 +69,7 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _apic = apic;
         _msrs = msrs;
         _domain = environment.Paravirtual;
+        (_traps, _entries) = _domain is null ? ([], []) : (new TrapGate[256], new (ulong Address, bool MasksEvents)[(int)ParavirtualEntry.Nmi + 1]);
         _coherence = coherence;
         _physicalBits = environment.Model.PhysicalAddressBits;
         _cr4Mask = Cr4MaskOf(environment.Model);

@@ -54,7 +54,7 @@ internal static class XenStoreTree
             ("", ""), ("/name", options.Name), ("/domid", Number(xen.Domain)), ("/vm", $"/vm/{options.Uuid}"),
             ("/memory", ""), ("/memory/target", memory), ("/memory/static-max", memory), ("/memory/videoram", Number(options.VgaBios is null ? 0 : VideoMemory)),
             ("/cpu", ""), ("/device", ""),
-            ("/control", ""), ("/control/platform-feature-xs_reset_watches", "1"), ("/control/platform-feature-multiprocessor-suspend", "1"),
+            ("/control", ""), ("/control/platform-feature-xs_reset_watches", "1"),
             .. Enumerable.Range(0, options.ProcessorCount).SelectMany(i => new[] { ($"/cpu/{i}", ""), ($"/cpu/{i}/availability", "online") }),
             ("/store", ""), ("/store/port", Number((long)domain.Parameter(HvmParam.StorePort))), ("/store/ring-ref", Number((long)domain.Parameter(HvmParam.StorePage))),
             ("/console", ""), ("/console/type", options.Kind == MachineKind.XenPv ? "xenconsoled" : "ioemu"), ("/console/limit", Number(ConsoleLimit)),
