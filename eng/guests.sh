@@ -16,6 +16,7 @@
 #   isolinux/{isolinux.bin,isohdpfx.bin,ldlinux.c32}  isolinux and syslinux-common
 #   memtest/memtest86+x64.iso        memtest86+
 #   grub/{i386-pc,grub-mkimage,lib}  grub-pc-bin, and of grub-common a program with the libraries it needs
+#   grub-xen/grub-{x86_64-xen,i386-xen_pvh}.bin  grub-xen-host: GRUB as the kernel of a PV and of a PVH domain
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   e2fs/{mke2fs,e2fsck,lib}         e2fsprogs with the libraries it needs
@@ -63,7 +64,7 @@ all_there() {
   local name
   demo_there || return 1
   [[ $part == all ]] || return 0
-  for name in generic newer busybox32 installer ipxe/ipxe.iso isolinux pxelinux memtest grub tcc readers tcpdump; do have $name || return 1; done
+  for name in generic newer busybox32 installer ipxe/ipxe.iso isolinux pxelinux memtest grub grub-xen tcc readers tcpdump; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -318,6 +319,12 @@ if ! have grub; then
   fetch grub named grub-pc-bin:amd64
   mv "$work/grub.d/usr/lib/grub/i386-pc" "$work/grub.new/"
   publish grub
+fi
+if ! have grub-xen; then
+  fetch grub-xen named grub-xen-host:amd64
+  stage grub-xen
+  mv "$work"/grub-xen.d/usr/lib/grub-xen/grub-{x86_64-xen,i386-xen_pvh}.bin "$work/grub-xen.new/"
+  publish grub-xen
 fi
 if ! have readers; then
   stage readers

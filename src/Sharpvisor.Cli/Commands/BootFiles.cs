@@ -78,7 +78,7 @@ internal sealed class BootFiles : IDisposable
             return false;
         Span<byte> magic = stackalloc byte[4];
         using var file = File.OpenHandle(path);
-        return RandomAccess.Read(file, magic, 0) == magic.Length && magic.SequenceEqual("\x7FELF"u8);
+        return RandomAccess.Read(file, magic, 0) == magic.Length && magic.SequenceEqual("\u007FELF"u8);
     }
 
     /// <summary>A BIOS by its path, or, as QEMU does, by its name among the firmware of the host.</summary>

@@ -1,5 +1,6 @@
-// The ELF kernel inside of a bzImage: Documentation/arch/x86/boot.rst, payload_offset and payload_length. Its last four
-// bytes are the unpacked length (for gzip part of the format, for the others appended by Linux's build).
+// The ELF kernel inside of a bzImage: Documentation/arch/x86/boot.rst, payload_offset and payload_length; or a file that gzip
+// has packed as a whole, as Xen's tools take kernels (tools/libs/guest/xg_dom_core.c). The last four bytes are the unpacked
+// length (for gzip part of the format, for the others appended by Linux's build).
 // gzip by the framework; LZ4's legacy frame here; XZ, LZMA and Zstandard by the host's libraries.
 // Leaves out: bzip2 and LZO.
 using System.Buffers.Binary;
@@ -22,18 +23,14 @@ internal static class KernelPayload
         var packed = kernel.Read(header.SetupLength + header.PayloadOffset, (int)Math.Min(header.PayloadLength, int.MaxValue));
         if (packed.AsSpan().StartsWith(ElfImage.Magic))
             return BootSource.FromBytes(packed, kernel.Name);
-        var length = BinaryPrimitives.ReadUInt32LittleEndian(packed.AsSpan(packed.Length - LengthSize));
-        if (length > LargestKernel)
-            throw new ConfigurationException($"{kernel.Name}: corrupt bzImage: a kernel of {length} bytes inside; copy it again");
-        var unpacked = new byte[length];
+        var unpacked = MakeRoom(kernel, packed);
         var data = packed.AsSpan(0, packed.Length - LengthSize);
         try
         {
             switch (packed)
             {
                 case [0x1F, 0x8B, ..]:
-                    using (var gzip = new GZipStream(new MemoryStream(packed), CompressionMode.Decompress))
-                        gzip.ReadExactly(unpacked);
+                    ReadGzip(packed, unpacked);
                     break;
                 case [0x02, 0x21, 0x4C, 0x18, ..]:
                     Lz4.UnpackLegacy(data, unpacked);
@@ -59,5 +56,35 @@ internal static class KernelPayload
         }
 
         return BootSource.FromBytes(unpacked, kernel.Name);
+    }
+
+    /// <summary>A whole file that gzip has packed, as Xen's domain builder takes kernels.</summary>
+    /// <exception cref="ConfigurationException">It is damaged.</exception>
+    public static BootSource UnpackGzip(BootSource kernel)
+    {
+        var packed = kernel.Read(0, (int)Math.Min(kernel.Length, int.MaxValue));
+        try
+        {
+            var unpacked = MakeRoom(kernel, packed);
+            ReadGzip(packed, unpacked);
+            return BootSource.FromBytes(unpacked, kernel.Name);
+        }
+        catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
+        {
+            throw new ConfigurationException($"{kernel.Name}: is damaged, gzip can't unpack it: {e.Message}; copy it again", e);
+        }
+    }
+
+    /// <summary>Room for what the last bytes say is inside.</summary>
+    private static byte[] MakeRoom(BootSource kernel, byte[] packed)
+    {
+        var length = BinaryPrimitives.ReadUInt32LittleEndian(packed.AsSpan(packed.Length - LengthSize));
+        return length <= LargestKernel ? new byte[length] : throw new ConfigurationException($"{kernel.Name}: corrupt: a kernel of {length} bytes inside; copy it again");
+    }
+
+    private static void ReadGzip(byte[] packed, byte[] unpacked)
+    {
+        using var gzip = new GZipStream(new MemoryStream(packed), CompressionMode.Decompress);
+        gzip.ReadExactly(unpacked);
     }
 }

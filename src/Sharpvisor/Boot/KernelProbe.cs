@@ -35,12 +35,18 @@ internal static class KernelProbe
             : throw new ConfigurationException($"{name}: has no PVH entry (Xen note 18), by which domains start; give a Linux kernel built with CONFIG_PVH");
     }
 
-    /// <summary>The ELF kernel that a domain of Xen's is made of: a bzImage's own, or the file itself.</summary>
+    /// <summary>The ELF kernel that a domain of Xen's is made of: a bzImage's own, or the file itself; either packed by gzip, too.</summary>
     /// <exception cref="ConfigurationException">It is neither, or damaged.</exception>
     public static BootSource UnpackToElf(BootSource kernel) => UnpackToElf(kernel, Head(kernel));
 
     private static BootSource UnpackToElf(BootSource kernel, byte[] head)
     {
+        if (IsGzip(head))
+        {
+            kernel = KernelPayload.UnpackGzip(kernel);
+            head = Head(kernel);
+        }
+
         if (IsBzImage(head))
             return KernelPayload.Unpack(kernel);
         return head.AsSpan().StartsWith(ElfImage.Magic) ? kernel : throw new ConfigurationException($"{kernel.Name}: {Describe(head)}; {WhatToGive}");
@@ -56,6 +62,8 @@ internal static class KernelProbe
         IsBzImage(Head(kernel)) && LinuxSetupHeader.Parse(kernel, BootWay.Firmware).IsRealModeOnly;
 
     private static byte[] Head(BootSource kernel) => kernel.Read(0, (int)Math.Min(kernel.Length, 0x400));
+
+    private static bool IsGzip(byte[] head) => head is [0x1F, 0x8B, _, _, ..];
 
     private static bool IsBzImage(byte[] head) => IsAt(head, 0x202, LinuxSetupHeader.Magic);
 
@@ -82,7 +90,7 @@ internal static class KernelProbe
             return "is an EFI zboot kernel, made for another architecture";
         if (IsAt(head, 0x24, 0x016F2818))
             return "is a 32-bit ARM kernel";
-        if (head is [0x1F, 0x8B, ..])
+        if (IsGzip(head))
             return "is compressed with gzip: unpack it first, or it is the kernel of another architecture";
         if (head is [0x28, 0xB5, 0x2F, 0xFD, ..])
             return "is compressed with zstd: unpack it first";

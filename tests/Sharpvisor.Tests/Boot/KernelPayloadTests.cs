@@ -21,6 +21,13 @@ public sealed class KernelPayloadTests
     public void Not_packed_at_all() => CheckPlan(Pack(Kernel));
 
     [Fact]
+    public void A_whole_file_may_be_packed()
+    {
+        CheckPlan(GzipOf(Kernel));
+        CheckPlan(GzipOf(Pack([.. Lz4Of(Kernel), .. LengthOf(Kernel)])));
+    }
+
+    [Fact]
     public void An_Lz4_match_may_repeat_itself()
     {
         // Token: 1 literal, match of 4 + 15 + 3 from 1 back; then 5 literals.
@@ -50,6 +57,11 @@ public sealed class KernelPayloadTests
         AssertRefused(Pack([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 1, 2, 3, 4, 0x10, 0, 0, 0]), "damaged");
         AssertRefused(BzImage(k => U16(k, 0x206, 0x207)), "boot protocol before 2.08");
         AssertRefused(Pack(GzipOf(Elf(is64: true))), "no PVH entry");
+        AssertRefused(GzipOf("#!/bin/sh\n"u8.ToArray()), "is a text file");
+        AssertRefused(GzipOf(GzipOf(Kernel)), "is compressed with gzip");
+        AssertRefused([.. GzipOf(Kernel)[..^20], .. LengthOf(Kernel)], "gzip can't unpack it");
+        AssertRefused([.. GzipOf(Kernel), 0, 0, 0, 0x70], "corrupt");
+        AssertRefused([0x1F, 0x8B, 8], "is too short for a kernel");
         AssertRefused("#!/bin/sh\n"u8.ToArray(), "is a text file");
     }
 
