@@ -17,6 +17,7 @@
 #   memtest/memtest86+x64.iso        memtest86+
 #   grub/{i386-pc,grub-mkimage,lib}  grub-pc-bin, and of grub-common a program with the libraries it needs
 #   grub-xen/grub-{x86_64-xen,i386-xen_pvh}.bin  grub-xen-host: GRUB as the kernel of a PV and of a PVH domain
+#   xen-shim/xen-shim                xen-utils: Xen itself as the kernel of a PVH domain, which starts a PV domain inside
 #   tcc/                             tcc, libc6, libc6-dev and the kernel headers they need, as they lie in a root
 #   demo/initrd.img                  busybox and guest/demo, made here
 #   e2fs/{mke2fs,e2fsck,lib}         e2fsprogs with the libraries it needs
@@ -64,7 +65,7 @@ all_there() {
   local name
   demo_there || return 1
   [[ $part == all ]] || return 0
-  for name in generic newer busybox32 installer ipxe/ipxe.iso isolinux pxelinux memtest grub grub-xen tcc readers tcpdump; do have $name || return 1; done
+  for name in generic newer busybox32 installer ipxe/ipxe.iso isolinux pxelinux memtest grub grub-xen xen-shim tcc readers tcpdump; do have $name || return 1; done
   for name in "${images[@]}"; do image_is_current "$name" || return 1; done
   grub_disk_is_current
 }
@@ -116,6 +117,9 @@ depends() { # METAPACKAGE: the real package behind it
 installer_name() {
   apt-cache "${apt_options[@]}" search --names-only '^debian-installer-[0-9]+-netboot-amd64$' 2>>"$log" |
     cut -d' ' -f1 | sort -V | tail -1
+}
+xen_utils_name() {
+  apt-cache "${apt_options[@]}" search --names-only '^xen-utils-[0-9.]+$' 2>>"$log" | cut -d' ' -f1 | sort -V | tail -1 | sed 's/$/:amd64/'
 }
 named() { echo "$1"; }
 
@@ -325,6 +329,12 @@ if ! have grub-xen; then
   stage grub-xen
   mv "$work"/grub-xen.d/usr/lib/grub-xen/grub-{x86_64-xen,i386-xen_pvh}.bin "$work/grub-xen.new/"
   publish grub-xen
+fi
+if ! have xen-shim; then
+  fetch xen-shim xen_utils_name
+  stage xen-shim
+  mv "$(find "$work/xen-shim.d" -type f -name xen-shim | head -1)" "$work/xen-shim.new/"
+  publish xen-shim
 fi
 if ! have readers; then
   stage readers

@@ -82,7 +82,7 @@ public sealed class MachineBuilder
 
     public MachineBuilder WithInitrd(BootSource initrd) => With(Options with { Initrd = initrd });
 
-    /// <summary>Adds what a multiboot kernel finds in memory.</summary>
+    /// <summary>Adds what a multiboot kernel, or that of a PVH domain, finds in memory.</summary>
     /// <param name="arguments">Of the module's command line, behind its name.</param>
     /// <exception cref="Core.Guests.ConfigurationException">The file can't be opened.</exception>
     public MachineBuilder WithModule(string path, string arguments = "") => WithModule(BootSource.FromFile(path), arguments);

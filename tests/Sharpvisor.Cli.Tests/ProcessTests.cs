@@ -48,6 +48,21 @@ public sealed class ProcessTests : IDisposable
         Assert.Contains($"\n{Kernel} x=y\nsharpvisor\n{module} one\nits text\n{module}\nits text\n", output.ReplaceLineEndings("\n"), StringComparison.Ordinal);
     }
 
+    /// <summary>As Xen's builder does it for test suites: in place of hvmloader.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task An_ELF_image_for_a_BIOS_starts_an_HVM_domain(bool isXl)
+    {
+        File.WriteAllBytes(Kernel, XenKernel.Elf(reason: 0));
+        var file = Path.Combine(_directory, "test.cfg");
+        File.WriteAllText(file, $"name = \"test\"\nbuilder = \"hvm\"\nmemory = 128\nfirmware_override = \"{Kernel}\"\non_reboot = \"preserve\"\n");
+        string[] machine = isXl ? ["--xl", file] : ["-machine", "xenfv", "-m", "128", "-bios", Kernel];
+        var (code, output, errors) = await ToolProcess.RunAsync(["run", .. machine, "-chardev", "stdio,id=c", "-device", "xen-console,chardev=c"]);
+        Assert.Equal((0, XenKernel.ConsoleText.TrimEnd()), (code, output.Trim()));
+        Assert.Contains($"guest: {XenKernel.LogText}", errors, StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task A_triple_fault_tells_why_and_exits_with_3()
     {

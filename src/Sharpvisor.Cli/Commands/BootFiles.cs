@@ -16,7 +16,7 @@ internal sealed class BootFiles : IDisposable
 
     public BootSource? Initrd { get; private set; }
 
-    /// <summary>What -initrd names when the kernel is a multiboot one.</summary>
+    /// <summary>What -initrd names when the kernel has a multiboot header.</summary>
     public IReadOnlyList<BootModule> Modules { get; private set; } = [];
 
     public BootSource? Firmware { get; private set; }
@@ -30,8 +30,9 @@ internal sealed class BootFiles : IDisposable
         {
             if (NeedsFirmware(settings, files.Kernel))
                 files.Firmware = OpenFirmware(settings.Bios);
-            // What -initrd says depends on the kernel: a list for multiboot, for others one file.
-            if (settings.Initrd is not null && files.Kernel is { } kernel && BootPlan.TakesModules(kernel))
+            // What -initrd says depends on the kernel: a list for multiboot and for Xen itself, for others one file.
+            var takesList = settings.Machine is not MachineKind.XenPv && files.Kernel is { } kernel && BootPlan.TakesModules(kernel);
+            if (settings.Initrd is not null && takesList)
                 files.Modules = BootModule.OpenList(settings.Initrd);
             else if (settings.Initrd is not null)
                 files.Initrd = BootSource.FromFile(settings.Initrd);

@@ -24,6 +24,10 @@ internal static class BootLayout
     public const ulong CommandLine = 0x20000;
     public const int CommandLineSpace = 0x10000;
 
+    /// <summary>The command lines of a PVH kernel's modules.</summary>
+    public const ulong ModuleLines = 0x30000;
+    public const int ModuleLinesSpace = 0x10000;
+
     /// <summary>Linux's setup code with its heap and stack, in real mode; the command line follows.</summary>
     public const ulong RealMode = 0x10000;
 

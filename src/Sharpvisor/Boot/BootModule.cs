@@ -2,7 +2,7 @@ using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Boot;
 
-/// <summary>A file that a multiboot kernel finds in memory, with the string that comes with it.</summary>
+/// <summary>A file that a multiboot kernel, or Xen as the kernel of a PVH domain, finds in memory, with the string that comes with it.</summary>
 /// <param name="CommandLine">As QEMU: the file's name, then its arguments.</param>
 public sealed record BootModule(BootSource Source, string CommandLine)
 {

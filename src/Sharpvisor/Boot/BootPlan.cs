@@ -68,7 +68,7 @@ public sealed class BootPlan
     /// <summary>Whether only firmware can start a kernel: one by an old boot protocol, which is all real mode.</summary>
     public static bool NeedsFirmware(BootSource kernel) => KernelProbe.NeedsFirmware(kernel);
 
-    /// <summary>Whether a kernel takes a list of modules (multiboot) instead of one initial RAM disk.</summary>
+    /// <summary>Whether a kernel takes a list of modules (one with a multiboot header) instead of one initial RAM disk.</summary>
     public static bool TakesModules(BootSource kernel) => KernelProbe.IsMultiboot(kernel);
 
     /// <summary>The segment that holds the initial RAM disk.</summary>

@@ -8,7 +8,7 @@ public sealed record BootRequest
 
     public BootSource? Initrd { get; init; }
 
-    /// <summary>For a multiboot kernel, behind <see cref="Initrd"/>.</summary>
+    /// <summary>For a multiboot kernel, and for a PVH domain's; behind <see cref="Initrd"/>.</summary>
     public IReadOnlyList<BootModule> Modules { get; init; } = [];
 
     public BootWay Way { get; init; }

@@ -15,7 +15,7 @@ internal static class KernelProbe
         var kernel = request.Kernel;
         var head = Head(kernel);
         if (request.NeedsPvh)
-            return PlanPvh(NoModules(request), head);
+            return PlanPvh(request, head);
         if (IsBzImage(head))
             return request.Way == BootWay.Direct ? BzImageLoader.Plan(NoModules(request)) : RealModeLoader.Plan(NoModules(request));
         if (FindMultiboot(kernel, head) is { } header)

@@ -1,4 +1,5 @@
 using Sharpvisor.Boot;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Cpu.State;
 using static Sharpvisor.Tests.Boot.SyntheticKernel;
@@ -56,5 +57,37 @@ public sealed class ElfTests
         Assert.Equal(4u, BitConverter.ToUInt32(info, 48));
         Assert.True(memory.TryRead(BitConverter.ToUInt64(info, 40) + (3 * 24) + 8, out ulong ram));
         Assert.Equal((512UL << 20) - 0x100000, ram);
+    }
+    [Fact]
+    public void The_kernel_of_a_PVH_domain_finds_modules_with_their_command_lines()
+    {
+        using var memory = new GuestMemory(512 << 20);
+        IReadOnlyList<BootModule> modules =
+        [
+            new(BootSource.FromBytes(new byte[] { 1, 2, 3 }, "/boot/linux"), "/boot/linux console=hvc0"),
+            new(BootSource.FromBytes(new byte[] { 4 }, "initrd"), "initrd"),
+        ];
+        var request = Request(Elf(is64: false, note: 0x1000040), memory.Below4G) with { NeedsPvh = true, Modules = modules };
+        var plan = BootPlan.Create(request);
+        plan.WriteTo(memory);
+        var info = new byte[56 + 64];
+        Assert.True(memory.TryRead(plan.ParametersAddress, info));
+        Assert.Equal((2u, plan.ParametersAddress + 56), (BitConverter.ToUInt32(info, 12), BitConverter.ToUInt64(info, 16)));
+        var (first, second) = (BitConverter.ToUInt64(info, 56), BitConverter.ToUInt64(info, 88));
+        Assert.Equal((0x1003000UL, 3UL, 0x1004000UL, 1UL), (first, BitConverter.ToUInt64(info, 64), second, BitConverter.ToUInt64(info, 96)));
+        Assert.True(memory.TryRead(first, out int bytes) & memory.TryRead(second, out byte single));
+        Assert.Equal((0x030201, 4), (bytes, single));
+        var line = new byte[13];
+        Assert.True(memory.TryRead(BitConverter.ToUInt64(info, 72), line));
+        Assert.Equal("console=hvc0\0"u8, line);
+        Assert.Equal(0UL, BitConverter.ToUInt64(info, 104));
+
+        AssertRefused(request with { Modules = [.. Enumerable.Repeat(modules[1], 127)] }, "127 modules");
+        AssertRefused(request with { Modules = [modules[0] with { CommandLine = new string('x', 65536) }] }, "65537 bytes");
+        AssertRefused(request with { Modules = [modules[0] with { CommandLine = "a\0b" }] }, "NUL");
+        AssertRefused(request with { Modules = [new(BootSource.FromBytes(new byte[32 << 20], "big"), "")], Below4G = 32 << 20 }, "big: the module");
+
+        static void AssertRefused(BootRequest request, string reason) =>
+            Assert.Contains(reason, Assert.Throws<ConfigurationException>(() => BootPlan.Create(request)).Message, StringComparison.Ordinal);
     }
 }

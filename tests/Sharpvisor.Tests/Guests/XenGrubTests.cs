@@ -40,6 +40,7 @@ public sealed class XenGrubTests(XenGrubTests.Disk disk) : IClassFixture<XenGrub
         Assert.Contains(disk.DataHash, await Run("mount -t ext4 -o ro /dev/xvda /root && sha256sum /root/data"), StringComparison.Ordinal);
         Assert.Contains(disk.DataHash, await Run("sha256sum /dev/xvdb"), StringComparison.Ordinal);
         Assert.Contains("0% packet loss", await Run("ping -c 1 10.0.2.2"), StringComparison.Ordinal);
+        await CheckTables(machine, kind, processors);
         await console.WriteLineAsync("poweroff", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
         Assert.DoesNotContain(machine.Errors.Counts.Keys, k => k.StartsWith("xen v", StringComparison.Ordinal) || k.StartsWith("xen-pv", StringComparison.Ordinal));
@@ -67,6 +68,8 @@ public sealed class XenGrubTests(XenGrubTests.Disk disk) : IClassFixture<XenGrub
         Assert.Contains(disk.DataHash, await Run("sha256sum (xen/xvda)/data"), StringComparison.Ordinal);
         Assert.Contains("menuentry \"first\" {", await Run("cat (xen/xvda)/boot/grub/grub.cfg"), StringComparison.Ordinal);
         Assert.Contains(disk.DataHash, await Run($"sha256sum (xen/xvdb)0+{disk.DataSectors}"), StringComparison.Ordinal);
+
+        await CheckTables(machine, kind, 1);
 
         // The rings and grants of the life before are gone with it.
         await console.WriteLineAsync("reboot", limit.Token);
@@ -106,6 +109,16 @@ public sealed class XenGrubTests(XenGrubTests.Disk disk) : IClassFixture<XenGrub
         Assert.DoesNotContain("(xen/", answer, StringComparison.Ordinal);
         await console.WriteLineAsync("halt", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
+    }
+
+    /// <summary>GRUB makes page tables of its own, and others for what it starts.</summary>
+    private static async Task CheckTables(Machine machine, MachineKind kind, int processors)
+    {
+        if (kind != MachineKind.XenPv)
+            return;
+        await machine.PauseAsync();
+        new PvRecount(machine.Memory, machine.Xen!.Paravirtual!.Mmu, processors).Check();
+        await machine.ResumeAsync();
     }
 
     private static MachineBuilder Builder(string engine, int processors, MachineKind kind, MemoryCharBackend console) => Machine.CreateBuilder()
@@ -148,7 +161,7 @@ public sealed class XenGrubTests(XenGrubTests.Disk disk) : IClassFixture<XenGrub
                 {{Entry("second")}}
 
                 """);
-            var start = new ProcessStartInfo(GuestCache.PathOf("e2fs/mke2fs"), ["-q", "-t", "ext4", "-d", root, File, "128M"]) { RedirectStandardError = true };
+            var start = new ProcessStartInfo(GuestCache.PathOf("e2fs/mke2fs"), ["-q", "-t", "ext4", "-d", root, File, "128M"]) { RedirectStandardOutput = true, RedirectStandardError = true };
             start.Environment["LD_LIBRARY_PATH"] = GuestCache.PathOf("e2fs/lib");
             using var mke2fs = Process.Start(start)!;
             var complaints = mke2fs.StandardError.ReadToEnd();

@@ -1,7 +1,4 @@
-using System.Runtime.InteropServices;
 using Sharpvisor.Backends.Char;
-using Sharpvisor.Core.Memory;
-using Sharpvisor.Devices.Xen.Pv;
 
 namespace Sharpvisor.Tests.Guests;
 
@@ -9,8 +6,6 @@ namespace Sharpvisor.Tests.Guests;
 [Trait("Category", "Guest")]
 public sealed class XenPvMemoryTests
 {
-    private const ulong Page = GuestMemory.PageSize, Present = 1, Writable = 2, FrameMask = 0x000F_FFFF_FFFF_F000;
-
     /// <summary>All references of tables are those that the tables in memory have; the rest are what the hypervisor itself holds.</summary>
     [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
     [InlineData("translator", 4)]
@@ -35,82 +30,10 @@ public sealed class XenPvMemoryTests
 
         // In the middle of it: processes come and go on all processors.
         await machine.PauseAsync(limit.Token);
-        var count = new Recount(machine.Memory, machine.Xen!.Paravirtual!.Mmu, processors);
+        var count = new PvRecount(machine.Memory, machine.Xen!.Paravirtual!.Mmu, processors);
         var (tables, held) = count.Check();
         Assert.InRange(tables, 50, 20_000);
         Assert.InRange(held, processors * 2, 600); // GDTs, vcpu_infos, runstates, rings, grants
         Assert.DoesNotContain(machine.Errors.Counts.Keys, k => k.StartsWith("xen-pv", StringComparison.Ordinal));
-    }
-
-    /// <summary>Counts anew from memory.</summary>
-    private sealed class Recount(GuestMemory memory, PvMmu mmu, int processors)
-    {
-        private readonly Dictionary<ulong, (uint References, uint Types, PvFrameType Type)> _counts = [];
-        private readonly HashSet<ulong> _visited = [];
-
-        /// <returns>How many tables there are, and references that are of no table.</returns>
-        public (int Tables, long Held) Check()
-        {
-            var frames = Enumerable.Range(0, (int)mmu.Layout.PageCount).Select(pfn => mmu.Layout.ToMachine((ulong)pfn)).ToList();
-            foreach (var frame in frames)
-            {
-                var info = mmu.Describe(frame);
-                if (info.IsAllocated)
-                    Add(frame, PvFrameType.None);
-                if (info.IsPinned)
-                    Visit(frame, info.Type);
-            }
-
-            for (var i = 0; i < processors; i++)
-            {
-                var (kernel, user) = mmu.RootsOf(i);
-                Visit(kernel, PvFrameType.Level4);
-                if (user != 0)
-                    Visit(user, PvFrameType.Level4);
-            }
-
-            long held = 0;
-            foreach (var frame in frames)
-            {
-                var (info, counts) = (mmu.Describe(frame), _counts.GetValueOrDefault(frame));
-                var isTable = info is { TypeCount: > 0, Type: <= PvFrameType.Level4 };
-                Assert.True(info.References >= counts.References && info.TypeCount >= counts.Types, $"frame {frame:x}: {info}, counted {counts}");
-                Assert.True(counts.Types == 0 || info.Type == counts.Type, $"frame {frame:x}: {info}, counted {counts}");
-                Assert.True(!isTable || (info.References == counts.References && info.TypeCount == counts.Types), $"table {frame:x}: {info}, counted {counts}");
-                held += info.References - counts.References;
-            }
-
-            return (_visited.Count, held);
-        }
-
-        private void Visit(ulong table, PvFrameType type)
-        {
-            Add(table, type);
-            if (!_visited.Add(table))
-                return;
-            var entries = new ulong[512];
-            Assert.True(memory.TryRead(table * Page, MemoryMarshal.AsBytes(entries.AsSpan())));
-            for (var i = 0; i < entries.Length; i++)
-            {
-                var frame = (entries[i] & FrameMask) / Page;
-                if ((entries[i] & Present) == 0 || (type == PvFrameType.Level4 && i is >= 256 and < 272))
-                    continue;
-                if (type > PvFrameType.Level1)
-                    Visit(frame, type - 1);
-                else if (mmu.Layout.IsDomainRam(frame))
-                    Add(frame, (entries[i] & Writable) != 0 ? PvFrameType.Writable : PvFrameType.None);
-            }
-        }
-
-        private void Add(ulong frame, PvFrameType type)
-        {
-            ref var counts = ref CollectionsMarshal.GetValueRefOrAddDefault(_counts, frame, out _);
-            counts.References++;
-            if (type == PvFrameType.None)
-                return;
-            Assert.True(counts.Types == 0 || counts.Type == type, $"frame {frame:x} is used as {counts.Type} and {type}");
-            counts.Types++;
-            counts.Type = type;
-        }
     }
 }
