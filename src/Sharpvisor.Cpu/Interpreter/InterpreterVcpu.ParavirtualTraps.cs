@@ -341,7 +341,9 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Gpr[0] = rax;
         c->Arch.Rip = rip;
         c->Arch.Gpr[4] = rsp;
-        SetGuestFlags(flags);
+        // Every fault leaves RFLAGS.RF in its frame. Where there are no breakpoints it would only have the next
+        // instruction, and each iteration of a repeated one, executed by itself.
+        SetGuestFlags(_points.HasArmed || (c->Arch.Dr[7] & 0xFF) != 0 ? flags : flags & ~Rflags.RF);
         if ((how & inSystemCall) == 0)
             (c->Arch.Gpr[11], c->Arch.Gpr[1]) = (r11, rcx);
         else if (IsCanonical(rip)) // by SYSRET
