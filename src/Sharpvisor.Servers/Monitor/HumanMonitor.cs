@@ -109,7 +109,11 @@ public sealed class HumanMonitor
         var end = line.IndexOfAny([' ', '\t', '/']);
         var name = end < 0 ? line : line[..end];
         var rest = end < 0 ? "" : line[end..];
+        if (!_byName.TryGetValue(name, out var command))
+            throw Unknown(name);
         var format = "";
+        if (command.Parameters.StartsWith(MonitorCommand.Format, StringComparison.Ordinal))
+            rest = rest.TrimStart(); // x /4xg is x/4xg
         if (rest.StartsWith('/'))
         {
             var space = rest.IndexOfAny([' ', '\t']);
@@ -117,8 +121,6 @@ public sealed class HumanMonitor
             rest = space < 0 ? "" : rest[space..];
         }
 
-        if (!_byName.TryGetValue(name, out var command))
-            throw Unknown(name);
         return (command, new MonitorCall(command.Name, format, rest.Trim(), state, cancellation));
     }
 
