@@ -27,8 +27,9 @@ public interface IParavirtualDomain
     /// <summary>The same, of entries by which code is fetched, and of all but the last level.</summary>
     long CodeGeneration { get; }
 
-    /// <summary>Counts top tables that are none any more: another one may come to be where one was.</summary>
-    long RootGeneration { get; }
+    /// <summary>Counts how often a frame (and maybe others) was a top table and is none any more: it may be another one when it is again.</summary>
+    /// <param name="root">Machine address.</param>
+    long RootGeneration(ulong root);
 
     /// <summary>
     /// The kernel stores to a page that it may only read: true if that is a page table whose entries may be written so.

@@ -75,7 +75,7 @@ public unsafe partial class InterpreterVcpu
             _tlb.SwitchSpace(-1, SpaceOf(_c->Arch.Cr3), keep: false, _memory);
         _userEntriesOf = root;
         _userEpoch = default;
-        var generation = (_domain!.CodeGeneration, _domain.RootGeneration);
+        var generation = (_domain!.CodeGeneration, _domain.RootGeneration(root));
         if (_codeSpaces.TryGetValue(root, out var known) && known == generation)
             return;
         if (_codeSpaces.Count > MaximumKnownSpaces)

@@ -121,7 +121,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 
     long IParavirtualDomain.CodeGeneration => Changes;
 
-    long IParavirtualDomain.RootGeneration => Changes;
+    long IParavirtualDomain.RootGeneration(ulong root) => Changes;
 
     /// <summary>The frame that the kernel was entered with: RCX, R11, [error], RIP, CS, RFLAGS, RSP, SS.</summary>
     public ulong[] Frame(bool hasError = false) => [.. Enumerable.Range(0, hasError ? 8 : 7).Select(i => ReadLinear(State.Gpr[4] + 8 + ((ulong)i * 8)))];

@@ -105,7 +105,7 @@ public sealed partial class PvDomain : IParavirtualDomain
 
     public long TableGeneration => Mmu.TableGeneration;
 
-    public long RootGeneration => Mmu.RootGeneration;
+    public long RootGeneration(ulong root) => Mmu.RootGeneration(root);
 
     public long CodeGeneration => Mmu.CodeGeneration;
 

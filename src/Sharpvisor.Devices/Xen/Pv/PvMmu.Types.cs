@@ -14,6 +14,8 @@ public sealed partial class PvMmu
     /// <summary>Slots of a top table that are Xen's.</summary>
     private const int FirstXenSlot = 256, XenSlots = 16;
 
+    private const int RootCounters = 256;
+
     private const ulong InvalidFrame = FrameMask >> PageShift;
 
     /// <summary>Which of <see cref="PvLayout.SharedPages"/> the domain may map.</summary>
@@ -25,7 +27,10 @@ public sealed partial class PvMmu
     /// <summary>Counts flushes, so that processors that have flushed since a frame was in use are left alone.</summary>
     private uint _clock;
 
-    private long _tableGeneration, _codeGeneration, _rootGeneration;
+    private long _tableGeneration, _codeGeneration;
+
+    /// <summary>By the low bits of the frame.</summary>
+    private readonly long[] _rootGenerations = new long[RootCounters];
 
     /// <summary>Entries looked at since the call began.</summary>
     private long _work;
@@ -119,7 +124,7 @@ public sealed partial class PvMmu
                 {
                     // What is reached only from here may change unseen from now on.
                     Interlocked.Increment(ref _tableGeneration);
-                    Interlocked.Increment(ref _rootGeneration);
+                    Interlocked.Increment(ref _rootGenerations[mfn % RootCounters]);
                 }
 
                 Demote(mfn, type);

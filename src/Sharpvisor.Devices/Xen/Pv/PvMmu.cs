@@ -68,7 +68,7 @@ public sealed partial class PvMmu : IDomainFrames
     public long CodeGeneration => Interlocked.Read(ref _codeGeneration);
 
     /// <summary>See <see cref="IParavirtualDomain.RootGeneration"/>.</summary>
-    public long RootGeneration => Interlocked.Read(ref _rootGeneration);
+    public long RootGeneration(ulong root) => Interlocked.Read(ref _rootGenerations[(root >> PageShift) % RootCounters]);
 
     /// <summary>A new domain with all of its frames and the tables that its builder has made, which are pinned.</summary>
     /// <param name="root">Machine address of the top table.</param>
@@ -85,7 +85,8 @@ public sealed partial class PvMmu : IDomainFrames
         Array.Fill(_flushed, _clock);
         Interlocked.Increment(ref _tableGeneration);
         Interlocked.Increment(ref _codeGeneration);
-        Interlocked.Increment(ref _rootGeneration);
+        foreach (ref var generation in _rootGenerations.AsSpan())
+            Interlocked.Increment(ref generation);
         PageCount = Layout.PageCount;
         FillTable();
         for (ulong pfn = 0; pfn < PageCount; pfn++)

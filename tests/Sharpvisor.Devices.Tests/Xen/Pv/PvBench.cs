@@ -18,7 +18,7 @@ internal sealed class PvBench : IDisposable
 {
     public const ulong Base = 0xFFFF_FFFF_8000_0000, Page = GuestMemory.PageSize;
 
-    public const ulong P = 1, W = 2, U = 4, A = 0x20, D = 0x40, FrameMask = 0x000F_FFFF_FFFF_F000;
+    public const ulong P = 1, W = 2, U = 4, A = 0x20, D = 0x40, NoExecute = 1UL << 63, FrameMask = 0x000F_FFFF_FFFF_F000;
 
     public const int EPERM = -1, ESRCH = -3, E2BIG = -7, ENOMEM = -12, EACCES = -13, EFAULT = -14, EBUSY = -16, EINVAL = -22, ENOSYS = -38, EOPNOTSUPP = -95;
 

@@ -38,6 +38,7 @@ public sealed class PvRandomTests
         }
 
         Assert.InRange(known.Kept, Rounds, int.MaxValue);
+        Assert.InRange(known.CodeKept, Rounds / 10, int.MaxValue);
         Assert.All(successes, n => Assert.True(n > 0, string.Join(' ', successes)));
 
         // All goes: what is left is what there was at first.
@@ -207,7 +208,7 @@ public sealed class PvRandomTests
             1 => random.Next(16),
             _ => First + Math.Min(Count - PerLevel, (5 - level) * PerLevel) + random.Next(PerLevel),
         };
-        var bits = P | (random.Next(3) == 0 ? 0 : W) | ((ulong)random.Next(2) * A) | ((ulong)random.Next(2) * D) | U;
+        var bits = P | (random.Next(3) == 0 ? 0 : W) | ((ulong)random.Next(2) * A) | ((ulong)random.Next(2) * D) | ((ulong)random.Next(2) * NoExecute) | U;
         return random.Next(40) switch
         {
             0 => (ulong)random.NextInt64() | P,
