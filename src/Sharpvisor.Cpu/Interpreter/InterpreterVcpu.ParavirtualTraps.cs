@@ -519,6 +519,6 @@ public unsafe partial class InterpreterVcpu
     {
         _c->Arch.Activity = ActivityState.WaitForSipi;
         using (_environment.Gate.Enter())
-            _domain!.Crash(Index, $"{reason}\n{DescribeFault()}");
+            _domain!.Crash(Index, reason, DescribeParavirtual());
     }
 }

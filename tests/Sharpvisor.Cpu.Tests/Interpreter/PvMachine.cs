@@ -337,7 +337,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 
     public Func<IParavirtualProcessor, bool>? Starter { get; set; }
 
-    void IParavirtualDomain.Crash(int processor, string reason) => Crashed = reason;
+    void IParavirtualDomain.Crash(int processor, string reason, string state) => Crashed = $"{reason}\n{state}";
 
     private byte[] _before = [];
 }

@@ -24,7 +24,7 @@ public sealed class HostileFrontTests : IDisposable
     public HostileFrontTests()
     {
         _disk = new XenBlock(_drive, new XenBlockOptions());
-        _nic = new XenNet(0, MacAddress.Parse("00:16:3e:01:02:03"), null, _bench.Gate);
+        _nic = new XenNet(0, MacAddress.Default(0), null, _bench.Gate);
         _bench.Add(_disk);
         _bench.Add(_nic);
     }
@@ -94,7 +94,7 @@ public sealed class HostileFrontTests : IDisposable
         var (device, connect, keys) = kind switch
         {
             "vbd" => Make(new XenBlock(_drive, new XenBlockOptions { Index = 1 }), XenbusState.Initialised, "event-channel", d => new BlockFront(_bench, d)),
-            "vif" => Make(new XenNet(1, MacAddress.Parse("00:16:3e:01:02:04"), null, _bench.Gate), XenbusState.Connected, "event-channel-rx", d => new NetFront(_bench, d, splitsPorts: true)),
+            "vif" => Make(new XenNet(1, MacAddress.Default(1), null, _bench.Gate), XenbusState.Connected, "event-channel-rx", d => new NetFront(_bench, d, splitsPorts: true)),
             _ => Make(new XenVirtio(0, new VirtioRng(part => part.Span.Clear(), _bench.Errors), _bench.Memory), XenbusState.Initialised, "event-channel", d => new VirtioFront(_bench, d)),
         };
         var uses = _bench.Domain.Grants.UseCount;
