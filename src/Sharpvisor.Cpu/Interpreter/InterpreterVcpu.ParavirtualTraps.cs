@@ -517,8 +517,8 @@ public unsafe partial class InterpreterVcpu
     /// <summary>The domain can't go on: it is told why, and this processor executes nothing more.</summary>
     private void Crash(string reason)
     {
-        _c->Arch.Activity = ActivityState.WaitForSipi;
         using (_environment.Gate.Enter())
             _domain!.Crash(Index, reason, DescribeParavirtual());
+        _c->Arch.Activity = ActivityState.WaitForSipi;
     }
 }

@@ -142,15 +142,15 @@ public sealed class GdbTests : IDisposable
         Assert.Equal((kernelCode, 0xE02BUL, 0UL), (await gdb.EvaluateAsync("$cs"), await gdb.EvaluateAsync("$ss"), await gdb.EvaluateAsync("$k_gs_base")));
         Assert.Equal(0x050FUL, await gdb.EvaluateAsync("*(unsigned short *)($rcx - 2)")); // SYSCALL
         Says("%s version %s", await gdb.RunAsync("x/s (char *)&linux_proc_banner"));
-        var physical = (await gdb.RunAsync("monitor gva2gpa 0x" + symbols["linux_proc_banner"].ToString("x", CultureInfo.InvariantCulture))).Trim()["gpa: ".Length..];
-        Says("%s version %s", await gdb.RunAsync("maintenance packet Qqemu.PhyMemMode:1", $"x/s (char *){physical}"));
+        Assert.True(machine.Debugger.TryTranslate(machine.Debugger.GetState(0), symbols["linux_proc_banner"], out var physical));
+        Says("%s version %s", await gdb.RunAsync("maintenance packet Qqemu.PhyMemMode:1", $"x/s (char *)0x{physical:x}"));
         await gdb.RunAsync("maintenance packet Qqemu.PhyMemMode:0");
         Assert.Equal(0x00CF_F300_0000_FFFFUL, await gdb.EvaluateAsync("*(long *)($gdt_base + 0xe028)")); // Xen's flat data, which is in no table
         var perProcessor = await gdb.EvaluateAsync("$gs_base");
 
         // Back in the program.
         await gdb.RunAsync("delete", "set $back = $rcx", "hbreak *$back");
-        Says("hit Breakpoint", await gdb.RunAsync("continue"));
+        Says("Breakpoint 2, ", await gdb.RunAsync("continue"));
         Assert.Equal((programCode, 0x2BUL, 0UL), (await gdb.EvaluateAsync("$cs"), await gdb.EvaluateAsync("$ss"), await gdb.EvaluateAsync("$gs_base")));
         Assert.NotEqual(0UL, perProcessor);
         await gdb.RunAsync("delete", "stepi", "stepi");
