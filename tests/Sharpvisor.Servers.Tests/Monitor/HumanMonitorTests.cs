@@ -32,6 +32,7 @@ public sealed class HumanMonitorTests
         await Prints("info version", "1.2.3\n");
         await Prints("nonsense", "unknown command: 'nonsense'\n");
         await Prints("info nonsense", "unknown command: 'info nonsense'\n");
+        await Prints("savevm a", "unknown command: 'savevm' (states of machines are not saved; dump-guest-memory keeps one to look at)\n");
         await Prints("", "");
         Assert.Contains("syscall", await machine.Monitor.ExecuteAsync("xp/3i 0x200040"), StringComparison.Ordinal);
     }

@@ -102,7 +102,7 @@ internal sealed class DomainShell(Machine machine, MemoryCharBackend console, Do
 
     /// <summary>A disk comes, and its file system is whole.</summary>
     public Task ExpectDiskAsync(string disk) =>
-        ExpectAsync("0 errors", $"for i in 1 2 3 4 5 6 7 8 9; do [ -b {disk} ] || sleep 0.3; done; e2fsck -fn {disk}; echo $? errors");
+        ExpectAsync("0 errors", $"{Retry($"[ -b {disk} ]")}; e2fsck -fn {disk}; echo $? errors");
 
     /// <summary>A disk is taken out, and put in again.</summary>
     public async Task TakeOutAndInAsync(Func<XenBackEnd, bool> isIt, string disk)
@@ -114,7 +114,7 @@ internal sealed class DomainShell(Machine machine, MemoryCharBackend console, Do
         using (machine.Gate.Enter())
             bus.Remove(device);
         await isOut.Task.WaitAsync(cancellation);
-        await ExpectAsync("No such file", $"ls {disk}");
+        await ExpectAsync("No such file", $"{Retry($"[ ! -e {disk} ]")}; ls {disk}"); // its driver is told when the store's directories are gone
         using (machine.Gate.Enter())
             bus.Add(device);
         await ExpectDiskAsync(disk);
@@ -125,6 +125,9 @@ internal sealed class DomainShell(Machine machine, MemoryCharBackend console, Do
         await console.WriteLineAsync("poweroff", cancellation);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(cancellation)).Reason);
     }
+
+    /// <summary>Waits some seconds for what comes by itself.</summary>
+    private static string Retry(string condition) => $"for i in 1 2 3 4 5 6 7 8 9; do {condition} || sleep 0.3; done";
 
     private async Task<byte[]> ReceiveAsync(TcpListener listener)
     {
