@@ -146,25 +146,46 @@ class Native:
 
 class Tcg:
     title = "TCG"
+    ACCELERATOR = "tcg,thread=single", "max"
 
     def __init__(self):
         self._binary, self._options, self._environment = shutil.which("qemu-system-x86_64"), [], None
         if not self._binary:
             own = CACHE / "qemu"
             if subprocess.run([BENCH / "guest/build.sh", "qemu"]).returncode != 0:
-                raise LookupError("TCG is left out: no qemu-system-x86_64 on PATH, and none could be fetched; install qemu-system-x86")
+                raise LookupError(f"{self.title} is left out: no qemu-system-x86_64 on PATH, and none could be fetched; install qemu-system-x86")
             self._binary = own / "usr/bin/qemu-system-x86_64"
             self._options = ["-L", own / "usr/share/seabios", "-L", own / "usr/share/qemu"]
             self._environment = {"LD_LIBRARY_PATH": str(own / "libraries"), "QEMU_MODULE_DIR": str(own / "usr/lib/x86_64-linux-gnu/qemu")}
         version = subprocess.run([self._binary, "--version"], capture_output=True, text=True, env={**os.environ, **(self._environment or {})})
         if version.returncode != 0:
-            raise LookupError(f"TCG is left out: {self._binary} does not start: {version.stderr.strip()}")
+            raise LookupError(f"{self.title} is left out: {self._binary} does not start: {version.stderr.strip()}")
         self.version = version.stdout.splitlines()[0]
 
     def command(self, arguments):
-        machine = ["-machine", "pc", "-accel", "tcg,thread=single", "-cpu", "max", "-m", GUEST_MIB, "-nodefaults",
+        machine = ["-machine", "pc", "-accel", self.ACCELERATOR[0], "-cpu", self.ACCELERATOR[1], "-m", GUEST_MIB, "-nodefaults",
                    "-display", "none", "-serial", "stdio", "-no-reboot"]
         return [self._binary, *self._options, *machine, *arguments], self._environment
+
+
+class Kvm(Tcg):
+    """QEMU with the host's KVM, where it runs."""
+    title = "KVM"
+    ACCELERATOR = "kvm", "host,-arch-capabilities"
+
+    def __init__(self):
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            raise LookupError("KVM is left out: there is no /dev/kvm that may be used")
+        super().__init__()
+        command, environment = self.command(["-kernel", GUEST / "vmlinuz", "-initrd", GUEST / "boot.img", "-append", "console=ttyS0 quiet gb=boot"])
+        try:
+            run = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, timeout=30, env={**os.environ, **(environment or {})})
+            reason = (run.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {run.returncode}"])[-1]
+            boots = b"BOOTED" in run.stdout
+        except subprocess.TimeoutExpired:
+            boots, reason = False, "not one line of it in 30 s"
+        if not boots:
+            raise LookupError(f"KVM is left out: QEMU's guest does not boot by this host's /dev/kvm: {reason}")
 
 
 class Sharpvisor:
@@ -182,6 +203,15 @@ class Sharpvisor:
 
 
 # ---- Measuring ------------------------------------------------------------------------------------------------------
+
+def run_boot(run):
+    """Wall and CPU seconds from the start of the process to the first line of init, and the memory there."""
+    result = None
+    for wall, cpu, text in run.lines():
+        if text == "BOOTED":
+            result = {"wall": wall, "cpu": cpu, "memory": resident_mib(run.pid)}
+    return result
+
 
 def run_workloads(run):
     """{workload: {wall, cpu, own_wall, own_cpu in ms, chk}} and the memory at the end. own: what the guest itself measured."""
