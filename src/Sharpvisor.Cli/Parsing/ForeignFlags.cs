@@ -30,6 +30,7 @@ internal static class ForeignFlags
         new("tpmdev", true, "there is no TPM in this version; leave it out", IsRefused: true),
         new("incoming", true, "machines do not move between hosts in this version; leave it out", IsRefused: true),
         new("loadvm", true, "states of machines are not saved in this version; leave it out", IsRefused: true),
+        new("icount", true, "time is the host's, and runs are neither recorded nor replayed in this version; leave it out", IsRefused: true),
         new("spice", true, "there is no SPICE in this version; give -vnc :0", IsRefused: true),
         new("sdl", false, "there is no SDL window; give -vnc :0", IsRefused: true),
         new("localtime", false, "the clock of the machine has UTC; leave it out", IsRefused: true),

@@ -52,5 +52,7 @@ public interface IParavirtualDomain
     bool StartProcessor(IParavirtualProcessor processor);
 
     /// <summary>A processor can't go on; the domain is to be stopped as crashed.</summary>
-    void Crash(int processor, string reason);
+    /// <param name="reason">For a person, in one line.</param>
+    /// <param name="state">What the processor was doing, in some lines.</param>
+    void Crash(int processor, string reason, string state);
 }

@@ -21,15 +21,35 @@ public unsafe partial class InterpreterVcpu
         ObjectDisposedException.ThrowIf(_disposed, this);
         var text = new StringBuilder();
         text.Append(CultureInfo.InvariantCulture, $"CPU {Index}: triple fault. The exceptions that led to it, oldest first:\n");
-        foreach (var e in _history.Entries)
+        AppendHistory(text);
+        AppendRegisters(text);
+        AppendCode(text);
+        return text.ToString();
+    }
+
+    /// <summary>A paravirtual domain that can't go on.</summary>
+    private string DescribeParavirtual()
+    {
+        const int shown = 8;
+        var text = new StringBuilder();
+        var info = VcpuInfo;
+        var events = info == null ? "no vcpu_info" : $"events {(info[UpcallMask] != 0 ? "masked" : "not masked")}, {(info[UpcallPending] != 0 ? "some" : "none")} pending";
+        text.Append(CultureInfo.InvariantCulture, $"CPU {Index}: in {(_isParavirtualKernel ? "the kernel" : "a program")}, {events}. The last exceptions, oldest first:\n");
+        AppendHistory(text, shown);
+        AppendRegisters(text);
+        text.Append(CultureInfo.InvariantCulture, $"Programs: page tables at {_userRoot:x16}, kernel entered with stack {_kernelSp:x16}\n");
+        AppendStack(text);
+        AppendCode(text);
+        return text.ToString().TrimEnd('\n');
+    }
+
+    private void AppendHistory(StringBuilder text, int last = int.MaxValue)
+    {
+        foreach (var e in _history.Entries.TakeLast(last))
         {
             text.Append(CultureInfo.InvariantCulture, $"  {VectorName(e.Vector)}{(e.Error >= 0 ? $"(0x{e.Error:x})" : "")} at {e.Cs:x4}:{e.Rip:x16}");
             text.Append(e.Vector == Vectors.PF ? $" cr2={e.Cr2:x16}\n" : "\n");
         }
-
-        AppendRegisters(text);
-        AppendCode(text);
-        return text.ToString();
     }
 
     private static string VectorName(int vector) => (uint)vector < VectorNames.Length ? VectorNames[vector] : $"0x{vector:x2}";
@@ -69,6 +89,30 @@ public unsafe partial class InterpreterVcpu
             text.Append(CultureInfo.InvariantCulture, $"{bytes[i]:x2} ");
         text.Append(count == 0 ? "(not mapped)\n" : "\n");
         Disassemble(text, bytes[..count].ToArray(), s.Rip, 16 << (int)(_c->Mode & 3), 6);
+    }
+
+    /// <summary>Words from RSP on, as far as there are any.</summary>
+    private void AppendStack(StringBuilder text)
+    {
+        const int words = 16, inLine = 4;
+        var rsp = _c->Arch.Gpr[4];
+        for (var i = 0; i < words; i++)
+        {
+            ulong word = 0;
+            for (var b = 7; b >= 0; b--)
+            {
+                if (!PeekByte(rsp + (ulong)((i * 8) + b), out var part))
+                {
+                    text.Append(i == 0 ? $"Stack={rsp:x16}: (not mapped)\n" : i % inLine == 0 ? "" : "\n");
+                    return;
+                }
+
+                word = (word << 8) | part;
+            }
+
+            text.Append(i == 0 ? "Stack=" : i % inLine == 0 ? "      " : "");
+            text.Append(i % inLine == 0 ? $"{rsp + (ulong)(i * 8):x16}: " : "").Append(CultureInfo.InvariantCulture, $"{word:x16}{(i % inLine == inLine - 1 ? '\n' : ' ')}");
+        }
     }
 
     /// <summary>Reads for a person: no faults, no devices, no accessed bits where they are not set.</summary>

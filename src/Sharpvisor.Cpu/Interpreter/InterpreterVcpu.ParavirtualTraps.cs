@@ -99,8 +99,14 @@ public unsafe partial class InterpreterVcpu
         var c = _c;
         if (vector == Vectors.PF)
         {
-            return _isParavirtualKernel && (error & ~(int)AccessKind.User) == protectionWrite && WriteTable(ref vector, ref error)
-                && !IsStepOver(ref vector, ref error);
+            if (!_isParavirtualKernel || (error & ~(int)AccessKind.User) != protectionWrite)
+                return false;
+            return WriteTable(ref vector, ref error) switch
+            {
+                TableWrite.Again => true,
+                TableWrite.Done => !IsStepOver(ref vector, ref error),
+                _ => false,
+            };
         }
 
         if (vector == Vectors.NM && (c->Arch.Cr0 & ControlRegisters.TS) != 0)
@@ -130,32 +136,36 @@ public unsafe partial class InterpreterVcpu
     /// A store to a page that is mapped for reading only. If it is a page table, the instruction is executed all the same,
     /// and the hypervisor looks at the entry afterwards.
     /// </summary>
-    /// <returns>False: the fault stands, or is another one now.</returns>
-    private bool WriteTable(ref int vector, ref int error)
+    private TableWrite WriteTable(ref int vector, ref int error)
     {
         var c = _c;
         var linear = c->Arch.Cr2;
         if (!TryWalk(linear, AccessKind.Read, 2, out var walk))
-            return false;
+            return TableWrite.Refused;
         Block* block;
         var rip = c->Arch.Rip;
         var cr2 = c->Arch.Cr2;
+        _passesBreakpoint = true; // it was at the instruction already
         try
         {
             block = FindBlock(rip, c->Mode | (uint)BlockMode.Single); // before the gate: who decodes may wait for others
         }
         catch (GuestFaultException)
         {
-            return false;
+            return TableWrite.Refused;
+        }
+        finally
+        {
+            _passesBreakpoint = false;
         }
 
         if (block->Stale)
-            return false;
+            return TableWrite.Again;
         bool faulted = false, isAllowed;
         using (_environment.Gate.Enter())
         {
             if (!_domain!.BeginTableWrite(walk.Physical))
-                return false;
+                return TableWrite.Refused;
             _tablePage = walk.Physical & ~0xFFFUL;
             try
             {
@@ -181,11 +191,25 @@ public unsafe partial class InterpreterVcpu
 
         WaitForFlushes();
         if (!faulted && isAllowed)
-            return true;
+            return TableWrite.Done;
+        if (_debugEvent is not null)
+            TakeBackWatchpoint();
         c->Arch.Rip = rip;
         if (!faulted)
             c->Arch.Cr2 = cr2;
-        return false;
+        return TableWrite.Refused;
+    }
+
+    /// <summary>What became of a store to a page that is mapped for reading only.</summary>
+    private enum TableWrite
+    {
+        /// <summary>The fault stands, or is another one now.</summary>
+        Refused,
+
+        Done,
+
+        /// <summary>Another processor has changed the code meanwhile: the instruction, whichever it is now, is executed again.</summary>
+        Again,
     }
 
     /// <summary>An exception or INT n for the kernel.</summary>
@@ -341,7 +365,9 @@ public unsafe partial class InterpreterVcpu
         c->Arch.Gpr[0] = rax;
         c->Arch.Rip = rip;
         c->Arch.Gpr[4] = rsp;
-        SetGuestFlags(flags);
+        // Every fault leaves RFLAGS.RF in its frame. Where there are no breakpoints it would only have the next
+        // instruction, and each iteration of a repeated one, executed by itself.
+        SetGuestFlags(_points.HasArmed || (c->Arch.Dr[7] & 0xFF) != 0 ? flags : flags & ~Rflags.RF);
         if ((how & inSystemCall) == 0)
             (c->Arch.Gpr[11], c->Arch.Gpr[1]) = (r11, rcx);
         else if (IsCanonical(rip)) // by SYSRET
@@ -493,8 +519,8 @@ public unsafe partial class InterpreterVcpu
     /// <summary>The domain can't go on: it is told why, and this processor executes nothing more.</summary>
     private void Crash(string reason)
     {
-        _c->Arch.Activity = ActivityState.WaitForSipi;
         using (_environment.Gate.Enter())
-            _domain!.Crash(Index, $"{reason}\n{DescribeFault()}");
+            _domain!.Crash(Index, reason, DescribeParavirtual());
+        _c->Arch.Activity = ActivityState.WaitForSipi;
     }
 }

@@ -199,6 +199,13 @@ public unsafe partial class InterpreterVcpu : IVcpu
         _c->X87Live = 0;
         _debugHeld = false;
         _c->Cpl = (byte)state.Segments[SS].Dpl; // as the SDM has it (vol. 3, 5.5); in real and virtual-8086 mode it is fixed
+        if (IsParavirtual)
+        {
+            // Kernel and programs are in ring 3, and neither can change IF or IOPL.
+            _c->Cpl = 3;
+            SetGuestFlags(state.Rflags);
+        }
+
         FlushTlb(global: true);
         UpdateMode();
     }

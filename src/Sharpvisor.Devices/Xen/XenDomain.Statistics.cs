@@ -28,12 +28,25 @@ public sealed partial class XenDomain
 
     private readonly Dictionary<(int Number, int Command), long> _calls = [];
 
+    /// <summary>By processor: the last hypercall but for HYPERVISOR_iret, and its result once there is one.</summary>
+    private readonly (Hypercall Call, ulong? Value)?[] _last;
+
     /// <summary>The hypercalls of its kernel since the last reset, by number and command.</summary>
     public IReadOnlyList<HypercallCount> CountCalls() => [.. _calls
         .Select(c => new HypercallCount(c.Key.Number, c.Key.Command < 0 ? null : c.Key.Command, c.Value))
         .OrderBy(c => c.Number).ThenBy(c => c.Command)];
 
     private static bool HasCommand(ulong number) => number is 12 or 17 or 18 or 20 or 24 or 28 or 29 or 30 or 32 or 33 or 34 or 37 or 40;
+
+    /// <summary>The hypercall that a processor has made last (each of a multicall counts) and what it got; "none".</summary>
+    internal string DescribeLastCall(int processor)
+    {
+        if (_last[processor] is not { } last)
+            return "none";
+        var call = last.Call;
+        var name = new HypercallCount((int)Math.Min(call.Number, OtherKinds), null, 0).Name ?? $"number {call.Number}";
+        return $"{name}(0x{call.Arg1:x}, 0x{call.Arg2:x}, 0x{call.Arg3:x}, 0x{call.Arg4:x}), {(last.Value is { } value ? $"which returned {(long)value}" : "which was being served")}";
+    }
 
     private void Count(in Hypercall call)
     {

@@ -70,6 +70,7 @@ public sealed partial class XenDomain : IHypervisor
         _clock = clock;
         _overlay = memory.AddRegion("xen-overlay", (ulong)_overlays.Length * GuestMemory.PageSize);
         Events = new EventChannels(memory, errors, number, apics.Count, OnUpcall);
+        _last = new (Hypercall, ulong?)?[apics.Count];
         Grants = new GrantTable(memory, errors);
         _processors = [.. apics.Select(apic => new XenVcpu(apic.Index, this, memory, clock))];
         Callback = new XenCallback(Events, apics);
@@ -121,6 +122,7 @@ public sealed partial class XenDomain : IHypervisor
             processor.Reset();
         _given = 0;
         _calls.Clear();
+        Array.Clear(_last);
         Begin();
     }
 
@@ -241,10 +243,21 @@ public sealed partial class XenDomain : IHypervisor
         if (call.Privilege != 0)
             return new HypercallResult(Result(XenError.EPERM));
         Count(call);
-        if (Paravirtual is { } paravirtual && paravirtual.TryCall(call, memory, out var result))
-            return result;
-        return call.Number == Sched ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
+        if (Paravirtual is not { } paravirtual)
+            return Do(call, memory);
+        const ulong iret = 23;
+        ref var last = ref _last[call.Processor];
+        if (call.Number != iret)
+            last = (call, null);
+        if (!paravirtual.TryCall(call, memory, out var result))
+            result = Do(call, memory);
+        if (call.Number != iret)
+            last = (call, result.Value);
+        return result;
     }
+
+    private HypercallResult Do(in Hypercall call, ILinearMemory memory) =>
+        call.Number == Sched ? SchedOp(call, memory) : new HypercallResult(Serve(call, memory));
 
     private ulong Serve(in Hypercall call, ILinearMemory memory)
     {

@@ -84,6 +84,8 @@ internal sealed class MachineGdbTarget(Machine machine) : IGdbTarget
 
     public int ReadPhysical(ulong physical, Span<byte> destination) => _debugger.ReadPhysical(physical, destination);
 
+    public bool TryTranslate(in CpuState state, ulong linear, out ulong physical) => _debugger.TryTranslate(in state, linear, out physical);
+
     public int WritePhysical(ulong physical, ReadOnlySpan<byte> source) => _debugger.WritePhysical(physical, source);
 
     public int WriteLinear(int processor, ulong linear, ReadOnlySpan<byte> source) => _debugger.WriteLinear(processor, linear, source);

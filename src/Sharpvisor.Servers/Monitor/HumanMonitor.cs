@@ -109,7 +109,11 @@ public sealed class HumanMonitor
         var end = line.IndexOfAny([' ', '\t', '/']);
         var name = end < 0 ? line : line[..end];
         var rest = end < 0 ? "" : line[end..];
+        if (!_byName.TryGetValue(name, out var command))
+            throw Unknown(name);
         var format = "";
+        if (command.Parameters.StartsWith(MonitorCommand.Format, StringComparison.Ordinal))
+            rest = rest.TrimStart(); // x /4xg is x/4xg
         if (rest.StartsWith('/'))
         {
             var space = rest.IndexOfAny([' ', '\t']);
@@ -117,8 +121,6 @@ public sealed class HumanMonitor
             rest = space < 0 ? "" : rest[space..];
         }
 
-        if (!_byName.TryGetValue(name, out var command))
-            throw Unknown(name);
         return (command, new MonitorCall(command.Name, format, rest.Trim(), state, cancellation));
     }
 
@@ -139,7 +141,14 @@ public sealed class HumanMonitor
         return _byName.TryGetValue(name, out var command) ? List("", [command]) : throw Unknown(name);
     }
 
-    private static ControlException Unknown(string name) => new(ErrorClass.CommandNotFound, $"unknown command: '{name}'");
+    /// <summary>Scripts know QEMU's words; who looks for a state of the machine to keep is told what there is.</summary>
+    private static ControlException Unknown(string name) => new(ErrorClass.CommandNotFound, $"unknown command: '{name}'" + (name switch
+    {
+        "savevm" or "loadvm" or "delvm" or "info snapshots" => " (states of machines are not saved; dump-guest-memory keeps one to look at)",
+        "migrate" or "info migrate" => " (machines do not move between hosts)",
+        "info lapic" or "info ioapic" => " (info pic has the I/O APIC, info registers -a each processor's task priority in CR8)",
+        _ => "",
+    }));
 
     private static string List(string prefix, IEnumerable<MonitorCommand> commands)
     {

@@ -31,7 +31,7 @@ internal sealed class InfoCommands(ControlContext context)
         Make("name", "show the current VM name", _ => Machine.Name),
         Make("network", "show the network state", _ => Networks()),
         Make("pci", "show PCI info", _ => Devices(() => string.Concat((Machine.Parts.Pci?.Functions ?? []).Select(PciText.Describe)))),
-        Make("pic", "show PIC and I/O APIC state", _ => Devices(() => Machine.Parts is { Pic: { } pic, IoApic: { } ioApic } ? pic.Describe() + ioApic.Describe() : "")),
+        Make("pic", "show PIC and I/O APIC state", _ => Devices(() => Machine.Parts is { Pic: { } pic, IoApic: { } ioApic } ? pic.Describe() + ioApic.Describe() : "this machine has no PIC and no I/O APIC")),
         Make("qtree", "show device tree", _ => Devices(() => DeviceTree.Describe(Machine))),
         Inspect("registers", "show the cpu registers (-a: all - show register info for all cpus)", Registers, "[-a]"),
         Make("roms", "show roms", _ => Lines(Machine.Memory.Mappings.Where(m => m.Writes is null && m.Reads is not null).Select(m => $"addr={m.Start:x16} size=0x{m.Length:x6} mem=rom name=\"{m.Reads!.Name}\""))),

@@ -19,6 +19,15 @@ internal sealed class MemoryCommands(ControlContext context)
     [
         new(["x"], "/fmt addr", "virtual memory dump starting at 'addr'", call => DumpAsync(call, isPhysical: false)),
         new(["xp"], "/fmt addr", "physical memory dump starting at 'addr'", call => DumpAsync(call, isPhysical: true)),
+        new(["gva2gpa"], "addr", "print the guest physical address corresponding to a guest virtual address", call => Machine.InspectAsync(
+            view =>
+            {
+                if (call.Rest.Length == 0)
+                    throw call.Missing();
+                var state = view.GetState(call.State.Processor);
+                return view.TryTranslate(in state, Evaluate(view, call.State.Processor, call.Rest), out var physical) ? $"gpa: 0x{physical:x}" : "Unmapped";
+            },
+            call.Cancellation)),
         new(["print", "p"], "/fmt expr", "print expression value (use $reg for CPU register access)", PrintAsync),
         new(["i"], "/fmt addr [index]", "I/O port read", MachineCommands.Text(Input)),
         new(["o"], "/fmt addr val", "I/O port write", MachineCommands.Text(Output)),

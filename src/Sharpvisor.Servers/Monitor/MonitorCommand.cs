@@ -88,6 +88,9 @@ internal sealed record MonitorCall(string Name, string Format, string Rest, Moni
 /// <param name="Parameters">For help.</param>
 internal sealed record MonitorCommand(string[] Names, string Parameters, string Help, Func<MonitorCall, Task<string>> Run)
 {
+    /// <summary>Begins <see cref="Parameters"/> of those that take a format.</summary>
+    public const string Format = "/fmt";
+
     public string Name => Names[0];
 
     /// <summary>What may be typed as the argument that begins like this; null: a file.</summary>

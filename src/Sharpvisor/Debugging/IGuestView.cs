@@ -17,6 +17,14 @@ public interface IGuestView
     /// <summary>Reads RAM and ROM without side effects; a device's registers are never touched.</summary>
     /// <returns>How many bytes from the start are memory.</returns>
     int ReadPhysical(ulong physical, Span<byte> destination);
+
+    /// <summary>Where a linear address leads by the page tables of <paramref name="state"/>, whatever rights they give. False: it is not mapped.</summary>
+    bool TryTranslate(in CpuState state, ulong linear, out ulong physical)
+    {
+        var isMapped = LinearAddress.TryTranslate(in state, ReadPhysical, linear, out var mapping);
+        physical = mapping.Physical;
+        return isMapped;
+    }
 }
 
 /// <summary>Access by linear address.</summary>
@@ -37,9 +45,9 @@ public static class GuestViewMemory
         {
             var at = linear + (ulong)done;
             var part = (int)Math.Min((ulong)(destination.Length - done), PageMask + 1 - (at & PageMask));
-            if (!LinearAddress.TryTranslate(in state, view.ReadPhysical, at, out var mapping))
+            if (!view.TryTranslate(in state, at, out var physical))
                 return done;
-            var read = view.ReadPhysical(mapping.Physical, destination.Slice(done, part));
+            var read = view.ReadPhysical(physical, destination.Slice(done, part));
             done += read;
             if (read < part)
                 return done;

@@ -1,7 +1,6 @@
 // Walks of a guest's page tables for those who look at it (SDM vol. 3, chapter 5): no accessed bits, no faults, no rights.
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using Sharpvisor.Cpu.Paging;
 using Sharpvisor.Cpu.State;
 
 namespace Sharpvisor.Debugging;
@@ -38,7 +37,7 @@ public sealed class LinearMemory
         var place = (int)(page % CachedPages);
         if (_linear[place] != page)
         {
-            _physical[place] = LinearAddress.TryTranslate(in _state, _view.ReadPhysical, page << PageShift, out var mapping) ? mapping.Physical : NotMapped;
+            _physical[place] = _view.TryTranslate(in _state, page << PageShift, out var start) ? start : NotMapped;
             _linear[place] = page;
         }
 

@@ -1,6 +1,7 @@
 // What gdb stubs and monitors do with a machine: stop, look, change, go on (ARCHITECTURE.md, "A debugger"). Breakpoints and
 // watchpoints are the processors' own: see PageGuards in Sharpvisor.Cpu.
 using System.Runtime.InteropServices;
+using Sharpvisor.Core.Guests;
 using Sharpvisor.Core.Memory;
 using Sharpvisor.Cpu;
 using Sharpvisor.Cpu.Debugging;
@@ -162,6 +163,16 @@ public sealed class MachineDebugger : IGuestView
         return destination.Length;
     }
 
+    public bool TryTranslate(in CpuState state, ulong linear, out ulong physical)
+    {
+        // What the hypervisor has in a paravirtual domain's addresses is in no table.
+        if (_machine.Xen?.Paravirtual is { } domain && linear - IParavirtualDomain.HoleStart < IParavirtualDomain.HoleLength)
+            return domain.TryTranslateHole(0, linear, out physical);
+        var isMapped = LinearAddress.TryTranslate(in state, ReadPhysical, linear, out var mapping);
+        physical = mapping.Physical;
+        return isMapped;
+    }
+
     /// <summary>Writes RAM. Code that was decoded from there is forgotten; ROMs are not changed.</summary>
     /// <returns>How many bytes from the start could be written.</returns>
     public int WritePhysical(ulong physical, ReadOnlySpan<byte> source)
@@ -187,9 +198,9 @@ public sealed class MachineDebugger : IGuestView
         {
             var at = linear + (ulong)done;
             var part = (int)Math.Min((ulong)(source.Length - done), GuestMemory.PageSize - (at % GuestMemory.PageSize));
-            if (!LinearAddress.TryTranslate(in state, ReadPhysical, at, out var mapping))
+            if (!TryTranslate(in state, at, out var physical))
                 return done;
-            var written = WritePhysical(mapping.Physical, source.Slice(done, part));
+            var written = WritePhysical(physical, source.Slice(done, part));
             done += written;
             if (written < part)
                 return done;

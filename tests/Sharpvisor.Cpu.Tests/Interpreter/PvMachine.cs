@@ -249,10 +249,17 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 
     public PvMachine Continue(long budget = 10_000)
     {
-        (Ended, Crashed) = (null, null);
-        Cpus[0].Run(budget);
-        State = Cpus[0].GetState();
+        Go(budget);
         return this;
+    }
+
+    /// <summary>Goes on from where it is.</summary>
+    public VcpuExit Go(long budget = 10_000)
+    {
+        (Ended, Crashed) = (null, null);
+        var exit = Cpus[0].Run(budget);
+        State = Cpus[0].GetState();
+        return exit;
     }
 
     /// <summary>Runs, and demands that it ended in this handler.</summary>
@@ -330,7 +337,7 @@ internal sealed class PvMachine : IDisposable, IParavirtualDomain, IHypervisor
 
     public Func<IParavirtualProcessor, bool>? Starter { get; set; }
 
-    void IParavirtualDomain.Crash(int processor, string reason) => Crashed = reason;
+    void IParavirtualDomain.Crash(int processor, string reason, string state) => Crashed = $"{reason}\n{state}";
 
     private byte[] _before = [];
 }

@@ -19,6 +19,9 @@ public sealed class HumanMonitorTests
         await Prints("xp/3c 0x200021", "0000000000200021: '!' '\"' '#'\n");
         await Prints("xp/1oh 0x200001", "0000000000200001:  01001\n");
         await Prints("xp/2xg 0x3fffff8", "0000000003fffff8: 0x0000000000000000\n0000000004000000: Cannot access memory\n");
+        await Prints("xp /2xw 0x200000", "0000000000200000: 0x03020100 0x07060504\n");
+        await Prints("gva2gpa 0x200000+1", "gpa: 0x200001\n");
+        await Prints("gva2gpa 0x800000000000", "Unmapped\n");
         await Prints("print/x 2*0x10", "0x20\n");
         await Prints("p 7-9", "-2\n");
         await Prints("print/c 65", "'A'\n");
@@ -29,6 +32,7 @@ public sealed class HumanMonitorTests
         await Prints("info version", "1.2.3\n");
         await Prints("nonsense", "unknown command: 'nonsense'\n");
         await Prints("info nonsense", "unknown command: 'info nonsense'\n");
+        await Prints("savevm a", "unknown command: 'savevm' (states of machines are not saved; dump-guest-memory keeps one to look at)\n");
         await Prints("", "");
         Assert.Contains("syscall", await machine.Monitor.ExecuteAsync("xp/3i 0x200040"), StringComparison.Ordinal);
     }

@@ -1,3 +1,4 @@
+using Sharpvisor.Backends.Char;
 using Sharpvisor.Core.Guests;
 
 namespace Sharpvisor.Tests.Guests;
@@ -9,18 +10,21 @@ public sealed class ProfileTests
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(4);
 
     [GuestTheory("cloud/vmlinuz", "newer/vmlinuz", "demo/initrd.img")]
-    [InlineData("cloud/vmlinuz")]
-    [InlineData("newer/vmlinuz")]
-    public async Task Stacks_lead_from_the_task_to_where_it_works(string kernel)
+    [InlineData("cloud/vmlinuz", false)]
+    [InlineData("newer/vmlinuz", false)]
+    [InlineData("cloud/vmlinuz", true)]
+    public async Task Stacks_lead_from_the_task_to_where_it_works(string kernel, bool isParavirtual)
     {
         using var limit = new CancellationTokenSource(Limit);
-        await using var machine = await Machine.CreateBuilder()
+        var builder = Machine.CreateBuilder()
             .WithMemory(256 << 20)
             .WithProcessors(2)
             .WithKernel(GuestCache.Open(kernel))
             .WithInitrd(GuestCache.Open("demo/initrd.img"))
-            .WithCommandLine("console=ttyS0 quiet")
-            .StartAsync(limit.Token);
+            .WithCommandLine($"console={(isParavirtual ? "hvc0" : "ttyS0")} quiet");
+        if (isParavirtual)
+            builder.WithXen(kind: MachineKind.XenPv, console: new MemoryCharBackend());
+        await using var machine = await builder.StartAsync(limit.Token);
         await machine.Serial.ExpectAsync(":~# ", limit.Token);
         await machine.Serial.WriteLineAsync("dd if=/dev/zero of=/dev/null bs=1M &", limit.Token);
         await machine.Serial.ExpectAsync(":~# ", limit.Token);

@@ -2,6 +2,7 @@ using Iced.Intel;
 using Microsoft.Extensions.Logging;
 using Sharpvisor.Boot;
 using Sharpvisor.Core.Guests;
+using Sharpvisor.Devices.Xen.Pv;
 using Sharpvisor.Tests.Boot;
 using static Iced.Intel.AssemblerRegisters;
 using static Sharpvisor.Tests.Boot.PvProgram;
@@ -113,16 +114,7 @@ public sealed class PvProgramTests
             p.Print("multicall");
 
             // A program: its tables are filled, then may only be read, then are what they are.
-            const int present = 0x27, readOnly = 0x25;
-            p.Place(UserTables, (FrameOf(UserTables + 0x1000) << 12) | present);
-            p.Place(UserTables + 0x1000, (FrameOf(UserTables + 0x2000) << 12) | present);
-            p.Place(UserTables + 0x2000 + (2 * 8), (FrameOf(UserTables + 0x3000) << 12) | present);
-            p.Place(UserTables + 0x3000, (FrameOf(UserCode) << 12) | readOnly, (FrameOf(UserStack) << 12) | present);
-            p.Place(UserCode, 0x050F_0000_1234_B8FC, 0x0B0F); // cld; mov eax, 1234h; syscall; ud2
-            for (var page = 0; page < 4; page++)
-                p.Demand(UpdateVaMapping, Address + UserTables + ((ulong)page << 12), (FrameOf(UserTables + (page << 12)) << 12) | readOnly, 2);
-            p.Words(3, FrameOf(UserTables), 0, 15, FrameOf(UserTables), 0); // MMUEXT_PIN_L4_TABLE, NEW_USER_BASEPTR
-            p.Demand(MmuExtOp, Address + Arguments, 2, 0, 0x7FF0);
+            MakeProgram(p, 0x050F_0000_1234_B8FC); // cld; mov eax, 1234h; syscall
             p.Return(UserText, 0xE033, rsp: UserText + 0x1FF8);
             a.Label(ref call);
             a.cmp(eax, 0x1234);
@@ -180,6 +172,8 @@ public sealed class PvProgramTests
     public static TheoryData<string, string> Ends => new()
     {
         { "no handler", "exception 6" },
+        { "a program's fault", "exception 13" },
+        { "a pinned table is written", "exception 14 (error code 3)" },
         { "no stack", "does not fit on the kernel's stack" },
         { "stack in the hole", "does not fit on the kernel's stack" },
         { "no user tables", "no page tables for any" },
@@ -202,6 +196,14 @@ public sealed class PvProgramTests
                 {
                     case "no handler":
                         a.ud2();
+                        break;
+                    case "a program's fault":
+                        MakeProgram(p, 0x90FA_F4); // hlt
+                        p.Return(UserText, 0xE033, rsp: UserText + 0x1FF8);
+                        break;
+                    case "a pinned table is written":
+                        MakeProgram(p, 0x0B0F);
+                        p.Place(UserTables, 0);
                         break;
                     case "no stack" or "stack in the hole":
                         var handler = a.CreateLabel();
@@ -241,9 +243,144 @@ public sealed class PvProgramTests
                 }
             }, all: true);
             Assert.Equal(words.Length == 0 ? MachineExitReason.PowerOff : MachineExitReason.GuestPanic, reason);
-            if (words.Length > 0)
-                Assert.Contains(lines, l => l.Contains(words, StringComparison.Ordinal) && l.Contains("RIP=", StringComparison.Ordinal));
+            if (words.Length == 0)
+                continue;
+
+            // Why, and where: for whoever sees only this.
+            var dump = Assert.Single(lines, l => l.StartsWith("the domain is killed: processor 0: ", StringComparison.Ordinal));
+            Assert.Contains(words, dump.Split('\n')[0], StringComparison.Ordinal);
+            Assert.Contains($"CPU 0: in {(kind == "a program's fault" ? "a program" : "the kernel")}, ", dump, StringComparison.Ordinal);
+            foreach (var part in (ReadOnlySpan<string>)["\nlast hypercall: ", "RIP=", "CR3=", "\nStack=", "\nCode="])
+                Assert.Contains(part, dump, StringComparison.Ordinal);
+            if (kind == "no event callback")
+                Assert.Contains("last hypercall: sched_op(0x1, 0x0, 0x0, 0x0), which returned 0", dump, StringComparison.Ordinal);
         }
+    }
+
+    /// <summary>Page tables, selectors and frames that are not the domain's to give: the call fails, and the kernel goes on as if it had not been.</summary>
+    [Theory]
+    [EngineData]
+    public async Task What_is_not_the_domain_s_is_refused(string engine)
+    {
+        const ulong list = Address + Arguments, foreign = PvLayout.FirstFrame - 1, beyond = 1UL << 30;
+        var (reason, lines) = await RunAsync(engine, (p, a) =>
+        {
+            MakeProgram(p, 0x0B0F);
+            var table = FrameOf(UserTables);
+            foreach (var (what, words, count) in ((string, ulong[], ulong)[])
+            [
+                ("another's frame as a table", [0, foreign, 0], 1), ("what is no memory as a table", [3, beyond, 0], 1), ("code as a table", [3, FrameOf(0), 0], 1),
+                ("another's root", [5, foreign, 0], 1), ("a root that is none", [5, FrameOf(0), 0], 1), ("a root for programs that is none", [15, FrameOf(UserCode), 0], 1),
+                ("a pin that is not there", [4, FrameOf(UserCode), 0], 1), ("an LDT of Xen's", [13, IParavirtualDomain.HoleStart, 64], 1),
+            ])
+            {
+                p.Words(words);
+                Refused(what, () => p.Call(MmuExtOp, list, count, 0, 0x7FF0));
+            }
+
+            foreach (var (what, entry) in ((string, ulong)[])
+            [
+                ("another's frame", (foreign << 12) | 0x67), ("what is no memory", (beyond << 12) | 0x67), ("a superpage", (FrameOf(UserCode) << 12) | 0xE7), ("a table to write to", (table << 12) | 0x67),
+            ])
+            {
+                Refused(what, () => p.Call(UpdateVaMapping, Address + Shared, entry, 2));
+                p.Words((table + 3) << 12, entry);
+                Refused(what + " by mmu_update", () => p.Call(1, list, 1, 0, 0x7FF0));
+            }
+
+            p.Words((foreign << 12) | 0, 0);
+            Refused("a store to another's frame", () => p.Call(1, list, 1, 0, 0x7FF0));
+            p.Words(foreign);
+            Refused("another's frame as a GDT", () => p.Call(2, list, 512));
+            p.Words(table);
+            Refused("a table as a GDT", () => p.Call(2, list, 512));
+
+            // A processor is to begin with what is no table.
+            p.Place(Context + 512, 4); // VGCF_in_kernel
+            p.Place(Context + 520 + 128, Address, 0xE033, 0x200, Address + SecondStack, 0xE02B);
+            foreach (var root in (ulong[])[0, foreign, beyond, FrameOf(UserCode)])
+            {
+                p.Place(Context + 4984 + 24, root << 12);
+                Refused($"a processor with root {root:x}", () => p.Call(VcpuOp, 0, 1, Address + Context));
+            }
+
+            p.Print("on");
+
+            void Refused(string what, Action call)
+            {
+                var good = a.CreateLabel();
+                call();
+                a.test(rax, rax);
+                a.js(good);
+                p.Print($"{what} is taken");
+                a.Label(ref good);
+                a.nop();
+            }
+        }, processors: 2);
+        Assert.Equal((MachineExitReason.PowerOff, "on"), (reason, string.Join(", ", lines)));
+    }
+
+    /// <summary>A kernel that leaves events where they are, or masks them for ever: whoever has the machine has it still.</summary>
+    [Theory]
+    [EngineData(false)]
+    [EngineData(true)]
+    public async Task Events_that_nobody_answers(string engine, bool returns)
+    {
+        using var limit = new CancellationTokenSource(Limit);
+        var logger = new ListLogger(LogLevel.Information);
+        await using var machine = await Create(engine, logger, (p, a) =>
+        {
+            var (start, events, forever) = (a.CreateLabel(), a.CreateLabel(), a.CreateLabel());
+            a.jmp(start);
+            a.Label(ref events);
+            a.nop();
+            if (returns)
+            {
+                a.pop(rcx);
+                a.pop(r11);
+                p.Back(); // what is pending still is, and comes at once
+            }
+
+            a.Label(ref forever);
+            a.jmp(forever);
+            a.Label(ref start);
+            p.Register(0, events);
+            p.Words(0, 0); // VIRQ_TIMER
+            p.Demand(EventChannelOp, 1, Address + Arguments);
+            a.mov(eax, __dword_ptr[r14 + Arguments + 8]);
+            a.mov(__dword_ptr[r14 + Arguments], eax);
+            p.Demand(EventChannelOp, 9, Address + Arguments);
+            p.Demand(15, 1);
+            p.Print("ready");
+            p.Call(SchedOp, 1);
+        }).StartAsync(limit.Token);
+        while (!logger.Lines.Any(l => l.Contains("ready", StringComparison.Ordinal)))
+            await Task.Delay(10, limit.Token);
+        machine.PressPowerButton(); // nobody hears it
+        for (var i = 0; i < 5; i++)
+        {
+            await machine.PauseAsync();
+            await machine.ResumeAsync();
+        }
+
+        Assert.False(machine.Exit.IsCompleted);
+        machine.Stop("the test is over");
+        Assert.Equal(MachineExitReason.Stopped, (await machine.WaitForExitAsync(limit.Token)).Reason);
+    }
+
+    /// <summary>Page tables for a program, which may only be read from now on and are pinned, and its code.</summary>
+    private static void MakeProgram(PvProgram p, ulong code)
+    {
+        const int present = 0x27, readOnly = 0x25;
+        p.Place(UserTables, (FrameOf(UserTables + 0x1000) << 12) | present);
+        p.Place(UserTables + 0x1000, (FrameOf(UserTables + 0x2000) << 12) | present);
+        p.Place(UserTables + 0x2000 + (2 * 8), (FrameOf(UserTables + 0x3000) << 12) | present);
+        p.Place(UserTables + 0x3000, (FrameOf(UserCode) << 12) | readOnly, (FrameOf(UserStack) << 12) | present);
+        p.Place(UserCode, code);
+        for (var page = 0; page < 4; page++)
+            p.Demand(UpdateVaMapping, Address + UserTables + ((ulong)page << 12), (FrameOf(UserTables + (page << 12)) << 12) | readOnly, 2);
+        p.Words(3, FrameOf(UserTables), 0, 15, FrameOf(UserTables), 0); // MMUEXT_PIN_L4_TABLE, NEW_USER_BASEPTR
+        p.Demand(MmuExtOp, Address + Arguments, 2, 0, 0x7FF0);
     }
 
     [Theory]
@@ -405,16 +542,17 @@ public sealed class PvProgramTests
     {
         using var limit = new CancellationTokenSource(Limit);
         var logger = new ListLogger(LogLevel.Information);
-        await using var machine = await Machine.CreateBuilder()
-            .WithMemory(32 << 20)
-            .WithProcessors(processors)
-            .WithEngine(GuestEngines.Create(engine))
-            .WithXen(kind: MachineKind.XenPv)
-            .WithKernel(BootSource.FromBytes(Elf(code), "kernel"))
-            .WithActions(new MachineActions { Reboot = RebootAction.Shutdown, Panic = PanicAction.Shutdown })
-            .WithLogger(logger)
-            .StartAsync(limit.Token);
+        await using var machine = await Create(engine, logger, code, processors).StartAsync(limit.Token);
         var exit = await machine.WaitForExitAsync(limit.Token);
         return (exit.Reason, all ? [.. logger.Lines] : [.. logger.Lines.Where(l => l.StartsWith("guest: ", StringComparison.Ordinal)).Select(l => l[7..])]);
     }
+
+    private static MachineBuilder Create(string engine, ListLogger logger, Action<PvProgram, Assembler> code, int processors = 1) => Machine.CreateBuilder()
+        .WithMemory(32 << 20)
+        .WithProcessors(processors)
+        .WithEngine(GuestEngines.Create(engine))
+        .WithXen(kind: MachineKind.XenPv)
+        .WithKernel(BootSource.FromBytes(Elf(code), "kernel"))
+        .WithActions(new MachineActions { Reboot = RebootAction.Shutdown, Panic = PanicAction.Shutdown })
+        .WithLogger(logger);
 }

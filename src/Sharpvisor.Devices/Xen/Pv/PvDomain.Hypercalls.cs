@@ -319,7 +319,7 @@ public sealed partial class PvDomain
             case initialise:
                 if (state.IsUp || state.Context is not null)
                     return new(Result(XenError.EEXIST));
-                return new(Initialise(state, call.Arg3, (IParavirtualProcessor)memory));
+                return new(Initialise((int)call.Arg2, state, call.Arg3, (IParavirtualProcessor)memory));
             case up:
                 if (state.Context is null && call.Arg2 != 0)
                     return new(Result(XenError.EINVAL));
@@ -347,7 +347,7 @@ public sealed partial class PvDomain
         }
     }
 
-    private ulong Initialise(PvProcessor state, ulong address, IParavirtualProcessor caller)
+    private ulong Initialise(int processor, PvProcessor state, ulong address, IParavirtualProcessor caller)
     {
         var bytes = new byte[PvContext.Length];
         if (!caller.TryRead(address, bytes))
@@ -363,6 +363,12 @@ public sealed partial class PvDomain
         var frames = context.GdtFrames.Take((context.GdtEntries + 511) / 512).ToArray();
         if (TakeGdt(caller, state, frames) is not XenError.None and var error)
             return Result(error);
+        if (Mmu.ReserveRoots(caller, processor, context.KernelRoot * PageSize, context.UserRoot * PageSize) is not XenError.None and var rootError)
+        {
+            TakeGdt(caller, state, []);
+            return Result(rootError);
+        }
+
         state.Context = context;
         return 0;
     }

@@ -131,9 +131,9 @@ public sealed partial class PvDomain : IParavirtualDomain
 
     public bool EndTableWrite(IParavirtualProcessor processor) => Mmu.EndTableWrite(processor);
 
-    public void Crash(int processor, string reason)
+    public void Crash(int processor, string reason, string state)
     {
-        _logger.LogError("the domain is killed: processor {Processor}: {Reason}", processor, reason);
+        _logger.LogError("the domain is killed: processor {Processor}: {Reason}\nlast hypercall: {Call}\n{State}", processor, reason, _domain.DescribeLastCall(processor), state);
         _control.ReportPanic("Xen", isHandled: false);
     }
 
@@ -142,12 +142,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         var state = _processors[processor.Index];
         if (!state.IsUp || state.Context is not { } context)
             return false;
-        if (Mmu.SetRoots(processor, context.KernelRoot * PageSize, context.UserRoot * PageSize) is not XenError.None and var error)
-        {
-            Crash(processor.Index, $"it is started with page tables that are none ({error})");
-            return false;
-        }
-
+        Mmu.UseRoots(processor);
         foreach (var (vector, gate) in context.Traps)
             processor.SetTrap(vector, gate);
         for (var i = 0; i < context.DebugRegisters.Count; i++)
@@ -161,7 +156,7 @@ public sealed partial class PvDomain : IParavirtualDomain
         processor.SetEntry(ParavirtualEntry.SystemCall, context.SystemCallEntry, context.SystemCallMasksEvents);
         if (!processor.SetRegisters(context.Registers))
         {
-            Crash(processor.Index, "it is started with registers that no processor takes");
+            Crash(processor.Index, "it is started with registers that no processor takes", "");
             return false;
         }
 

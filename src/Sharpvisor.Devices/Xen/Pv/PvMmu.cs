@@ -105,35 +105,67 @@ public sealed partial class PvMmu : IDomainFrames
         _shared[index / 64] |= 1UL << (int)(index % 64);
     }
 
-    /// <summary>Gives a processor that begins its page tables.</summary>
+    /// <summary>Gives a processor other page tables.</summary>
     /// <param name="kernel">Machine address.</param>
     /// <param name="user">Machine address; 0: none.</param>
     public XenError SetRoots(IParavirtualProcessor processor, ulong kernel, ulong user)
     {
-        _caller = processor;
-        _work = 0;
-        var (kernelFrame, userFrame) = (kernel >> PageShift, user >> PageShift);
-        if (TakeFrame(kernelFrame, PvFrameType.Level4) is not XenError.None and var error)
-            return Refuse(error, "a processor starts with a table that can't be its top", kernelFrame);
-        if (userFrame != 0 && TakeFrame(userFrame, PvFrameType.Level4) is not XenError.None and var userError)
-        {
-            DropFrame(kernelFrame, PvFrameType.Level4);
-            return Refuse(userError, "a processor starts with a table that can't be its top", userFrame);
-        }
-
-        var (oldKernel, oldUser) = (_kernelRoots[processor.Index], _userRoots[processor.Index]);
-        (_kernelRoots[processor.Index], _userRoots[processor.Index]) = (kernelFrame, userFrame);
-        (processor.KernelRoot, processor.UserRoot) = (kernelFrame << PageShift, userFrame << PageShift);
-        Flush(1UL << processor.Index);
-        if (oldKernel != 0)
-            DropFrame(oldKernel, PvFrameType.Level4);
-        if (oldUser != 0)
-            DropFrame(oldUser, PvFrameType.Level4);
+        var (oldKernel, oldUser) = RootsOf(processor.Index);
+        var error = TakeRoots(processor, processor.Index, kernel >> PageShift, user >> PageShift);
+        if (error != XenError.None)
+            return error;
+        UseRoots(processor);
+        DropRoots(oldKernel, oldUser);
         return XenError.None;
+    }
+
+    /// <summary>Takes page tables for a processor that does not run: it begins with them (<see cref="UseRoots"/>).</summary>
+    /// <param name="kernel">Machine address.</param>
+    /// <param name="user">Machine address; 0: none.</param>
+    public XenError ReserveRoots(IParavirtualProcessor caller, int index, ulong kernel, ulong user)
+    {
+        var (oldKernel, oldUser) = RootsOf(index);
+        var error = TakeRoots(caller, index, kernel >> PageShift, user >> PageShift);
+        if (error == XenError.None)
+            DropRoots(oldKernel, oldUser);
+        return error;
+    }
+
+    /// <summary>Has a processor use the page tables that are taken for it.</summary>
+    public void UseRoots(IParavirtualProcessor processor)
+    {
+        _caller = processor;
+        var (kernel, user) = RootsOf(processor.Index);
+        (processor.KernelRoot, processor.UserRoot) = (kernel << PageShift, user << PageShift);
+        Flush(1UL << processor.Index);
     }
 
     /// <summary>Frames of the top tables of a processor, for the kernel and for its programs; 0: none.</summary>
     public (ulong Kernel, ulong User) RootsOf(int processor) => (_kernelRoots[processor], _userRoots[processor]);
+
+    private XenError TakeRoots(IParavirtualProcessor caller, int index, ulong kernel, ulong user)
+    {
+        _caller = caller;
+        _work = 0;
+        if (TakeFrame(kernel, PvFrameType.Level4) is not XenError.None and var error)
+            return Refuse(error, "a processor starts with a table that can't be its top", kernel);
+        if (user != 0 && TakeFrame(user, PvFrameType.Level4) is not XenError.None and var userError)
+        {
+            DropFrame(kernel, PvFrameType.Level4);
+            return Refuse(userError, "a processor starts with a table that can't be its top", user);
+        }
+
+        (_kernelRoots[index], _userRoots[index]) = (kernel, user);
+        return XenError.None;
+    }
+
+    private void DropRoots(ulong kernel, ulong user)
+    {
+        if (kernel != 0)
+            DropFrame(kernel, PvFrameType.Level4);
+        if (user != 0)
+            DropFrame(user, PvFrameType.Level4);
+    }
 
     /// <summary>Takes a frame of the domain in use for Xen or a back end: it stays, and is no page table while it is written.</summary>
     public bool TryAcquire(ulong mfn, bool writable)

@@ -457,6 +457,20 @@ public sealed class PvMmuTests : IDisposable
         PvModel.Check(_bench);
     }
 
+    /// <summary>What another processor is to begin with stays a table, and is not its own before that.</summary>
+    [Fact]
+    public void Tables_are_taken_for_a_processor_that_is_to_begin()
+    {
+        MakeTree();
+        var other = _bench.Processors[1];
+        var before = other.KernelRoot;
+        Assert.Equal(XenError.None, _bench.Mmu.ReserveRoots(_bench.Processors[0], 1, _bench.Mfn(Top) * Page, 0));
+        Assert.Equal((before, (_bench.Mfn(Top), 0UL)), (other.KernelRoot, _bench.Mmu.RootsOf(1)));
+        _bench.Mmu.UseRoots(other);
+        Assert.Equal((_bench.Mfn(Top) * Page, 0UL), (other.KernelRoot, other.UserRoot));
+        PvModel.Check(_bench);
+    }
+
     [Fact]
     public void A_top_table_that_is_none_any_more_counts()
     {

@@ -1,6 +1,8 @@
 using System.Globalization;
 using Microsoft.Extensions.Logging.Abstractions;
+using Sharpvisor.Backends.Char;
 using Sharpvisor.Boot;
+using Sharpvisor.Debugging.Symbols;
 using Sharpvisor.Servers.Endpoints;
 using Sharpvisor.Servers.Gdb;
 
@@ -98,6 +100,87 @@ public sealed class GdbTests : IDisposable
         await gdb.InterruptAsync(machine);
         Says("detached", await gdb.RunAsync("detach"));
         await machine.Serial.WriteLineAsync("poweroff", limit.Token);
+        Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
+    }
+
+    /// <summary>A paravirtual kernel while it runs: it is in ring 3 as its programs are, and goes in and out of them by its hypervisor.</summary>
+    [GuestTheory("cloud/vmlinuz", "demo/initrd.img")]
+    [InlineData("interpreter", 1)]
+    [InlineData("translator", 2)]
+    public async Task A_paravirtual_kernel_is_debugged(string engine, int processors)
+    {
+        const ulong kernelCode = 0xE033, programCode = 0x33;
+        using var limit = new CancellationTokenSource(Limit);
+        var console = new MemoryCharBackend();
+        await using var machine = await Linux(engine, "")
+            .WithMemory(256 << 20)
+            .WithProcessors(processors)
+            .WithXen(7, console, MachineKind.XenPv)
+            .WithCommandLine("console=hvc0 quiet")
+            .StartAsync(limit.Token);
+        await console.ExpectAsync(":~# ", limit.Token);
+        await using var server = GdbServer.Start(machine, ServerAddress.Parse("tcp::0", "-gdb")!, NullLogger.Instance);
+        await using var gdb = await GdbProcess.AttachAsync($"127.0.0.1:{server.Port}", limit.Token);
+        var symbols = new Dictionary<string, ulong>();
+        var view = new KernelView(LinuxKernel.Find(machine.Debugger)!, machine.Debugger);
+        foreach (var name in (string[])["_text", "xen_entry_SYSCALL_64", "xen_hypercall_pv", "xen_iret", "xen_asm_exc_xen_hypervisor_callback", "__x64_sys_geteuid", "linux_proc_banner", "jiffies"])
+        {
+            Assert.True(view.TryGetAddress(name, out var address), name);
+            symbols[name] = address;
+        }
+
+        var file = Path.Combine(_directory, "symbols");
+        SymbolFile.Write(file, symbols["_text"], symbols);
+        await gdb.RunAsync("symbol-file " + file);
+        Says($"Thread {processors} (CPU#{processors - 1} [", await gdb.RunAsync("info threads"));
+
+        // Where programs come in: what the kernel sees of them, and of itself.
+        await gdb.RunAsync("hbreak *&xen_entry_SYSCALL_64");
+        await gdb.BeginAsync("continue");
+        await console.WriteLineAsync("id -u", limit.Token);
+        Says("in xen_entry_SYSCALL_64 ()", await gdb.EndAsync());
+        Assert.Equal((kernelCode, 0xE02BUL, 0UL), (await gdb.EvaluateAsync("$cs"), await gdb.EvaluateAsync("$ss"), await gdb.EvaluateAsync("$k_gs_base")));
+        Assert.Equal(0x050FUL, await gdb.EvaluateAsync("*(unsigned short *)($rcx - 2)")); // SYSCALL
+        Says("%s version %s", await gdb.RunAsync("x/s (char *)&linux_proc_banner"));
+        Assert.True(machine.Debugger.TryTranslate(machine.Debugger.GetState(0), symbols["linux_proc_banner"], out var physical));
+        Says("%s version %s", await gdb.RunAsync("maintenance packet Qqemu.PhyMemMode:1", $"x/s (char *)0x{physical:x}"));
+        await gdb.RunAsync("maintenance packet Qqemu.PhyMemMode:0");
+        Assert.Equal(0x00CF_F300_0000_FFFFUL, await gdb.EvaluateAsync("*(long *)($gdt_base + 0xe028)")); // Xen's flat data, which is in no table
+        var perProcessor = await gdb.EvaluateAsync("$gs_base");
+
+        // Back in the program.
+        await gdb.RunAsync("delete", "set $back = $rcx", "hbreak *$back");
+        Says("Breakpoint 2, ", await gdb.RunAsync("continue"));
+        Assert.Equal((programCode, 0x2BUL, 0UL), (await gdb.EvaluateAsync("$cs"), await gdb.EvaluateAsync("$ss"), await gdb.EvaluateAsync("$gs_base")));
+        Assert.NotEqual(0UL, perProcessor);
+        await gdb.RunAsync("delete", "stepi", "stepi");
+        Assert.Equal(programCode, await gdb.EvaluateAsync("$cs"));
+        Says("%s version %s", await gdb.RunAsync("x/s (char *)&linux_proc_banner"));
+
+        // What a system call returns; and a hypercall is one step, as the return to a program is.
+        await gdb.RunAsync("hbreak *&__x64_sys_geteuid");
+        Says("in __x64_sys_geteuid ()", await gdb.RunAsync("continue"));
+        await gdb.RunAsync("delete", "set $rax = 4242", "set $rip = *(long *)$rsp", "set $rsp = $rsp + 8", "hbreak *&xen_hypercall_pv if $rax != 29"); // not one that blocks
+        Says("xen_hypercall_pv ()", await gdb.RunAsync("continue"));
+        await gdb.RunAsync("delete", "stepi", "stepi");
+        Says("syscall", await gdb.RunAsync("x/i $pc"));
+        await gdb.RunAsync("stepi");
+        Says("<xen_hypercall_pv+5>:\tpop", await gdb.RunAsync("x/i $pc"));
+        await gdb.RunAsync($"hbreak *&xen_iret if *(long *)($rsp + 8) == {programCode}");
+        Says("xen_iret ()", await gdb.RunAsync("continue"));
+        await gdb.RunAsync("delete", "set $back = *(long *)$rsp", "stepi 6");
+        Assert.Equal((programCode, 0UL), (await gdb.EvaluateAsync("$cs"), await gdb.EvaluateAsync("$pc - $back")));
+
+        await gdb.RunAsync("hbreak *&xen_asm_exc_xen_hypervisor_callback");
+        Says("xen_asm_exc_xen_hypervisor_callback ()", await gdb.RunAsync("continue"));
+        await gdb.RunAsync("delete", "watch *(long *)&jiffies");
+        Says("New value", await gdb.RunAsync("continue"));
+        await gdb.RunAsync("delete");
+        await gdb.BeginAsync("continue");
+        Assert.Contains("4242", await console.ExpectAsync(":~# ", limit.Token), StringComparison.Ordinal);
+        Says("SIGINT", await gdb.InterruptAsync(machine));
+        Says("detached", await gdb.RunAsync("detach"));
+        await console.WriteLineAsync("poweroff", limit.Token);
         Assert.Equal(MachineExitReason.PowerOff, (await machine.WaitForExitAsync(limit.Token)).Reason);
     }
 
