@@ -28,12 +28,13 @@ internal sealed class NetReceiver(VirtioNet device, Virtqueue queue)
         Span<byte> header = stackalloc byte[headerLength];
         NetHeader.Write(header, frame.Offload, _taken.Count);
         var source = new Pieces(header, frame);
-        foreach (var chain in _taken)
+        for (var i = 0; i < _taken.Count; i++)
         {
+            var chain = _taken[i];
             var length = Math.Min(chain.WritableLength, source.Left);
             foreach (var part in chain.Writable.Slice(0, length))
                 source.MoveTo(part.Span);
-            queue.Push(chain, length);
+            queue.Push(chain, length, more: i < _taken.Count - 1); // a driver that sees a part of a frame drops it
             _idle.Push(chain);
         }
 

@@ -17,6 +17,9 @@ internal sealed class PackedRing : VirtqueueRing
     private bool _nextWrap = true, _usedWrap = true, _hasSignalled;
     private ushort? _deviceEventOffset;
 
+    /// <summary>The flags of the first of some buffers that the driver is to see at once, and where they belong.</summary>
+    private (int Offset, ushort Flags)? _held;
+
     private PackedRing(GuestMemory memory, IVirtioAddresses? addresses, bool hasEventIndex, int size, RingMemory descriptors, RingMemory driverEvent, RingMemory deviceEvent)
         : base(memory, addresses, hasEventIndex)
     {
@@ -61,14 +64,28 @@ internal sealed class PackedRing : VirtqueueRing
         }
     }
 
-    public override void Push(DescriptorChain chain, int written)
+    public override void Push(DescriptorChain chain, int written, bool more)
     {
-        // Length and id, then the flags, by which the descriptor becomes the driver's.
+        // Length and id, then the flags, by which the descriptor becomes the driver's. It looks for the first of several.
         const int length = 8, id = 12, flags = 14;
         var at = _used * Descriptor.Size;
+        var now = (ushort)((_usedWrap ? Descriptor.Available | Descriptor.Used : 0) | (written > 0 ? Descriptor.Write : 0));
         _descriptors.Write32(at + length, (uint)written);
         _descriptors.Write16(at + id, chain.Id);
-        _descriptors.Write16(at + flags, (ushort)((_usedWrap ? Descriptor.Available | Descriptor.Used : 0) | (written > 0 ? Descriptor.Write : 0)));
+        if (more && _held is null)
+        {
+            _held = (at + flags, now);
+        }
+        else
+        {
+            _descriptors.Write16(at + flags, now);
+            if (!more && _held is { } first)
+            {
+                _descriptors.Write16(first.Offset, first.Flags);
+                _held = null;
+            }
+        }
+
         Advance(ref _used, ref _usedWrap, chain.DescriptorCount);
         _pushed = Math.Min(_pushed + chain.DescriptorCount, ushort.MaxValue);
     }

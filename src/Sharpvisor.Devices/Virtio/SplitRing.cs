@@ -51,11 +51,13 @@ internal sealed class SplitRing : VirtqueueRing
         return TryWalk(chain, head);
     }
 
-    public override void Push(DescriptorChain chain, int written)
+    public override void Push(DescriptorChain chain, int written, bool more)
     {
         var entry = Entries + (UsedEntry * (_usedIndex & (_size - 1)));
         _used.Write64(entry, chain.Id | ((ulong)(uint)written << 32));
-        _used.Write16(Index, ++_usedIndex);
+        _usedIndex++;
+        if (!more)
+            _used.Write16(Index, _usedIndex);
     }
 
     public override bool WantsInterrupt()

@@ -74,7 +74,8 @@ public sealed class Virtqueue
 
     /// <summary>Gives a chain back. One of before a reset does not get to the driver.</summary>
     /// <param name="written">Bytes that the device has written, from the start of the chain's writable part.</param>
-    public void Push(DescriptorChain chain, int written)
+    /// <param name="more">It belongs together with the next one: the driver sees both at once.</param>
+    public void Push(DescriptorChain chain, int written, bool more = false)
     {
         if (chain.Ring is null)
             throw new InvalidOperationException("the chain was not taken from a queue, or was given back");
@@ -87,7 +88,7 @@ public sealed class Virtqueue
         _inFlight--;
         if (!_device.MayUseQueues)
             return;
-        ring.Push(chain, written);
+        ring.Push(chain, written, more);
         _hasNews = true;
         Trace(isDone: true, (ulong)written);
     }

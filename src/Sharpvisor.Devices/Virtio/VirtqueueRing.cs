@@ -21,7 +21,8 @@ internal abstract class VirtqueueRing(GuestMemory memory, IVirtioAddresses? addr
     public abstract bool TryPop(DescriptorChain chain);
 
     /// <summary>Gives a chain back.</summary>
-    public abstract void Push(DescriptorChain chain, int written);
+    /// <param name="more">The driver sees it only with the next one.</param>
+    public abstract void Push(DescriptorChain chain, int written, bool more);
 
     /// <summary>Whether the driver wants an interrupt for what was pushed since this was asked last.</summary>
     public abstract bool WantsInterrupt();

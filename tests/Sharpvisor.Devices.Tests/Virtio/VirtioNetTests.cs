@@ -144,6 +144,36 @@ public sealed class VirtioNetTests
         Assert.Equal(frame, all[12..]);
     }
 
+    /// <summary>Linux drops a frame of which it finds a part.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_driver_that_looks_meanwhile_finds_a_whole_frame_or_none(bool packed)
+    {
+        const int buffers = 12, size = 100;
+        using var bench = Start(features: packed ? ulong.MaxValue : ~(1UL << VirtioPciDriver.PackedRing));
+        var ring = bench.Driver.Rings[Receive];
+        for (var i = 0; i < 200; i++)
+        {
+            for (var n = 0; n < buffers; n++)
+                AddBuffer(bench, size);
+            using var looks = new ManualResetEventSlim();
+            var driver = Task.Run(() =>
+            {
+                looks.Set();
+                while (ring.TakeUsed() is null)
+                    Thread.SpinWait(1);
+                var count = 1;
+                while (ring.TakeUsed() is not null)
+                    count++;
+                return count;
+            });
+            looks.Wait();
+            Assert.True(_nic.TryReceive(new EthernetFrame(Frame((buffers * size) - 12))));
+            Assert.Equal(buffers, await driver);
+        }
+    }
+
     [Fact]
     public void A_frame_too_long_for_a_driver_that_merges_none_is_lost_and_its_buffer_is_not()
     {
