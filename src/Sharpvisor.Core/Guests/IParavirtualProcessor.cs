@@ -73,8 +73,13 @@ public interface IParavirtualProcessor : ILinearMemory
     /// <returns>False: no base, or no selector, that a processor takes.</returns>
     bool SetSegmentBase(ParavirtualSegmentBase kind, ulong value);
 
+    /// <summary>Which debug register a number means: DR4 and DR5 are DR6 and DR7 without CR4.DE. Null: none.</summary>
+    int? FindDebugRegister(ulong number);
+
+    /// <param name="index">Of <see cref="FindDebugRegister"/>.</param>
     ulong GetDebugRegister(int index);
 
+    /// <param name="index">Of <see cref="FindDebugRegister"/>.</param>
     /// <returns>False: the register takes no such value.</returns>
     bool SetDebugRegister(int index, ulong value);
 

@@ -104,7 +104,14 @@ public unsafe partial class InterpreterVcpu : IParavirtualProcessor
         return true;
     }
 
-    ulong IParavirtualProcessor.GetDebugRegister(int index) => index is 4 or 5 or < 0 or > 7 ? 0 : _c->Arch.Dr[index];
+    int? IParavirtualProcessor.FindDebugRegister(ulong number) => number switch
+    {
+        4 or 5 => (_c->Arch.Cr4 & ControlRegisters.DE) == 0 ? (int)number + 2 : null,
+        <= 7 => (int)number,
+        _ => null,
+    };
+
+    ulong IParavirtualProcessor.GetDebugRegister(int index) => _c->Arch.Dr[index];
 
     bool IParavirtualProcessor.SetDebugRegister(int index, ulong value)
     {

@@ -236,13 +236,13 @@ public unsafe partial class InterpreterVcpu
         }
 
         var processor = (IParavirtualProcessor)this;
-        if (ins.Op1Register.IsDR())
-        {
-            WriteRegister(ins.Op0Register, processor.GetDebugRegister(ins.Op1Register - Register.DR0));
-            return true;
-        }
-
-        return ins.Op0Register.IsDR() && processor.SetDebugRegister(ins.Op0Register - Register.DR0, value);
+        var isRead = ins.Op1Register.IsDR();
+        if (processor.FindDebugRegister((ulong)((isRead ? ins.Op1Register : ins.Op0Register) - Register.DR0)) is not { } index)
+            return false;
+        if (!isRead)
+            return processor.SetDebugRegister(index, value);
+        WriteRegister(ins.Op0Register, processor.GetDebugRegister(index));
+        return true;
     }
 
     private ulong GuestCr2

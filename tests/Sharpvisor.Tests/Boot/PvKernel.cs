@@ -56,6 +56,7 @@ internal sealed class PvKernel
         var image = Elf(is64: true, address: Address, note: 0);
         Array.Resize(ref image, CodeOffset + Code.Length);
         Array.Clear(image, 0x100, image.Length - 0x100);
+        U32(image, 64 + 4, 7); // PF_R, PF_W and PF_X: without, Xen loads nothing
         U64(image, 64 + 8, CodeOffset);
         U64(image, 64 + 32, (ulong)Code.Length);
         U64(image, 64 + 40, MemoryLength);

@@ -9,8 +9,8 @@ using static Sharpvisor.Tests.Boot.PvProgram;
 
 namespace Sharpvisor.Tests.Guests;
 
-/// <summary>Paravirtual kernels of our own in a whole machine: good ones and hostile ones.</summary>
-public sealed class PvProgramTests
+/// <summary>Paravirtual kernels of our own in a whole machine, good ones and hostile ones, and some of them in a domain of Xen itself.</summary>
+public sealed partial class PvProgramTests
 {
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(90);
 
@@ -381,91 +381,6 @@ public sealed class PvProgramTests
             p.Demand(UpdateVaMapping, Address + UserTables + ((ulong)page << 12), (FrameOf(UserTables + (page << 12)) << 12) | readOnly, 2);
         p.Words(3, FrameOf(UserTables), 0, 15, FrameOf(UserTables), 0); // MMUEXT_PIN_L4_TABLE, NEW_USER_BASEPTR
         p.Demand(MmuExtOp, Address + Arguments, 2, 0, 0x7FF0);
-    }
-
-    [Theory]
-    [EngineData]
-    public async Task Pointers_that_lead_nowhere_are_errors(string engine)
-    {
-        ulong[] nowhere = [8, 0x1234560, 0x8000_0000_0000_0000, IParavirtualDomain.HoleStart + 0x100_0000_0000, IParavirtualDomain.DescriptorTables, ulong.MaxValue - 3];
-        (int Number, ulong First, bool IsSecond)[] calls =
-        [
-            (0, 0, false), (2, 0, false), (13, 0, false), (17, 1, true), (17, 6, true), (24, 0, false), (24, 10, false), (30, 0, true), (32, 1, true), (32, 4, true), (33, 6, true), (33, 7, true), (29, 2, true), (29, 3, true), (20, 2, true), (20, 6, true), (12, 9, true), (26, 0, false), (1, 0, false),
-        ];
-        var (reason, lines) = await RunAsync(engine, (p, a) =>
-        {
-            foreach (var (number, first, isSecond) in calls)
-            {
-                foreach (var pointer in nowhere)
-                {
-                    var good = a.CreateLabel();
-                    if (isSecond)
-                        p.Call(number, first, pointer, 1);
-                    else if (number == 24)
-                        p.Call(number, first, 0, pointer);
-                    else
-                        p.Call(number, pointer, 1, 0, 0x7FF0);
-                    a.test(rax, rax);
-                    a.js(good);
-                    p.Print($"{number} {first} {pointer:x} is taken");
-                    a.Label(ref good);
-                }
-            }
-        });
-        Assert.Empty(lines);
-        Assert.Equal(MachineExitReason.PowerOff, reason);
-    }
-
-    [Theory]
-    [EngineData]
-    public async Task Answers_are_those_of_Xen(string engine)
-    {
-        const ulong noncanonical = 0x8000_0000_0000_0000, list = Address + Arguments;
-        (int Number, ulong First, ulong Second, ulong Third, int Expected)[] calls =
-        [
-            (CallbackOp, 1, list + 8, 0, -22), // unregister SYSENTER
-            (CallbackOp, 1, list, 0, 0), // NMI
-            (CallbackOp, 1, list + 16, 0, -38),
-            (8, 4, 0, 0, -19), (8, 0, IParavirtualDomain.HoleStart, 0, -1), (8, 7, 1UL << 32, 0, -22), (8, 7, 0x2000, 0, -1), (8, 0, 0x1234, 0, 0), (9, 0, 0, 0, 0x1234), (9, 5, 0, 0, -19),
-            (21, 0, 4, 0, 0), (21, 1, 4, 0, 0), (21, 0, 77, 0, -22), (21, 2, 0, 0, -38),
-            (VcpuOp, 3, 0, 0, 1), (VcpuOp, 3, 9, 0, -2), (VcpuOp, 1, 1, 0, -22), (VcpuOp, 2, 1, 0, 0), (VcpuOp, 11, 1, 0, 0), (VcpuOp, 11, 9, 0, -2),
-            (25, 3, 0xFFF8, 0, 0), (25, 0, noncanonical, 0, -22), (25, 4, 0, 0, -22),
-            (33, 6, list + 24, 0, -22), (33, 7, list + 24, 0, -22), (33, 28, 0, 0, -38),
-            (17, 5, list, 0, 0), (2, 0, 0, 0, 0), (2, 0, 14 * 512 + 1, 0, -22), (5, 1, 0, 0, 0), (63, 0, 0, 0, -38),
-        ];
-        var (reason, lines) = await RunAsync(engine, (p, a) =>
-        {
-            p.Words(4, 5, 9, 4, 0x10001);
-            foreach (var (number, first, second, third, expected) in calls)
-            {
-                p.Call(number, first, second, third);
-                Compare(rax, expected, $"{number} {first:x} {second:x}");
-            }
-
-            a.mov(rbx, __[r14 + Arguments]);
-            a.mov(rax, IParavirtualDomain.HoleStart);
-            a.sub(rbx, rax);
-            Compare(rbx, 0, "virt_start");
-            foreach (var (leaf, register, expected) in ((uint, AssemblerRegister64, int)[])[(0x40000002, rcx, 1), (0x40000004, rax, 0), (0x40000001, rax, 0x40011)])
-            {
-                a.mov(eax, leaf);
-                a.xor(ecx, ecx);
-                a.db(0x0F, 0x0B, (byte)'x', (byte)'e', (byte)'n', 0x0F, 0xA2);
-                Compare(register, expected, $"cpuid {leaf:x}");
-            }
-
-            void Compare(AssemblerRegister64 register, int expected, string what)
-            {
-                var good = a.CreateLabel();
-                a.cmp(register, expected);
-                a.je(good);
-                p.Print(what);
-                a.Label(ref good);
-                a.nop();
-            }
-        }, processors: 2);
-        Assert.Empty(lines);
-        Assert.Equal(MachineExitReason.PowerOff, reason);
     }
 
     /// <summary>Hypercalls of numbers, pointers to numbers, and frames at random: the domain ends somehow, the machine lives.</summary>

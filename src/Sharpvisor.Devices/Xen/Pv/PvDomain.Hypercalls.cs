@@ -43,7 +43,7 @@ public sealed partial class PvDomain
             4 => new(SetCallbacks(call, processor)),
             5 => new(SetTaskSwitched(call, processor)),
             8 => new(Result(SetDebugRegister(call, processor))),
-            9 => new(call.Arg1 is < 4 or 6 or 7 ? processor.GetDebugRegister((int)call.Arg1) : Result(XenError.ENODEV)),
+            9 => new(processor.FindDebugRegister(call.Arg1) is { } index ? processor.GetDebugRegister(index) : Result(XenError.ENODEV)),
             10 => new(UpdateDescriptor(call)),
             13 => new(Multicall(call, processor)),
             15 => new(SetTimer(call)),
@@ -72,12 +72,12 @@ public sealed partial class PvDomain
 
     private static XenError SetDebugRegister(in Hypercall call, IParavirtualProcessor processor)
     {
-        if (call.Arg1 is not (< 4 or 6 or 7))
+        if (processor.FindDebugRegister(call.Arg1) is not { } index)
             return XenError.ENODEV;
-        if (processor.SetDebugRegister((int)call.Arg1, call.Arg2))
+        if (processor.SetDebugRegister(index, call.Arg2))
             return XenError.None;
         // Bits that are reserved, or what there is but not for a domain.
-        return call.Arg1 >= 6 && call.Arg2 >> 32 != 0 ? XenError.EINVAL : XenError.EPERM;
+        return index >= 6 && call.Arg2 >> 32 != 0 ? XenError.EINVAL : XenError.EPERM;
     }
 
     private static ulong SetTrapTable(in Hypercall call, IParavirtualProcessor processor)

@@ -59,6 +59,8 @@ internal sealed class PvProcessor(int index, GuestMemory memory) : IParavirtualP
 
     public bool SetSegmentBase(ParavirtualSegmentBase kind, ulong value) => throw new NotSupportedException();
 
+    public int? FindDebugRegister(ulong number) => throw new NotSupportedException();
+
     public ulong GetDebugRegister(int index) => throw new NotSupportedException();
 
     public bool SetDebugRegister(int index, ulong value) => throw new NotSupportedException();
