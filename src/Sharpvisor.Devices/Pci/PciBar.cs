@@ -1,3 +1,6 @@
+// A base address register of a PCI function, and what it shows: ports, memory, or an expansion ROM.
+// Follows: PCI Local Bus Specification 3.0, 6.2.5.
+
 using Sharpvisor.Core.Buses;
 
 namespace Sharpvisor.Devices.Pci;

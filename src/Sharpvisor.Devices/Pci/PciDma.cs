@@ -1,3 +1,6 @@
+// A PCI function as bus master: guest memory as far as its command register lets it go there.
+// Follows: PCI Local Bus Specification 3.0, 6.2.2 (bit 2). Leaves out: an IOMMU; parity.
+
 using Sharpvisor.Core.Memory;
 
 namespace Sharpvisor.Devices.Pci;

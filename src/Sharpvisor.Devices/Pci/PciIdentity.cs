@@ -1,3 +1,6 @@
+// The identity of a PCI function in its configuration header.
+// Follows: PCI Local Bus Specification 3.0, 6.2.1 and appendix D (class codes).
+
 namespace Sharpvisor.Devices.Pci;
 
 /// <summary>Who a function says it is, in its configuration header (PCI 3.0, 6.2.1).</summary>

@@ -1,3 +1,6 @@
+// Memory behind base address registers (a frame buffer, a ROM) as guest memory where the bus decodes it.
+// Follows: PCI Local Bus Specification 3.0, 6.2.5. Leaves out: mapping above 4 GiB and in the first megabyte, where each access is decoded.
+
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Memory;
 

@@ -1,3 +1,6 @@
+// Ports that a PCI function decodes by a register outside of its header, as the power management of PIIX4 does.
+// Follows: Intel 82371AB (PIIX4) data sheet, 7.1 (PMBA, SMBBA).
+
 using Sharpvisor.Core.Buses;
 
 namespace Sharpvisor.Devices.Pci;

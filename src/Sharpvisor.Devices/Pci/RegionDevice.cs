@@ -1,3 +1,6 @@
+// Memory behind a base address register, access by access, where it can't be mapped as memory.
+// Follows: PCI Local Bus Specification 3.0, 6.2.5.
+
 using System.Buffers.Binary;
 using Sharpvisor.Core.Buses;
 using Sharpvisor.Core.Memory;

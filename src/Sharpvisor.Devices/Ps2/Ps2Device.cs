@@ -1,3 +1,6 @@
+// What keyboard and mouse at a PS/2 port have in common: replies before input, the last byte again on request.
+// Follows: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller" (FAh, AAh, FEh).
+
 namespace Sharpvisor.Devices.Ps2;
 
 /// <summary>A device at a PS/2 port: takes bytes, and has bytes to send that the controller fetches when it can.</summary>

@@ -1,3 +1,7 @@
+// Scan codes of the keys of a PS/2 keyboard.
+// Follows: IBM PS/2 Hardware Interface Technical Reference, "Keyboard" (sets 2 and 3, translation to set 1); Microsoft's scan code
+// specification for newer keys.
+
 using Sharpvisor.Core.Input;
 
 namespace Sharpvisor.Devices.Ps2;

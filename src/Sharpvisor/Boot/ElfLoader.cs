@@ -57,6 +57,7 @@ internal static class ElfLoader
         builder.AddData("boot_params", BootLayout.BootParams, parameters.ToArray());
         return builder.Build(KernelKind.LinuxElf64, entry, BootLayout.BootParams);
     }
+
     /// <summary>Files behind the kernel, each with a command line: what Xen as a PVH kernel makes its own domain of.</summary>
     private static void AddModules(BootRequest request, BootPlanBuilder builder, ulong address, List<(ulong, ulong, ulong)> list)
     {
